@@ -1,0 +1,81 @@
+# One word per job; `make help` lists them. Every word gets the tools it needs by itself (see setup.sh).
+
+.NOTPARALLEL:
+.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind ci clean help \
+        test-core test-eunit test-ct test-properties test-consumers fault-tools
+
+build:              ## compile the Erlang modules and the native library
+	@./setup.sh build
+	rebar3 compile
+
+test:               ## run every test
+	@./setup.sh test
+	$(MAKE) --keep-going test-core test-eunit test-ct test-properties test-consumers
+
+test-core:          ## cargo's tests of the core
+	cargo test --locked --workspace --no-fail-fast
+	cargo test --locked --release -p iommap_core --test lock_model -- --ignored
+
+test-eunit:         ## EUnit: one case for one promise
+	rebar3 eunit
+
+test-ct: fault-tools ## Common Test: other OS processes, concurrency, full disks, faults
+	rebar3 ct --readable=true
+
+test-properties:    ## PropEr: random operations against a plain file: make test-properties [RUNS=100]
+	rebar3 ct --compile_only
+	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(RUNS)
+
+test-consumers:     ## a rebar3 and a mix project, built from scratch as users do
+	test/consumers/run
+
+fault-tools:
+	$(MAKE) -C test/faults all
+
+lint:               ## formatting, clippy, xref and dialyzer, warnings being errors
+	@./setup.sh build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	rebar3 as lint do xref, dialyzer
+
+docs: build         ## HTML pages of the public modules, in doc/
+	rebar3 edoc > _build/edoc.log 2>&1; status=$$?; cat _build/edoc.log; exit $$status
+	@! grep 'warning:' _build/edoc.log
+
+demo: build         ## iommap at work on a real file: make demo [FILE=path]
+	@ERL_LIBS=_build/default/lib escript examples/demo.escript "$(FILE)"
+
+bench: build        ## measure against file:pread and others; writes bench/results/
+	@./setup.sh bench
+	bench/run
+
+bench-cold: build   ## what others wait for while one reads a cold file, on a local and on a slow disk
+	@./setup.sh bench
+	bench/cold
+
+soak:               ## everything at once for half an hour: make soak [SECONDS=1800]
+	@./setup.sh build
+	test/faults/soak.sh $(SECONDS)
+
+asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
+	@./setup.sh sanitizers
+	test/faults/asan.sh $(SECONDS)
+
+tsan:               ## the core's threads under ThreadSanitizer: make tsan [SECONDS=30]
+	@./setup.sh sanitizers
+	test/faults/tsan.sh $(SECONDS)
+
+valgrind:           ## the core's threads under valgrind: make valgrind [SECONDS=30]
+	@./setup.sh sanitizers
+	test/faults/valgrind.sh $(SECONDS)
+
+ci:                 ## what continuous integration runs
+	.ci/run
+
+clean:              ## remove everything that was built
+	rm -rf _build doc test/faults/build
+	native/build.sh clean
+
+help:               ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' Makefile | \
+	    while read -r word job; do printf '  %-17s %s\n' "$$word" "$$job"; done

@@ -1,0 +1,277 @@
+%% The two commands of the benchmark. This VM only conducts: each VM that is measured is started for it, and rounds of
+%% different VMs alternate, so that both meet the same disturbances.
+-module(bench).
+
+-export([hot/1, cold/1]).
+
+%% ---- make bench
+
+-spec hot([string()]) -> no_return().
+hot([Directory, Memory]) ->
+    conduct(fun(Load) ->
+        #{rounds := Rounds} = Size = size(),
+        Results = hot_rounds(Directory, Size, Rounds),
+        Large = large_file(Memory, Size),
+        Long = long_schedules(Directory, Large, Size),
+        Unmapping = unmapping(Large, Size),
+        ok = file:delete(Large),
+        {DelayText, DelayBars} = delays([{"local disk", cold_file(Directory, Size)}], Size),
+        ok = bench_report:csv(results("hot.csv"), bench_results:csv(Results)),
+        plot("latency", bench_results:latency(Results)),
+        plot("throughput", bench_results:throughput(Results)),
+        Bars = bench_bars:hot(fun(Vm, Case, Contender) -> bench_results:values(Results, Vm, Case, Contender) end)
+            ++ bench_bars:long_schedules([{Case, counts(A), counts(B)} || {Case, _, A, B} <- Long])
+            ++ [delay_bar("the unmapping of the large file", maps:get(iommap, Unmapping)) | DelayBars],
+        publish("hot.md", [
+            "# Hot calls\n\n", bench_report:circumstances(command("make bench"), Load),
+            "\n## Bars\n\n", bench_bars:table(Bars),
+            [["\n## Nanoseconds per call", Title, "\n\n", bench_results:times_table(Results, Vm)] || {Vm, Title, _} <- vms()],
+            "\n", bench_results:notes(Results, Rounds),
+            "\n## Million 64 B reads a second, of one handle\n\n", bench_results:rates_table(Results),
+            "\n## Long schedules (over 2 ms)\n\n", long_table(Long),
+            "\n## What others wait for while a large file is unmapped, one scheduler\n\n", unmapping_table(Unmapping),
+            "\n## What others wait for while one process reads cold, one scheduler\n\n", DelayText,
+            "\n![latency](latency.svg)\n![throughput](throughput.svg)\n![delay](delay.svg)\n"])
+    end).
+
+size() ->
+    case is_quick() of
+        true -> #{rounds => 3, samples => 1, sample_time => 3_000_000, checked => 20, calls => 2_000,
+                 long_rounds => 1, large => 1 bsl 28, cold_file => 1 bsl 27, cold_rounds => 1, cold_reads => 200,
+                 slow_reads => 5, pressure => 1_000};
+        false -> #{rounds => 15, samples => 5, sample_time => 6_000_000, checked => 200, calls => 50_000,
+               long_rounds => 3, large => 1 bsl 32, cold_file => 1 bsl 31, cold_rounds => 5, cold_reads => 3_000,
+               slow_reads => 40, pressure => 5_000}
+    end.
+
+is_quick() ->
+    os:getenv("BENCH_QUICK") =:= "1".
+
+vms() ->
+    [{busy_wait, "", []},
+     {no_busy_wait, " under `+sbwt none +sbwtdcpu none +sbwtdio none`",
+      ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]}].
+
+hot_rounds(Directory, Size, Rounds) ->
+    Vms = [{Vm, start_vm(Arguments)} || {Vm, _, Arguments} <- vms()],
+    Settings = maps:with([directory, samples, sample_time], Size#{directory => Directory}),
+    [case call(Vm, bench_hot, prepare, [Settings, maps:get(checked, Size)]) of
+        ok -> ok;
+        {wrong, Wrong} -> throw({wrong_answers, Name, Wrong})
+     end || {Name, Vm} <- Vms],
+    say("all answers right", []),
+    Each = [begin
+        say("round ~b of ~b", [Round, Rounds]),
+        [{{Name, Case, Contender}, Value}
+         || {Name, Vm} <- Vms, {{Case, Contender}, Value} <- call(Vm, bench_hot, round, [])]
+     end || Round <- lists:seq(1, Rounds)],
+    [stop_vm(Vm) || {_, Vm} <- Vms],
+    lists:foldr(
+        fun({Key, Value}, All) -> maps:update_with(Key, fun(Values) -> [Value | Values] end, [Value], All) end,
+        #{}, lists:append(Each)).
+
+%% ---- Long schedules
+
+long_schedules(Directory, Large, #{long_rounds := Rounds, calls := Calls}) ->
+    Names = #{hot => {Directory, 1 bsl 26}, cold => {Directory, 1 bsl 28}},
+    Files = maps:map(fun(Name, {Where, Bytes}) ->
+        Path = filename:join(Where, Name),
+        ok = bench_file:make(Path, Bytes),
+        Path
+    end, Names),
+    Vm = start_vm([]),
+    Settings = Files#{large => Large, calls => Calls},
+    Runs = [{Case, Module, call(Vm, bench_schedule, run, [Case, Module, Settings])}
+            || Round <- lists:seq(1, Rounds), {Case, _} <- bench_schedule:cases(),
+               _ <- [say("long schedules ~b of ~b: ~s", [Round, Rounds, Case])], Module <- [floor, iommap]],
+    stop_vm(Vm),
+    _ = [file:delete(Path) || Path <- maps:values(Files)],
+    [{Case, Description, [Run || {C, iommap, Run} <- Runs, C =:= Case], [Run || {C, floor, Run} <- Runs, C =:= Case]}
+     || {Case, Description} <- bench_schedule:cases()].
+
+%% A file of nothing but holes, in memory, as large as may be where there is little memory.
+large_file(Memory, #{large := Bytes}) ->
+    Kilobytes = list_to_integer(string:trim(os:cmd("awk '/^MemAvailable/ {print $2}' /proc/meminfo"))),
+    Fitting = min(Bytes, Kilobytes div 2048 * (1 bsl 20)),
+    say("a large file of ~b MiB", [Fitting bsr 20]),
+    Path = filename:join(Memory, "large"),
+    {ok, File} = file:open(Path, [write, raw]),
+    {ok, _} = file:position(File, Fitting),
+    ok = file:truncate(File),
+    ok = file:close(File),
+    Path.
+
+unmapping(Large, #{long_rounds := Rounds}) ->
+    Vm = start_vm(["+S", "1:1"]),
+    Runs = [{Module, call(Vm, bench_delay, unmap, [Module, Large])}
+            || Round <- lists:seq(1, Rounds), Module <- [floor, iommap],
+               _ <- [say("unmapping ~b of ~b: ~s", [Round, Rounds, Module])]],
+    stop_vm(Vm),
+    maps:from_list([{Module, proplists:get_all_values(Module, Runs)} || Module <- [floor, iommap]]).
+
+unmapping_table(Unmapping) ->
+    bench_report:table(["" | delay_head()],
+        [[atom_to_list(Module) | delay_cells(maps:get(Module, Unmapping))] || Module <- [iommap, floor]]).
+
+delay_head() ->
+    ["worst delay", "worst of all", "less waits for a core", "over 2 ms"].
+
+delay_cells(Runs) ->
+    Worst = values(worst, Runs),
+    [bench_bars:milliseconds(bench_report:median(Worst)),
+     bench_bars:milliseconds(lists:max(Worst)),
+     bench_bars:milliseconds(bench_report:median(values(worst_own, Runs))),
+     bench_report:number(round(bench_report:median(values(late, Runs))))].
+
+delay_bar(What, Runs) ->
+    bench_bars:delay(What, values(worst, Runs), values(worst_own, Runs)).
+
+values(Key, Runs) ->
+    [maps:get(Key, Run) || Run <- Runs].
+
+counts(Runs) -> [Count || {Count, _} <- Runs].
+
+long_table(Long) ->
+    Cell = fun(Runs) ->
+        io_lib:format("~b, worst ~b ms", [trunc(bench_report:median(counts(Runs))), lists:max([Worst || {_, Worst} <- Runs])])
+    end,
+    bench_report:table(["case", "iommap", "floor", "what it does"],
+        [[atom_to_list(Case), Cell(Iommap), Cell(Floor), Description] || {Case, Description, Iommap, Floor} <- Long]).
+
+%% ---- make bench-cold
+
+-spec cold([string()]) -> no_return().
+cold([Directory, Reclaim | Slow]) ->
+    conduct(fun(Load) ->
+        Size = size(),
+        Local = cold_file(Directory, Size),
+        {Text, Bars} = delays([{"local disk", Local} | slow_file(Slow, Directory)], Size),
+        Pressure = pressure(Directory, Reclaim, Size),
+        publish("cold.md", [
+            "# Cold reads\n\n", bench_report:circumstances(command("make bench-cold"), Load),
+            "\n## Bars\n\n", bench_bars:table(Bars),
+            "\n## What others wait for, one scheduler\n\n", Text,
+            "\n## Pages taken away between proof and use\n\n", Pressure,
+            "\n![delay](delay.svg)\n"])
+    end).
+
+cold_file(Directory, #{cold_file := Bytes}) ->
+    Path = filename:join(Directory, "cold"),
+    say("writing ~b MiB", [Bytes bsr 20]),
+    ok = bench_file:make(Path, Bytes),
+    Path.
+
+%% The slow device is a file system that shows the directory `behind` and can be told to take its time.
+slow_file([], _Directory) ->
+    [];
+slow_file([Mount], Directory) ->
+    ok = bench_file:make(filename:join([Directory, "behind", "slow"]), 1 bsl 28),
+    ok = file:write_file(filename:join(Mount, ".control"), "delay /slow 50"),
+    [{"slow device", filename:join(Mount, "slow")}].
+
+%% Every contender on every device, the page cache emptied of the file before each run.
+delays(Devices, #{cold_rounds := Rounds} = Size) ->
+    Vm = start_vm(["+S", "1:1"]),
+    Runs = [begin
+        say("cold reads ~b of ~b, ~s: ~s", [Round, Rounds, Device, Contender]),
+        ok = bench_file:evict(Path),
+        Bytes = filelib:file_size(Path),
+        Left = bench_file:resident(Path),
+        Left * 100 < Bytes orelse throw({still_in_memory, Path, Left}),
+        Offsets = [(rand:uniform(Bytes bsr 12) - 1) bsl 12 || _ <- lists:seq(1, reads(Device, Size))],
+        Run = call(Vm, bench_delay, cold, [Contender, Path, Offsets]),
+        {{Device, Contender}, Run#{resident => bench_file:resident(Path) / Bytes, reads => length(Offsets)}}
+     end || Round <- lists:seq(1, Rounds), {Device, Path} <- Devices, {Contender, _} <- bench_delay:contenders()],
+    stop_vm(Vm),
+    Of = fun(Device, Contender) -> proplists:get_all_values({Device, Contender}, Runs) end,
+    Columns = [worst, worst_own, late, time, reads, resident, faults],
+    ok = bench_report:csv(results("delay.csv"), [[device, contender | Columns] |
+        [[Device, Contender | [maps:get(Column, Run) || Column <- Columns]] || {{Device, Contender}, Run} <- Runs]]),
+    plot("delay", [["contender" | [Device || {Device, _} <- Devices]] |
+        [[string:replace(atom_to_list(Contender), "_", ", ")
+          | [bench_report:median(values(worst, Of(Device, Contender))) / 1.0e6 || {Device, _} <- Devices]]
+         || {Contender, _} <- bench_delay:contenders()]]),
+    Table = bench_report:table(
+        ["", "who reads"] ++ delay_head() ++ ["a read", "file in memory after", "major faults"],
+        [[Device, Description] ++ delay_cells(Of(Device, Contender)) ++ read_cells(Of(Device, Contender))
+         || {Device, _} <- Devices, {Contender, Description} <- bench_delay:contenders()]),
+    Bars = [delay_bar(["cold reads, ", Device, Name], Of(Device, Contender))
+            || {Device, _} <- Devices, {Contender, Name} <- [{iommap, ""}, {iommap_random, ", advise random"}]],
+    {Table, Bars}.
+
+read_cells(Runs) ->
+    Each = [Time / Reads || #{time := Time, reads := Reads} <- Runs],
+    [[bench_report:number(round(bench_report:median(Each) / 1000)), " µs"],
+     io_lib:format("~b %", [round(100 * bench_report:median(values(resident, Runs)))]),
+     bench_report:number(round(bench_report:median(values(faults, Runs))))].
+
+reads("slow device", #{slow_reads := Reads}) -> Reads;
+reads(_, #{cold_reads := Reads}) -> Reads.
+
+pressure(Directory, Reclaim, #{pressure := Time}) ->
+    Path = filename:join(Directory, "pressed"),
+    ok = bench_file:make(Path, 1 bsl 28),
+    Vm = start_vm([]),
+    Rows = [begin
+        say("memory pressure: ~s", [Contender]),
+        #{reads := Reads, reclaimed := Pages, faults := Faults} =
+            call(Vm, bench_delay, pressure, [Contender, Path, Reclaim, Time]),
+        [atom_to_list(Contender), bench_report:number(Reads), bench_report:number(Pages),
+         bench_report:number(Faults), io_lib:format("~.1f", [1.0e6 * Faults / Reads])]
+     end || Contender <- [iommap, floor]],
+    stop_vm(Vm),
+    bench_report:table(["", "4 KB reads", "pages reclaimed", "major faults on schedulers", "in a million reads"], Rows).
+
+%% ---- VMs, files, words
+
+start_vm(Arguments) ->
+    {ok, Vm, _} = peer:start_link(#{connection => standard_io, args => Arguments, wait_boot => 60_000}),
+    Vm.
+
+stop_vm(Vm) ->
+    peer:stop(Vm).
+
+call(Vm, Module, Function, Arguments) ->
+    peer:call(Vm, Module, Function, Arguments, infinity).
+
+%% Rough figures do not take the place of good ones.
+results(Name) ->
+    filename:join(case is_quick() of true -> "_build/bench/results"; false -> "bench/results" end, Name).
+
+plot(Name, Rows) ->
+    Data = results(Name ++ ".data"),
+    Word = fun(Number) when is_number(Number) -> io_lib:format("~w", [Number]);
+              (Text) -> ["\"", Text, "\""]
+           end,
+    ok = file:write_file(Data, [[lists:join(" ", [Word(Cell) || Cell <- Row]), $\n] || Row <- Rows]),
+    case bench_report:plot(Name, Data, results(Name ++ ".svg")) of
+        ok -> ok;
+        {error, Trouble} -> say("no plot of the ~s: ~ts", [Name, Trouble])
+    end,
+    ok = file:delete(Data).
+
+publish(Name, Text) ->
+    ok = file:write_file(results(Name), unicode:characters_to_binary(Text)),
+    io:format("~ts~n", [Text]),
+    say("written to ~s", [results(Name)]).
+
+command(Command) ->
+    case is_quick() of true -> "BENCH_QUICK=1 " ++ Command; false -> Command end.
+
+say(Format, Arguments) ->
+    io:format(standard_error, "bench: " ++ Format ++ "~n", Arguments).
+
+%% Ends this VM with the truth about the run.
+conduct(Work) ->
+    ok = filelib:ensure_dir(results("any")),
+    ok = io:setopts([{encoding, unicode}]),
+    try Work(bench_report:load()) of
+        _ -> halt(0)
+    catch
+        throw:{wrong_answers, Vm, Wrong} ->
+            say("WRONG ANSWERS in the ~s VM: ~p", [Vm, Wrong]),
+            halt(1);
+        Class:Reason:Stack ->
+            say("~ts", [erl_error:format_exception(Class, Reason, Stack)]),
+            halt(1)
+    end.

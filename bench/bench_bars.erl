@@ -1,0 +1,85 @@
+%% The bars: which ratios are wanted, and whether they were met. A bar that is missed fails nothing; answers do.
+-module(bench_bars).
+
+-export([hot/1, delay/3, long_schedules/1, table/1]).
+-export([milliseconds/1]).
+-export_type([bar/0]).
+
+-type bar() :: {Name :: unicode:chardata(), Measured :: unicode:chardata(), Wanted :: unicode:chardata(), Met :: boolean()}.
+
+-define(UNCHANGED, 1.10).
+
+%% Of(Vm, Case, Contender) are the results of the rounds.
+-spec hot(fun((atom(), string(), atom()) -> [float()])) -> [bar()].
+hot(Of) ->
+    Busy = fun(Case, Contender) -> Of(busy_wait, Case, Contender) end,
+    Idle = fun(Case, Contender) -> Of(no_busy_wait, Case, Contender) end,
+    ToFloor = fun(Case, Limit) ->
+        at_most(["random ", Case, ": iommap / floor"], Limit, Busy(Case, iommap), Busy(Case, floor))
+    end,
+    [ToFloor("read 8 B", 1.10),
+     ToFloor("read 64 B", 1.10),
+     ToFloor("read 4 KB", 1.10),
+     ToFloor("read 64 KB", 1.05),
+     ToFloor("read 1 MB", 1.05),
+     at_least("random read 64 B: file:pread / iommap", 8, Busy("read 64 B", file), Busy("read 64 B", iommap)),
+     at_least("random read 4 KB: file:pread / iommap", 6, Busy("read 4 KB", file), Busy("read 4 KB", iommap)),
+     unchanged(Busy, Idle),
+     at_least("random read 64 B without busy waiting: file:pread / iommap", 100,
+              Idle("read 64 B", file), Idle("read 64 B", iommap)),
+     at_most("read 8 B, same page: iommap / floor", 1.6,
+             Busy("read 8 B, same page", iommap), Busy("read 8 B, same page", floor)),
+     at_most("view 4 KB: iommap / a NIF that does nothing", 4.5, Busy("view 4 KB", iommap), Busy("view 4 KB", nif)),
+     at_most("write 64 B: iommap / floor", 1.5, Busy("write 64 B", iommap), Busy("write 64 B", floor)),
+     at_most("iommap: write of 16 x 256 B / of 4 KB", 1.5, Busy("write 16 x 256 B", iommap), Busy("write 4 KB", iommap)),
+     at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
+              Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
+
+%% The row that changes most when the schedulers do not wait busily.
+unchanged(Busy, Idle) ->
+    Rows = ["read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page", "view 4 KB",
+            "write 64 B", "write 4 KB", "write 16 x 256 B"],
+    {{_, Ratio, _} = Ratios, Row} =
+        lists:last(lists:keysort(1, [{bench_report:ratio(Idle(Row, iommap), Busy(Row, iommap)), Row} || Row <- Rows])),
+    {["iommap, hot rows: without / with busy waiting (most: ", Row, ")"], measured(Ratios), limit("≤", ?UNCHANGED),
+     Ratio =< ?UNCHANGED}.
+
+at_most(Name, Limit, Over, Under) ->
+    {_, Ratio, _} = Ratios = bench_report:ratio(Over, Under),
+    {Name, measured(Ratios), limit("≤", Limit), Ratio =< Limit}.
+
+at_least(Name, Limit, Over, Under) ->
+    {_, Ratio, _} = Ratios = bench_report:ratio(Over, Under),
+    {Name, measured(Ratios), limit("≥", Limit), Ratio >= Limit}.
+
+measured({Low, Ratio, High}) ->
+    [bench_report:times(Ratio), " (", bench_report:times(Low), " to ", bench_report:times(High), ")"].
+
+limit(Sign, Limit) ->
+    [Sign, " ", if is_float(Limit) -> bench_report:times(Limit); true -> integer_to_list(Limit) end, "×"].
+
+%% The medians over the rounds of the worst delay of other processes, and of what is left of it when waits for a core are
+%% taken off.
+-spec delay(What :: unicode:chardata(), Worst :: [integer()], Own :: [integer()]) -> bar().
+delay(What, Worst, Own) ->
+    Median = bench_report:median(Worst),
+    {["worst delay of others during ", What],
+     [milliseconds(Median), " (", milliseconds(bench_report:median(Own)), " less waits for a core)"], "< 2 ms", Median < 2.0e6}.
+
+-spec milliseconds(Nanoseconds :: number()) -> unicode:chardata().
+milliseconds(Time) ->
+    io_lib:format("~.2f ms", [Time / 1.0e6]).
+
+%% The library may be reported where the floor is reported too.
+-spec long_schedules([{Case :: atom(), Iommap :: [non_neg_integer()], Floor :: [non_neg_integer()]}]) -> [bar()].
+long_schedules(Counts) ->
+    [{io_lib:format("long schedules, ~s", [Case]),
+      io_lib:format("~b (floor ~b)", [trunc(bench_report:median(Iommap)), trunc(bench_report:median(Floor))]),
+      "0, or the floor's",
+      trunc(bench_report:median(Iommap)) =< trunc(bench_report:median(Floor))}
+     || {Case, Iommap, Floor} <- Counts].
+
+-spec table([bar()]) -> unicode:chardata().
+table(Bars) ->
+    bench_report:table(["bar", "measured", "wanted", "met"],
+        [[Name, Measured, Wanted, if Met -> "yes"; true -> "NO" end] || {Name, Measured, Wanted, Met} <- Bars]).

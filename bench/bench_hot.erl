@@ -1,0 +1,168 @@
+%% Hot calls: the cases, who takes part in each, and one round of them. Runs inside a VM that is measured; the
+%% registered process holds what the contenders work on.
+-module(bench_hot).
+
+-export([prepare/2, round/0, cases/0]).
+-export_type([settings/0, result/0]).
+
+-type settings() :: #{directory := file:filename(), samples := pos_integer(), sample_time := pos_integer()}.
+-type result() :: {{Case :: string(), Contender :: atom()}, float()}.
+
+-define(SIZE, (1 bsl 26)).
+-define(LINE_SIZE, 64).
+-define(PAGE, 4096).
+-define(BLOCK, (1 bsl 20)).
+
+%% Calls in a round of the cases in which nothing was done lately: to few enough of the pages that most are met once.
+-define(FIRST, 2000).
+
+%% Masks that make random numbers offsets: multiples of the length anywhere in the file, or lines of its first page.
+-define(ANYWHERE(Length), (?SIZE - max(?LINE_SIZE, Length))).
+-define(FIRST_PAGE, (?PAGE - ?LINE_SIZE)).
+
+%% The cases in the order of the report, with the unit of their results.
+-spec cases() -> [{string(), nanoseconds | calls_per_second}].
+cases() ->
+    [{Name, nanoseconds} || Name <- [
+        "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
+        "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
+        "read 64 B, not lately read", "write 64 B, not lately written"]]
+    ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
+
+%% Makes the files and tables, and has every contender's first answers checked.
+-spec prepare(settings(), Calls :: pos_integer()) -> ok | {wrong, [{string(), atom()}]}.
+prepare(Settings, Checked) ->
+    Caller = self(),
+    _ = spawn(fun() ->
+        register(?MODULE, self()),
+        Cells = cells(fixture(Settings)),
+        Wrong = [{Case, Name} || {Case, _, Contenders} <- Cells, #{name := Name} = Contender <- Contenders,
+                                 not bench_loop:answers(Contender, Checked)],
+        Caller ! {prepared, case Wrong of [] -> ok; _ -> {wrong, Wrong} end},
+        serve(Settings, [{Case, Unit, [calibrate(Unit, Contender, Settings) || Contender <- Contenders]}
+                         || {Case, Unit, Contenders} <- Cells])
+    end),
+    receive {prepared, Answer} -> Answer end.
+
+%% One round: of every case several samples of every contender, in another order each time, and their median.
+-spec round() -> [result()].
+round() ->
+    ?MODULE ! {round, self()},
+    receive {?MODULE, Results} -> Results end.
+
+serve(#{samples := Samples} = Settings, Cells) ->
+    receive {round, Caller} ->
+        Caller ! {?MODULE, lists:append([sample(Cell, Samples) || Cell <- Cells])},
+        serve(Settings, Cells)
+    end.
+
+sample({Case, {first, _} = Unit, Contenders}, _Samples) ->
+    [{{Case, Name}, measure(Unit, Contender, Calls)} || {#{name := Name} = Contender, Calls} <- shuffle(Contenders)];
+sample({Case, Unit, Contenders}, Samples) ->
+    Results = [{Name, measure(Unit, Contender, Calls)}
+               || _ <- lists:seq(1, Samples), {#{name := Name} = Contender, Calls} <- shuffle(Contenders)],
+    [{{Case, Name}, bench_report:median(proplists:get_all_values(Name, Results))} || {#{name := Name}, _} <- Contenders].
+
+measure(nanoseconds, Contender, Calls) -> bench_loop:nanoseconds_per_call(Contender, Calls);
+measure({first, _}, Contender, Calls) -> bench_loop:nanoseconds_at_first(Contender, Calls);
+measure({processes, Count}, Contender, Calls) -> bench_loop:calls_per_second(Contender, Count, Calls).
+
+calibrate(nanoseconds, Contender, #{sample_time := Time}) -> {Contender, bench_loop:calls_within(Contender, Time)};
+calibrate({first, Calls}, Contender, _) -> {Contender, Calls};
+calibrate({processes, _}, Contender, #{sample_time := Time}) -> {Contender, bench_loop:calls_within(Contender, 2 * Time)}.
+
+shuffle(List) ->
+    [Item || {_, Item} <- lists:sort([{rand:uniform(), Item} || Item <- List])].
+
+%% ---- What is measured on
+
+fixture(#{directory := Directory}) ->
+    Read = filename:join(Directory, "read-" ++ os:getpid()),
+    Write = filename:join(Directory, "write-" ++ os:getpid()),
+    ok = bench_file:make(Read, ?SIZE),
+    ok = bench_file:make(Write, ?SIZE),
+    {ok, Handle} = iommap:open(Read, read, []),
+    {ok, WriteHandle} = iommap:open(Write, read_write, []),
+    {ok, Floor} = floor:open(Read, read),
+    {ok, WriteFloor} = floor:open(Write, write),
+    {ok, View} = iommap:region_binary(Handle, 0, ?SIZE),
+    #{
+        read => Read, handle => Handle, floor => Floor, view => View,
+        write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
+        tables => maps:from_list([{Length, table(Length)} || Length <- lengths()])
+    }.
+
+lengths() -> [8, 64, ?PAGE, 1 bsl 16, ?BLOCK].
+
+table(Length) ->
+    Table = ets:new(table, [public, {read_concurrency, true}]),
+    [ets:insert(Table, {Offset, bench_file:contents(Offset, Length)})
+     || Offset <- lists:seq(0, ?SIZE - 1, max(?LINE_SIZE, Length))],
+    Table.
+
+%% ---- Who takes part in what
+
+cells(Fixture) ->
+    Readers = fun(Length) -> readers(Fixture, Length) end,
+    [{"nothing", nanoseconds, nothings()}]
+    ++ [{"read " ++ Size, nanoseconds, Readers(Length)}
+        || {Size, Length} <- lists:zip(["8 B", "64 B", "4 KB", "64 KB", "1 MB"], lengths())]
+    ++ [{"read 8 B, same page", nanoseconds, [Reader#{mask := ?FIRST_PAGE} || Reader <- Readers(8)]},
+        {"view 4 KB", nanoseconds, viewers(Fixture) ++ nothings()}]
+    ++ [{"read 64 B, " ++ Name, {processes, Count}, Readers(64)}
+        || {Name, Count} <- [{"1 process", 1}, {"2 processes", 2}, {"4 processes", 4}]]
+    ++ [{"write " ++ Size, nanoseconds, writers(Fixture, Data)}
+        || {Size, Data} <- [{"64 B", binary:copy(<<"w">>, 64)}, {"4 KB", binary:copy(<<"x">>, ?PAGE)},
+                            {"16 x 256 B", [binary:copy(<<Byte>>, 256) || Byte <- lists:seq($a, $p)]}]]
+    ++ [{"read 64 B, not lately read", {first, ?FIRST}, Readers(64)},
+        {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))}].
+
+nothings() ->
+    [#{name => Name, open => fun() -> none end, call => Call, argument => none, mask => ?ANYWHERE(8),
+       expect => fun(Answer, _) -> Answer =:= ok end}
+     || {Name, Call} <- [{loop, none}, {nif, fun floor:nothing/3}]].
+
+readers(#{read := Path, handle := Handle, floor := Floor, view := View, tables := #{} = Tables}, Length) ->
+    #{Length := Table} = Tables,
+    Bytes = fun(Answer, Offset) -> Answer =:= bench_file:contents(Offset, Length) end,
+    Answer = fun(Answer, Offset) -> Answer =:= {ok, bench_file:contents(Offset, Length)} end,
+    Reader = #{argument => Length, mask => ?ANYWHERE(Length), expect => Answer},
+    [warmed(Reader#{name => iommap, open => fun() -> Handle end, call => fun iommap:pread/3}, ?BLOCK),
+     warmed(Reader#{name => floor, open => fun() -> Floor end, call => fun floor:pread/3}, ?BLOCK),
+     warmed(Reader#{name => file, open => fun() -> raw(Path, [read]) end, call => fun file:pread/3}, ?BLOCK),
+     Reader#{name => part, open => fun() -> View end, call => fun binary:part/3, expect := Bytes},
+     Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3, expect := Bytes,
+             argument := 2}].
+
+viewers(#{handle := Handle, floor := Floor, view := View}) ->
+    Viewer = #{argument => ?PAGE, mask => ?ANYWHERE(?PAGE),
+               expect => fun(Answer, Offset) -> Answer =:= {ok, bench_file:contents(Offset, ?PAGE)} end},
+    [Viewer#{name => iommap, open => fun() -> Handle end, call => fun iommap:region_binary/3},
+     Viewer#{name => floor, open => fun() -> Floor end, call => fun floor:region_binary/3},
+     Viewer#{name => part, open => fun() -> View end, call => fun binary:part/3,
+             expect := fun(Answer, Offset) -> Answer =:= bench_file:contents(Offset, ?PAGE) end}].
+
+writers(#{write := Path, write_handle := Handle, write_floor := Floor, tables := Tables}, Data) ->
+    Bytes = iolist_to_binary(Data),
+    #{byte_size(Bytes) := Table} = Tables,
+    Written = fun(Answer, Offset) ->
+        Answer =:= ok andalso file:pread(raw(Path, [read]), Offset, byte_size(Bytes)) =:= {ok, Bytes}
+    end,
+    Inserted = fun(Answer, Offset) -> Answer =:= true andalso ets:lookup(Table, Offset) =:= [{Offset, Data}] end,
+    Writer = #{argument => Data, mask => ?ANYWHERE(byte_size(Bytes)), expect => Written},
+    Block = binary:copy(<<"b">>, ?BLOCK),
+    [warmed(Writer#{name => iommap, open => fun() -> Handle end, call => fun iommap:pwrite/3}, Block),
+     warmed(Writer#{name => floor, open => fun() -> Floor end, call => fun floor:pwrite/3}, Block),
+     warmed(Writer#{name => file, open => fun() -> raw(Path, [read, write]) end, call => fun file:pwrite/3}, Block),
+     Writer#{name => ets, open => fun() -> Table end, call => fun ets:update_element/3, expect := Inserted,
+             argument := {2, Data}}].
+
+%% Hot is what was used just now: so before each sample the whole file is, through the same contender.
+warmed(#{call := Call} = Contender, BlockArgument) ->
+    Contender#{warm => fun(Subject) ->
+        [Call(Subject, Offset, BlockArgument) || Offset <- lists:seq(0, ?SIZE - 1, ?BLOCK)]
+    end}.
+
+raw(Path, Modes) ->
+    {ok, File} = file:open(Path, [raw, binary | Modes]),
+    File.

@@ -1,0 +1,118 @@
+%% The one loop that drives every contender, so that no row owes its time to the shape of its loop.
+%%
+%% A contender is a fun of three arguments, `fun Module:Function/3`: a subject (a handle, a file, a table, a binary),
+%% an offset, and whatever the third argument is for it (a length, the data). Offsets come from a congruential
+%% generator of small integers; the mask gives them their range and their alignment. The contender `none` is the loop
+%% without a call: what it takes is taken off the others.
+-module(bench_loop).
+
+-export([nanoseconds_per_call/2, nanoseconds_at_first/2, calls_per_second/3, calls_within/2, answers/2]).
+-export_type([contender/0]).
+
+-type contender() :: #{
+    name := atom(),
+    open := fun(() -> Subject :: term()),
+    warm => fun((Subject :: term()) -> term()),
+    call := none | fun((Subject :: term(), Offset :: non_neg_integer(), Argument :: term()) -> Answer :: term()),
+    argument := term(),
+    mask := non_neg_integer(),
+    expect := fun((Answer :: term(), Offset :: non_neg_integer()) -> boolean())
+}.
+
+%% Time is taken in a fresh process, so that no contender inherits another's heap, when it is warm: after its own way of
+%% warming up, and a quarter of the calls, so that none inherits another's cache. Processes are spread over the
+%% schedulers by hand (an option of spawn_opt/2 that OTP does not document), so that no row depends on when the VM gets
+%% around to it.
+-spec nanoseconds_per_call(contender(), pos_integer()) -> float().
+nanoseconds_per_call(Contender, Calls) ->
+    [{Start, End}] = in_processes(1, Contender, Calls div 4, Calls),
+    (End - Start) / Calls.
+
+%% The same without getting warm.
+-spec nanoseconds_at_first(contender(), pos_integer()) -> float().
+nanoseconds_at_first(Contender, Calls) ->
+    [{Start, End}] = in_processes(1, maps:remove(warm, Contender), 0, Calls),
+    (End - Start) / Calls.
+
+%% Several processes make the same number of calls each, at offsets of their own.
+-spec calls_per_second(contender(), pos_integer(), pos_integer()) -> float().
+calls_per_second(Contender, Processes, Calls) ->
+    {Starts, Ends} = lists:unzip(in_processes(Processes, Contender, Calls div 4, Calls)),
+    Processes * Calls * 1.0e9 / (lists:max(Ends) - lists:min(Starts)).
+
+%% How many calls fit in a time.
+-spec calls_within(contender(), Nanoseconds :: pos_integer()) -> pos_integer().
+calls_within(Contender, Nanoseconds) ->
+    calls_within(Contender, Nanoseconds, 4).
+
+calls_within(Contender, Nanoseconds, Calls) ->
+    Each = max(1.0, nanoseconds_per_call(Contender, Calls)),
+    case Each * Calls * 8 < Nanoseconds of
+        true -> calls_within(Contender, Nanoseconds, Calls * 4);
+        false -> max(1, round(Nanoseconds / Each))
+    end.
+
+%% Whether the first calls answer what they should.
+-spec answers(contender(), pos_integer()) -> boolean().
+answers(#{call := none}, _Calls) ->
+    true;
+answers(#{open := Open, call := Call, argument := Argument, mask := Mask, expect := Expect}, Calls) ->
+    Subject = Open(),
+    lists:all(
+        fun(Offset) -> Expect(Call(Subject, Offset, Argument), Offset) end,
+        offsets(Calls, Mask, seed())
+    ).
+
+in_processes(Count, Contender, Before, Calls) ->
+    warm(Contender),
+    Parent = self(),
+    Schedulers = erlang:system_info(schedulers_online),
+    Workers = [spawn_opt(fun() -> work(Parent, Contender, Before, Calls) end, [monitor, {scheduler, 1 + N rem Schedulers}])
+               || N <- lists:seq(1, Count)],
+    [receive {Worker, ready} -> ok; {'DOWN', Monitor, _, _, Why} -> error(Why) end || {Worker, Monitor} <- Workers],
+    [Worker ! go || {Worker, _} <- Workers],
+    [receive {'DOWN', Monitor, _, _, Why} -> {timed, Start, End} = Why, {Start, End} end || {_, Monitor} <- Workers].
+
+%% In a process of its own: it makes a heap that is used to long binaries, and those who are measured should not have it.
+warm(#{warm := Warm, open := Open}) ->
+    {_, Monitor} = spawn_monitor(fun() -> Warm(Open()) end),
+    receive {'DOWN', Monitor, _, _, Why} -> normal = Why end;
+warm(#{}) ->
+    ok.
+
+-spec work(pid(), contender(), non_neg_integer(), pos_integer()) -> no_return().
+work(Parent, #{open := Open, call := Call, argument := Argument, mask := Mask}, Before, Calls) ->
+    Subject = Open(),
+    Seed = loop(Before, Call, Subject, Argument, Mask, seed()),
+    Parent ! {self(), ready},
+    receive go -> ok end,
+    Start = erlang:monotonic_time(nanosecond),
+    _ = loop(Calls, Call, Subject, Argument, Mask, Seed),
+    End = erlang:monotonic_time(nanosecond),
+    exit({timed, Start, End}).
+
+-define(OFFSET(Seed, Mask), ((Seed) bsr 4) band (Mask)).
+-define(NEXT(Seed), ((Seed) * 69069 + 12345) band 16#3FFFFFFF).
+
+loop(Calls, none, _Subject, _Argument, Mask, Seed) ->
+    bare_loop(Calls, Mask, 0, Seed);
+loop(Calls, Call, Subject, Argument, Mask, Seed) ->
+    calling_loop(Calls, Call, Subject, Argument, Mask, Seed).
+
+calling_loop(0, _Call, _Subject, _Argument, _Mask, Seed) ->
+    Seed;
+calling_loop(Calls, Call, Subject, Argument, Mask, Seed) ->
+    _ = Call(Subject, ?OFFSET(Seed, Mask), Argument),
+    calling_loop(Calls - 1, Call, Subject, Argument, Mask, ?NEXT(Seed)).
+
+bare_loop(0, _Mask, _Offset, Seed) ->
+    Seed;
+bare_loop(Calls, Mask, _Offset, Seed) ->
+    bare_loop(Calls - 1, Mask, ?OFFSET(Seed, Mask), ?NEXT(Seed)).
+
+offsets(0, _Mask, _Seed) -> [];
+offsets(Calls, Mask, Seed) -> [?OFFSET(Seed, Mask) | offsets(Calls - 1, Mask, ?NEXT(Seed))].
+
+%% Where in the generator's cycle of 2^30 a process begins: elsewhere each time, or a sample would find its lines cached.
+seed() ->
+    rand:uniform(1 bsl 30) - 1.

@@ -1,0 +1,138 @@
+/* The floor: what a call costs when nothing is checked, locked or guarded.
+ *
+ * Every function answers in the form of the one it is compared with ({ok, Bin}, ok), so that a ratio to the
+ * floor is the price of the library's promises and of nothing else. It dies with the VM if the file is truncated. */
+
+#define _GNU_SOURCE
+#include <erl_nif.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct {
+    unsigned char *bytes;
+    size_t size;
+} Mapping;
+
+static ErlNifResourceType *mapping_type;
+static ERL_NIF_TERM atom_ok;
+
+static Mapping *mapping_of(ErlNifEnv *env, ERL_NIF_TERM term) {
+    void *mapping = NULL;
+    enif_get_resource(env, term, mapping_type, &mapping);
+    return mapping;
+}
+
+static ERL_NIF_TERM nothing(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    return atom_ok;
+}
+
+static ERL_NIF_TERM read_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ErlNifUInt64 offset, length;
+    ERL_NIF_TERM result;
+    enif_get_uint64(env, argv[1], &offset);
+    enif_get_uint64(env, argv[2], &length);
+    memcpy(enif_make_new_binary(env, length, &result), mapping->bytes + offset, length);
+    return enif_make_tuple2(env, atom_ok, result);
+}
+
+static ERL_NIF_TERM write_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ErlNifUInt64 offset;
+    ErlNifBinary data;
+    enif_get_uint64(env, argv[1], &offset);
+    enif_inspect_iolist_as_binary(env, argv[2], &data);
+    memcpy(mapping->bytes + offset, data.data, data.size);
+    return atom_ok;
+}
+
+static ERL_NIF_TERM view(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ErlNifUInt64 offset, length;
+    enif_get_uint64(env, argv[1], &offset);
+    enif_get_uint64(env, argv[2], &length);
+    return enif_make_tuple2(
+        env, atom_ok, enif_make_resource_binary(env, mapping, mapping->bytes + offset, length));
+}
+
+/* Keeps the scheduler for a time, as no NIF should. */
+static ERL_NIF_TERM occupy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    ErlNifTime start = enif_monotonic_time(ERL_NIF_MSEC);
+    ErlNifUInt64 milliseconds = 0;
+    enif_get_uint64(env, argv[0], &milliseconds);
+    while (enif_monotonic_time(ERL_NIF_MSEC) - start <= (ErlNifTime)milliseconds)
+        ;
+    return atom_ok;
+}
+
+/* For how many nanoseconds this thread was ready to run and had no core, as the system counts it; 0 where it does not. */
+static ErlNifUInt64 queued(void) {
+    static __thread int descriptor;
+    char text[64] = {0};
+    unsigned long long run, wait = 0;
+    if (!descriptor) descriptor = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    if (pread(descriptor, text, sizeof text - 1, 0) > 0) sscanf(text, "%llu %llu", &run, &wait);
+    return wait;
+}
+
+/* {Time, Queued}: both of one moment, so the thread had its core from the one reading to the other. */
+static ERL_NIF_TERM moment(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    ErlNifUInt64 wait = queued(), before;
+    ErlNifTime time;
+    do {
+        before = wait;
+        time = enif_monotonic_time(ERL_NIF_NSEC);
+        wait = queued();
+    } while (wait != before);
+    return enif_make_tuple2(env, enif_make_int64(env, time), enif_make_uint64(env, wait));
+}
+
+static ERL_NIF_TERM open_shared(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    char path[4096] = {0};
+    char option[16] = {0};
+    ErlNifBinary name;
+    struct stat status;
+    if (!enif_inspect_iolist_as_binary(env, argv[0], &name) || name.size >= sizeof path ||
+        !enif_get_atom(env, argv[1], option, sizeof option, ERL_NIF_LATIN1))
+        return enif_make_badarg(env);
+    memcpy(path, name.data, name.size);
+    int writable = !strcmp(option, "write"), populate = !strcmp(option, "populate");
+    int descriptor = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    if (descriptor < 0 || fstat(descriptor, &status) < 0) return enif_make_badarg(env);
+    void *bytes = mmap(NULL, status.st_size, PROT_READ | (writable ? PROT_WRITE : 0),
+                       MAP_SHARED | (populate ? MAP_POPULATE : 0), descriptor, 0);
+    close(descriptor);
+    if (bytes == MAP_FAILED) return enif_make_badarg(env);
+    Mapping *mapping = enif_alloc_resource(mapping_type, sizeof *mapping);
+    *mapping = (Mapping){bytes, status.st_size};
+    ERL_NIF_TERM handle = enif_make_resource(env, mapping);
+    enif_release_resource(mapping);
+    return enif_make_tuple2(env, atom_ok, handle);
+}
+
+static void unmap(ErlNifEnv *env, void *object) {
+    Mapping *mapping = object;
+    munmap(mapping->bytes, mapping->size);
+}
+
+static int load(ErlNifEnv *env, void **state, ERL_NIF_TERM info) {
+    atom_ok = enif_make_atom(env, "ok");
+    mapping_type = enif_open_resource_type(env, NULL, "floor", unmap, ERL_NIF_RT_CREATE, NULL);
+    return mapping_type == NULL;
+}
+
+static ErlNifFunc functions[] = {
+    {"nothing", 3, nothing, 0},
+    {"occupy", 1, occupy, 0},
+    {"moment", 0, moment, 0},
+    {"open", 2, open_shared, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"pread", 3, read_copy, 0},
+    {"pwrite", 3, write_copy, 0},
+    {"region_binary", 3, view, 0},
+};
+
+ERL_NIF_INIT(floor, functions, load, NULL, NULL, NULL)

@@ -1,0 +1,103 @@
+#!/bin/sh
+# Puts the native library at priv/iommap_nif.so. rebar3's compile and clean hooks call it.
+#
+#   native/build.sh          build what changed, or take a ready library
+#   native/build.sh clean    remove what was built
+#
+# IOMMAP_PREBUILT=/path/to/iommap_nif.so takes that library and builds nothing.
+# CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET and CC mean what they mean to cargo.
+set -eu
+
+unset CDPATH
+cd "$(dirname "$0")/.."
+library=priv/iommap_nif.so
+cargo=${CARGO:-cargo}
+cc=${CC:-cc}
+
+main() {
+    case ${1:-build} in
+        build) build ;;
+        clean) clean ;;
+        *) fail "unknown argument '$1': native/build.sh [build|clean]" ;;
+    esac
+}
+
+build() {
+    if [ -n "${IOMMAP_PREBUILT:-}" ]; then
+        [ -f "$IOMMAP_PREBUILT" ] ||
+            fail "IOMMAP_PREBUILT=$IOMMAP_PREBUILT is not a file (give an absolute path)."
+        put_in_place "$IOMMAP_PREBUILT"
+        return
+    fi
+    lacking=$(what_is_lacking)
+    if [ -z "$lacking" ]; then
+        built=$(cargo_build)
+        put_in_place "$built"
+    elif [ -f "$library" ]; then
+        say "$lacking. The library that is already there serves: $library"
+    else
+        fail "cannot build the native library: $lacking." "$(how_to_get_it)"
+    fi
+}
+
+# cargo itself tells where it put the library, so its own settings and any target directory count.
+cargo_build() {
+    messages=$("$cargo" build --release --locked --package iommap_nif \
+                        --message-format=json-render-diagnostics) || exit
+    printf '%s\n' "$messages" |
+        sed -n 's/.*"filenames":.*"\([^"]*libiommap_nif\.so\)".*/\1/p
+                s/.*"filenames":.*"\([^"]*libiommap_nif\.dylib\)".*/\1/p'
+}
+
+# A rename, never a write into the old file: a running VM has that one mapped.
+put_in_place() {
+    cmp -s "$1" "$library" && return
+    mkdir -p priv
+    trap 'rm -f "$library.$$"' EXIT
+    cp "$1" "$library.$$"
+    mv -f "$library.$$" "$library"
+}
+
+# A target directory that the user named is the user's to empty.
+clean() {
+    rm -rf "$library" target
+}
+
+what_is_lacking() {
+    needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml)
+    if ! version=$("$cargo" --version 2>/dev/null); then
+        echo "no cargo (tried '$cargo', Rust $needed or later is needed)"
+    elif is_older "$(printf '%s' "$version" | sed 's/^cargo \([0-9.]*\).*/\1/')" "$needed"; then
+        echo "$version is too old (Rust $needed or later is needed)"
+    elif ! printf '%s\n' '#include <signal.h>' '_Static_assert(sizeof(siginfo_t), "C11");' |
+            $cc -std=c11 -D_GNU_SOURCE -fsyntax-only -x c - 2>/dev/null; then
+        echo "no working C11 compiler (tried '$cc')"
+    fi
+}
+
+is_older() {
+    [ "$1" != "$2" ] &&
+        [ "$(printf '%s\n' "$1" "$2" | sort -t. -k1,1n -k2,2n -k3,3n | head -n 1)" = "$1" ]
+}
+
+how_to_get_it() {
+    cat <<'END'
+Install Rust and a C compiler:
+    Rust          https://rustup.rs, or: brew install rust (macOS), pkg install rust (FreeBSD)
+    C compiler    apt-get install gcc libc6-dev (Debian), xcode-select --install (macOS)
+or name a ready library: IOMMAP_PREBUILT=/path/to/iommap_nif.so
+END
+}
+
+say() {
+    printf 'iommap: %s\n' "$1" >&2
+    shift
+    for line; do printf '%s\n' "$line" >&2; done
+}
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+main "$@"

@@ -1,0 +1,173 @@
+//! Copies that survive a page that is gone, over the C guard (`c_src/guard.c`).
+
+use crate::error::Error;
+use crate::place::Place;
+use crate::{platform, registry};
+use parking_lot::Mutex;
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::{Once, OnceLock};
+
+mod c {
+    use std::ffi::{c_int, c_void};
+    extern "C" {
+        pub fn iommap_guard_prepare(resolve: extern "C" fn(usize) -> c_int, page_size: usize);
+        pub fn iommap_guard_install() -> c_int;
+        pub fn iommap_guard_cases(info: *mut libc::siginfo_t) -> c_int;
+        pub fn iommap_guard_follow(cases: super::Cases) -> c_int;
+        pub fn iommap_guard_thread() -> *mut c_void;
+        pub fn iommap_guard_copy(
+            thread: *mut c_void,
+            to: *mut c_void,
+            from: *const c_void,
+            length: usize,
+        ) -> c_int;
+        pub fn iommap_guard_gather(
+            thread: *mut c_void,
+            to: *mut c_void,
+            from: *const libc::iovec,
+            count: usize,
+        ) -> c_int;
+        pub fn iommap_guard_touch(thread: *mut c_void, from: *const c_void, length: usize)
+            -> c_int;
+    }
+}
+
+/// What the guard knows of one thread.
+pub struct Thread(NonNull<c_void>);
+
+// SAFETY: the record is only ever used by its own thread and by that thread's signal handler.
+unsafe impl Sync for Thread {}
+
+impl Thread {
+    /// The record of the thread that asks.
+    pub fn current() -> Thread {
+        // SAFETY: finds or makes a record, which is never freed.
+        let record = unsafe { c::iommap_guard_thread() };
+        // Only without memory, where the box around this record would end the VM anyway; a panic ends the call.
+        Thread(NonNull::new(record).expect("there is memory for a thread's record"))
+    }
+
+    #[inline(always)]
+    fn mine() -> *mut c_void {
+        Place::mine().guarded.0.as_ptr()
+    }
+}
+
+extern "C" fn resolve(address: usize) -> c_int {
+    c_int::from(registry::resolve(address))
+}
+
+type Cases = unsafe extern "C" fn(*mut libc::siginfo_t) -> c_int;
+
+/// The handler of an image of this library, as later images use it: one process has one handler of ours, however many
+/// images were loaded.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Handler {
+    install: extern "C" fn() -> c_int,
+    follow: extern "C" fn(Cases) -> c_int,
+}
+
+impl Handler {
+    /// The handler of this image.
+    pub const fn own() -> Handler {
+        Handler {
+            install: install_own,
+            follow: follow_own,
+        }
+    }
+}
+
+static SERIALIZED: Mutex<()> = Mutex::new(());
+
+/// The handler that this image uses, if not its own.
+static FOLLOWED: OnceLock<Handler> = OnceLock::new();
+
+fn prepare() {
+    static PREPARED: Once = Once::new();
+    // SAFETY: once, before anything is guarded; `resolve` is async-signal-safe (see `registry`) and never unloaded.
+    PREPARED.call_once(|| unsafe { c::iommap_guard_prepare(resolve, platform::page_size()) });
+}
+
+extern "C" fn install_own() -> c_int {
+    let _one_at_a_time = SERIALIZED.lock();
+    platform::keep_spare();
+    prepare();
+    // SAFETY: calls are serialized.
+    unsafe { c::iommap_guard_install() }
+}
+
+extern "C" fn follow_own(cases: Cases) -> c_int {
+    let _one_at_a_time = SERIALIZED.lock();
+    // SAFETY: the cases are another image's `iommap_guard_cases`, which is never unloaded; calls are serialized.
+    unsafe { c::iommap_guard_follow(cases) }
+}
+
+/// From now on this image uses the handler of another one, which was loaded before.
+pub fn follow(handler: Handler) -> Result<(), Error> {
+    let mut status = 0;
+    FOLLOWED.get_or_init(|| {
+        prepare();
+        status = (handler.follow)(c::iommap_guard_cases);
+        handler
+    });
+    succeeded(status)
+}
+
+/// Puts our SIGBUS handler on top of the one that is there, if ours is not there already, and sees to what it needs.
+///
+/// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
+pub fn install() -> Result<(), Error> {
+    let own = Handler::own();
+    succeeded((FOLLOWED.get().unwrap_or(&own).install)())
+}
+
+fn succeeded(status: c_int) -> Result<(), Error> {
+    match status {
+        0 => Ok(()),
+        errno => Err(Error::System(errno)),
+    }
+}
+
+/// Copies `length` bytes; `Fault` if a page on either side is gone, in which case some bytes may have been copied.
+///
+/// # Safety
+///
+/// - `from` to `from + length` is mapped and readable, `to` to `to + length` mapped and writable; pages that their
+///   file no longer backs are allowed on both sides.
+/// - The two do not overlap.
+/// - Nobody holds a Rust reference to the bytes of `to`.
+pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Error> {
+    // SAFETY: the C function copies within the caller's promises.
+    done(unsafe { c::iommap_guard_copy(Thread::mine(), to.cast(), from.cast(), length) })
+}
+
+/// Copies the segments one after another to `to`; `Fault` as for `copy`.
+///
+/// # Safety
+///
+/// As for `copy`, for each segment, with `to` writable for their total length; but they may overlap.
+pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
+    // SAFETY: the C function reads the segments and copies within the caller's promises.
+    done(unsafe { c::iommap_guard_gather(Thread::mine(), to.cast(), from.as_ptr(), from.len()) })
+}
+
+/// Brings the pages of a range into memory by reading a byte of each; `Fault` if one is gone.
+///
+/// # Safety
+///
+/// The range is mapped and readable; pages that their file no longer backs are allowed.
+pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
+    // SAFETY: the C function only reads within the range.
+    done(unsafe { c::iommap_guard_touch(Thread::mine(), from.cast(), length) })
+}
+
+#[inline]
+fn done(status: c_int) -> Result<(), Error> {
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(Error::Fault)
+    }
+}

@@ -1,0 +1,491 @@
+//! A handle: a lock around an open mapping, or around nothing once it is closed.
+//!
+//! ```text
+//! open --truncate, remap--> open (another size, perhaps another mapping) --close--> closed
+//! ```
+//!
+//! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
+//! and let the mapping do it. What may take long happens without the lock, on a reference to the mapping, and the lock is
+//! taken again to see that the outcome still holds: so no lock is held while sleeping in the kernel, but by a write whose
+//! pages were dropped in the moment since they were prepared, and by `truncate` and `remap` while they swap mappings.
+
+use crate::error::Error;
+use crate::file::{mappable, BackingFile};
+use crate::guard;
+use crate::lock::{Lock, Reading, Writing};
+use crate::mapping::{Hint, Mapping};
+use crate::options::{Access, Options};
+use crate::reaper;
+use crate::view::View;
+use parking_lot::Mutex;
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+/// The longest copy that is made without waiting, in bytes: a twelfth of the millisecond a scheduler may lose, or less.
+pub const SHORT: usize = 1 << 20;
+
+/// Whether a call may wait: for the lock, for the disk, or for a long copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It must not: it gives `WouldWait` instead, and has done nothing.
+    Never,
+    /// It may, as long as it takes.
+    Gladly,
+}
+
+/// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
+pub struct Handle<V> {
+    options: Options,
+    lock: Lock<Option<Open<V>>>,
+    /// Held through a whole truncate or remap, most of which happens outside the lock.
+    resizing: Mutex<()>,
+}
+
+struct Open<V> {
+    mapping: Arc<Mapping>,
+    view: OnceLock<V>,
+    /// Grows with every write, so that a reader who read without the lock can tell that none came between.
+    writes: u64,
+    hint: Option<Hint>,
+}
+
+/// What a handle tells of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Info {
+    /// In bytes.
+    pub size: usize,
+    /// What the handle may do.
+    pub access: Access,
+    /// Whether changes stay in this mapping.
+    pub private: bool,
+    /// Whether the pages are locked in memory.
+    pub locked: bool,
+    /// Whether zero pages were put under it.
+    pub faulted: bool,
+}
+
+impl<V> Handle<V> {
+    /// Opens and maps the file.
+    pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+        guard::install()?;
+        let (file, size) = BackingFile::open(path, &options)?;
+        let mapping = Mapping::new(Arc::new(file), size, &options)?;
+        if options.lock {
+            mapping.lock();
+        }
+        Ok(Handle {
+            // Prefaulting was for the opening; a resize under the lock must not take that long.
+            options: Options {
+                populate: false,
+                ..options
+            },
+            lock: Lock::new(Some(Open {
+                mapping: Arc::new(mapping),
+                view: OnceLock::new(),
+                writes: 0,
+                hint: None,
+            })),
+            resizing: Mutex::new(()),
+        })
+    }
+
+    /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
+    pub fn close(&self) -> Result<(), Error> {
+        let open = self.lock.write().take().ok_or(Error::Closed)?;
+        drop(open);
+        Ok(())
+    }
+
+    /// The handle is not used any more: lets the mapping go without waiting.
+    pub fn release(&mut self) {
+        if let Some(open) = self.lock.get_mut().take() {
+            drop(open.view);
+            reaper::release(open.mapping);
+        }
+    }
+
+    /// Copies a range out, to where `out` says, which gives `None` if it has no room. `out` is called once at most, when
+    /// the range is known to be good.
+    ///
+    /// # Safety
+    ///
+    /// What `out` gives is writable for as many bytes as it was asked for.
+    #[inline]
+    pub unsafe fn pread(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
+    ) -> Result<(), Error> {
+        match wait {
+            // SAFETY: the caller's promise.
+            Wait::Never => unsafe { self.pread_at_once(offset, length, out) },
+            // SAFETY: the caller's promise.
+            Wait::Gladly => unsafe { self.pread_at_leisure(offset, length, out) },
+        }
+    }
+
+    #[inline]
+    unsafe fn pread_at_once(
+        &self,
+        offset: u64,
+        length: u64,
+        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
+    ) -> Result<(), Error> {
+        if length > SHORT as u64 {
+            return Err(Error::WouldWait);
+        }
+        let reading = self.reading(Wait::Never)?;
+        let open = self.readable(&reading)?;
+        let range = open.mapping.range(offset, length)?;
+        if !open.mapping.is_ready_to_read(range) {
+            return Err(Error::WouldWait);
+        }
+        let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
+        // SAFETY: the caller's promise.
+        unsafe { open.mapping.copy_out(range, to.as_ptr()) }
+    }
+
+    unsafe fn pread_at_leisure(
+        &self,
+        offset: u64,
+        length: u64,
+        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
+    ) -> Result<(), Error> {
+        let (mapping, writes, range) = {
+            let reading = self.reading(Wait::Gladly)?;
+            let open = self.readable(&reading)?;
+            (
+                open.mapping.clone(),
+                open.writes,
+                open.mapping.range(offset, length)?,
+            )
+        };
+        let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
+        let fetched = !mapping.is_ready_to_read(range)
+            // SAFETY: the caller's promise.
+            && unsafe { mapping.fetch(range, to.as_ptr()) };
+
+        let reading = self.reading(Wait::Gladly)?;
+        let open = self.readable(&reading)?;
+        if fetched && open.writes == writes && Arc::ptr_eq(&open.mapping, &mapping) {
+            return mapping.check_whole();
+        }
+        let range = open.mapping.range(offset, length)?;
+        // SAFETY: the caller's promise; the length is what `out` was asked for.
+        unsafe { open.mapping.copy_out(range, to.as_ptr()) }
+    }
+
+    /// Copies the segments in, one after another; all of them or none for every error but `Fault`.
+    ///
+    /// # Safety
+    ///
+    /// The segments are readable as long as the call runs. They may lie in mappings of ours, if the call may wait.
+    #[inline]
+    pub unsafe fn pwrite(
+        &self,
+        wait: Wait,
+        offset: u64,
+        segments: &[libc::iovec],
+    ) -> Result<(), Error> {
+        // The same large binary may be named often enough to overflow.
+        let length = segments.iter().try_fold(0, |length: usize, segment| {
+            length.checked_add(segment.iov_len)
+        });
+        let length = length.ok_or(Error::OutOfBounds)?;
+        match wait {
+            // SAFETY: the caller's promise.
+            Wait::Never => unsafe { self.pwrite_at_once(offset, length, segments) },
+            // SAFETY: the caller's promise.
+            Wait::Gladly => unsafe { self.pwrite_at_leisure(offset, length, segments) },
+        }
+    }
+
+    #[inline]
+    unsafe fn pwrite_at_once(
+        &self,
+        offset: u64,
+        length: usize,
+        segments: &[libc::iovec],
+    ) -> Result<(), Error> {
+        if length > SHORT {
+            return Err(Error::WouldWait);
+        }
+        let mut writing = self.writing(Wait::Never)?;
+        let open = self.writable(&mut writing)?;
+        let range = open.mapping.range(offset, length as u64)?;
+        if !open.mapping.is_ready_to_write(range) {
+            return Err(Error::WouldWait);
+        }
+        open.writes += 1;
+        // SAFETY: the caller's promise; the mapping is writable, and we are alone.
+        unsafe { open.mapping.copy_in(range, segments) }
+    }
+
+    /// What a write of so many bytes would be refused for, other than its data.
+    pub fn check_pwrite(&self, wait: Wait, offset: u64, length: usize) -> Result<(), Error> {
+        let reading = self.reading(wait)?;
+        let open = opened(&reading)?;
+        self.permit(self.options.access.writes())?;
+        open.mapping.range(offset, length as u64)?;
+        Ok(())
+    }
+
+    unsafe fn pwrite_at_leisure(
+        &self,
+        offset: u64,
+        length: usize,
+        segments: &[libc::iovec],
+    ) -> Result<(), Error> {
+        let (mapping, range) = {
+            let reading = self.reading(Wait::Gladly)?;
+            let open = opened(&reading)?;
+            self.permit(self.options.access.writes())?;
+            (
+                open.mapping.clone(),
+                open.mapping.range(offset, length as u64)?,
+            )
+        };
+        mapping.check_whole()?;
+        for segment in segments {
+            // SAFETY: the caller's promise.
+            unsafe { guard::touch(segment.iov_base.cast(), segment.iov_len)? };
+        }
+        mapping.prepare_to_write(range);
+        drop(mapping);
+
+        let mut writing = self.writing(Wait::Gladly)?;
+        let open = self.writable(&mut writing)?;
+        let range = open.mapping.range(offset, length as u64)?;
+        let stamp = open.mapping.write_stamp();
+        open.writes += 1;
+        // SAFETY: the caller's promise; the mapping is writable, and we are alone.
+        unsafe { open.mapping.copy_in(range, segments)? };
+        open.mapping.prove_written(range, stamp);
+        Ok(())
+    }
+
+    /// Shows a range: `show` gets what keeps it alive (made by `make` for the first view), where it is, and how long.
+    pub fn region<R>(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(View) -> V,
+        show: impl FnOnce(&V, *const u8, usize) -> R,
+    ) -> Result<R, Error> {
+        let reading = self.reading(wait)?;
+        let open = self.readable(&reading)?;
+        let range = open.mapping.range(offset, length)?;
+        open.mapping.check_whole()?;
+        let view = open
+            .view
+            .get_or_init(|| make(View::new(open.mapping.clone())));
+        let address = open.mapping.address().wrapping_add(range.offset());
+        Ok(show(view, address, range.length()))
+    }
+
+    /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
+    pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
+        let mapping = self.mapping(Wait::Gladly)?;
+        let whole = mapping.range(0, mapping.size() as u64)?;
+        if asynchronously {
+            mapping.sync_async(whole)
+        } else {
+            mapping.sync(whole)
+        }
+    }
+
+    /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
+    pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
+        let mapping = self.mapping(Wait::Gladly)?;
+        let length = match length {
+            0 => (mapping.size() as u64).saturating_sub(offset),
+            length => length,
+        };
+        let range = mapping.range(offset, length)?;
+        mapping.advise(range, hint)?;
+        if hint.lasts() && range.length() == mapping.size() {
+            if let Some(open) = self.lock.write().as_mut() {
+                open.hint = Some(hint);
+            }
+        }
+        Ok(())
+    }
+
+    /// The size of the mapping, in bytes.
+    pub fn position(&self, wait: Wait) -> Result<usize, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.size())
+    }
+
+    /// What there is to know.
+    pub fn info(&self, wait: Wait) -> Result<Info, Error> {
+        let reading = self.reading(wait)?;
+        let mapping = &opened(&reading)?.mapping;
+        Ok(Info {
+            size: mapping.size(),
+            access: self.options.access,
+            private: mapping.is_private(),
+            locked: mapping.is_locked(),
+            faulted: mapping.is_faulted(),
+        })
+    }
+
+    /// Makes the file and the mapping `size` bytes long, whatever the file's size was; clears a fault.
+    ///
+    /// If any step fails, the handle is what it was.
+    pub fn truncate(&self, size: u64) -> Result<(), Error> {
+        if size == 0 {
+            return Err(Error::INVALID);
+        }
+        let _one_at_a_time = self.resizing.lock();
+        let file = self.mapping(Wait::Gladly)?.file().clone();
+        self.permit(self.options.access.writes())?;
+        let length = mappable(size)?;
+        let before = file.size()?;
+        if size > before {
+            file.grow(before, size)?;
+        }
+        let shrink = || {
+            if size < before {
+                file.shrink(size)
+            } else {
+                Ok(())
+            }
+        };
+        self.fit(length, shrink).inspect_err(|_| {
+            if size > before && file.size() == Ok(size) {
+                let _ = file.shrink(before);
+            }
+        })
+    }
+
+    /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
+    pub fn remap(&self) -> Result<usize, Error> {
+        let _one_at_a_time = self.resizing.lock();
+        let mapping = self.mapping(Wait::Gladly)?;
+        let size = mappable(mapping.file().size()?)?;
+        if size == 0 {
+            return Err(Error::INVALID);
+        }
+        if mapping.is_faulted() || mapping.size() != size {
+            drop(mapping);
+            self.fit(size, || Ok(()))?;
+        }
+        Ok(size)
+    }
+
+    /// Brings the mapping to a size: in place if no one else uses it, else by a fresh one that takes its place, the
+    /// old one living on for its views. `shrink` shortens the file.
+    fn fit(&self, size: usize, shrink: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let replaced = {
+            let mut writing = self.lock.write();
+            let open = writing.as_mut().ok_or(Error::Closed)?;
+            open.writes += 1;
+            // What keeps views alive holds a reference: without it the mapping is ours alone if no view is left.
+            drop(open.view.take());
+            match open.alone() {
+                Some(mapping) if size < mapping.size() => {
+                    // The step that can fail comes first; cutting off the end of a mapping does not.
+                    shrink()?;
+                    match mapping.resize(size) {
+                        Ok(()) => None,
+                        Err(_) => Some(open.replace(size, &self.options, || Ok(()))?),
+                    }
+                }
+                Some(mapping) => {
+                    let before = mapping.size();
+                    match mapping.resize(size) {
+                        Ok(()) => {
+                            shrink().inspect_err(|_| {
+                                let _ = mapping.resize(before);
+                            })?;
+                            None
+                        }
+                        Err(_) => Some(open.replace(size, &self.options, shrink)?),
+                    }
+                }
+                None => Some(open.replace(size, &self.options, shrink)?),
+            }
+        };
+        if replaced.is_some() && self.options.lock {
+            self.mapping(Wait::Gladly)?.lock();
+        }
+        Ok(())
+    }
+
+    fn mapping(&self, wait: Wait) -> Result<Arc<Mapping>, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.clone())
+    }
+
+    #[inline]
+    fn reading(&self, wait: Wait) -> Result<Reading<'_, Option<Open<V>>>, Error> {
+        match wait {
+            Wait::Never => self.lock.try_read().ok_or(Error::WouldWait),
+            Wait::Gladly => Ok(self.lock.read()),
+        }
+    }
+
+    #[inline]
+    fn writing(&self, wait: Wait) -> Result<Writing<'_, Option<Open<V>>>, Error> {
+        match wait {
+            Wait::Never => self.lock.try_write().ok_or(Error::WouldWait),
+            Wait::Gladly => Ok(self.lock.write()),
+        }
+    }
+
+    #[inline]
+    fn readable<'a>(&self, open: &'a Option<Open<V>>) -> Result<&'a Open<V>, Error> {
+        let open = opened(open)?;
+        self.permit(self.options.access.reads())?;
+        Ok(open)
+    }
+
+    #[inline]
+    fn writable<'a>(&self, open: &'a mut Option<Open<V>>) -> Result<&'a mut Open<V>, Error> {
+        let open = open.as_mut().ok_or(Error::Closed)?;
+        self.permit(self.options.access.writes())?;
+        Ok(open)
+    }
+
+    #[inline]
+    fn permit(&self, permitted: bool) -> Result<(), Error> {
+        if permitted {
+            Ok(())
+        } else {
+            Err(Error::NO_ACCESS)
+        }
+    }
+}
+
+impl<V> Open<V> {
+    /// The mapping, if nobody else has it and its pages are its file's.
+    fn alone(&mut self) -> Option<&mut Mapping> {
+        Arc::get_mut(&mut self.mapping).filter(|mapping| !mapping.is_faulted())
+    }
+
+    /// Puts a fresh mapping in the place of the present one, which it gives back. Nothing has changed if it fails.
+    fn replace(
+        &mut self,
+        size: usize,
+        options: &Options,
+        shrink: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Arc<Mapping>, Error> {
+        let fresh = Mapping::new(self.mapping.file().clone(), size, options)?;
+        shrink()?;
+        fresh.carry_changes(&self.mapping)?;
+        if let Some(hint) = self.hint {
+            let _ = fresh.advise(fresh.range(0, size as u64)?, hint);
+        }
+        Ok(std::mem::replace(&mut self.mapping, Arc::new(fresh)))
+    }
+}
+
+#[inline]
+fn opened<V>(open: &Option<Open<V>>) -> Result<&Open<V>, Error> {
+    open.as_ref().ok_or(Error::Closed)
+}

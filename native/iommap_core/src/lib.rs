@@ -1,0 +1,39 @@
+//! Files, pages and faults: the part of iommap that knows no Erlang.
+//!
+//! The way of a call is down: `handle` takes the lock, `mapping` checks the range, `guard` copies. `unsafe` lives in the
+//! rooms that touch memory or the system, and is refused elsewhere.
+
+#![deny(unsafe_code)]
+
+mod clock;
+mod error;
+mod file;
+#[allow(unsafe_code)] // calls the C guard
+mod guard;
+#[allow(unsafe_code)] // hands its callers' memory down to the mapping
+mod handle;
+#[allow(unsafe_code)] // lends a value out under its own proof of exclusion
+mod lock;
+#[allow(unsafe_code)] // copies from and to mapped memory
+mod mapping;
+mod options;
+#[allow(unsafe_code)] // follows leaked pointers
+mod place;
+#[allow(unsafe_code)] // calls the system
+mod platform;
+mod range;
+mod reaper;
+#[allow(unsafe_code)] // follows leaked pointers, replaces pages
+mod registry;
+mod residency;
+mod thread;
+mod view;
+
+pub use error::Error;
+pub use guard::{follow, Handler};
+pub use handle::{Handle, Info, Wait, SHORT};
+pub use mapping::Hint;
+pub use options::{Access, Options};
+pub use platform::page_size;
+pub use range::Range;
+pub use view::{all_intact, has_views, intact, View};

@@ -1,0 +1,61 @@
+//! How a file is opened and mapped.
+
+/// What a handle may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read only; the memory is mapped read-only too.
+    Read,
+    /// Write only, as far as the handle goes; the hardware needs both.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Access {
+    /// Whether reading through the handle is permitted.
+    pub fn reads(self) -> bool {
+        self != Access::Write
+    }
+
+    /// Whether writing through the handle is permitted.
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
+}
+
+/// The options of an open.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What the handle may do.
+    pub access: Access,
+    /// Copy-on-write: changes stay in this mapping and never reach the file.
+    pub private: bool,
+    /// Make the file if it does not exist.
+    pub create: bool,
+    /// Empty the file first.
+    pub truncate: bool,
+    /// Grow the file to this size, in bytes, if it is smaller.
+    pub size: u64,
+    /// Lock the pages in memory. Failing to is not an error.
+    pub lock: bool,
+    /// Prefault the pages.
+    pub populate: bool,
+    /// Ask the system not to cache the file.
+    pub nocache: bool,
+}
+
+impl Options {
+    /// A shared mapping of an existing file, without extras.
+    pub fn new(access: Access) -> Options {
+        Options {
+            access,
+            private: false,
+            create: false,
+            truncate: false,
+            size: 0,
+            lock: false,
+            populate: false,
+            nocache: false,
+        }
+    }
+}

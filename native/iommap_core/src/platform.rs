@@ -1,0 +1,471 @@
+//! Everything that differs between systems: a real implementation or a stated fallback for each.
+//!
+//! | | Linux | macOS | FreeBSD | OpenBSD |
+//! |---|---|---|---|---|
+//! | preallocate | fallocate | F_PREALLOCATE, ftruncate | posix_fallocate | ftruncate |
+//! | size of a file, without asking a server | statx | fstat | fstat | fstat |
+//! | residency | mincore, preadv2 | mincore | mincore | none: cold |
+//! | make pages writable beforehand | MADV_POPULATE_WRITE | none: the copy faults | none | none |
+//! | barrier on all threads | membarrier | none: readers lock | none | none |
+//! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
+//! | descriptor and mapping agree | yes | yes | yes | no |
+
+use crate::error::Error;
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+
+/// Whether what `pread(2)` returns is always what the mapping shows.
+pub const DESCRIPTOR_IS_COHERENT: bool = !cfg!(target_os = "openbsd");
+
+/// The page size, in bytes.
+pub fn page_size() -> usize {
+    static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
+    // SAFETY: sysconf reads a constant.
+    *PAGE_SIZE.get_or_init(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize)
+}
+
+/// The system's time that only goes forward, in ticks of about a sixteenth of a second.
+pub fn ticks() -> u32 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+    #[cfg(target_os = "freebsd")]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_FAST;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes the timespec it is given.
+    unsafe { libc::clock_gettime(CLOCK, &mut now) };
+    ((now.tv_sec as u32) << 4).wrapping_add((now.tv_nsec >> 26) as u32)
+}
+
+/// The size of an open file as page faults see it. Async-signal-safe, and never waits for a file server.
+pub fn file_size(fd: RawFd) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: statx fills the buffer it is given; all-zero is a valid value of it. The raw system call is
+        // async-signal-safe.
+        unsafe {
+            let mut status: libc::statx = std::mem::zeroed();
+            let done = libc::syscall(
+                libc::SYS_statx,
+                fd,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+                libc::STATX_SIZE,
+                &raw mut status,
+            );
+            if done == 0 {
+                return Some(status.stx_size);
+            }
+        }
+    }
+    // SAFETY: fstat fills the buffer it is given, is async-signal-safe, and all-zero is a valid value.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &mut status) == 0).then_some(status.st_size as u64)
+    }
+}
+
+/// Whether operations on the file may wait for something other than a local device: a server or a user process.
+pub fn is_remote(fd: RawFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const REMOTE: [i64; 10] = [
+            0x6573_5546, // FUSE
+            0x6969,      // NFS
+            0x517b,      // SMB
+            0xff53_4d42, // CIFS
+            0xfe53_4d42, // SMB2
+            0x0102_1997, // 9P
+            0x00c3_6400, // CEPH
+            0x5346_414f, // AFS
+            0x0bd0_0bd0, // Lustre
+            0x7461_636f, // OCFS2
+        ];
+        // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
+        unsafe {
+            let mut status: libc::statfs = std::mem::zeroed();
+            libc::fstatfs(fd, &mut status) != 0 || REMOTE.contains(&(status.f_type as i64))
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
+        unsafe {
+            let mut status: libc::statfs = std::mem::zeroed();
+            libc::fstatfs(fd, &mut status) != 0
+                || status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0
+        }
+    }
+}
+
+/// Makes the file `to` bytes long, it being `from` long, with the new blocks really allocated where the system can.
+pub fn preallocate(fd: RawFd, from: u64, to: u64) -> Result<(), Error> {
+    let too_big = || Error::System(libc::EFBIG);
+    let start = libc::off_t::try_from(from).map_err(|_| too_big())?;
+    let end = libc::off_t::try_from(to).map_err(|_| too_big())?;
+    let length = end - start;
+    #[cfg(target_os = "linux")]
+    loop {
+        // SAFETY: changes only the file.
+        if unsafe { libc::fallocate(fd, 0, start, length) } == 0 {
+            return Ok(());
+        }
+        match Error::last() {
+            Error::System(libc::EINTR) => continue,
+            // The file system cannot: a sparse file is the best it has.
+            Error::System(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+            error => return Err(error),
+        }
+    }
+    #[cfg(target_os = "freebsd")]
+    {
+        // SAFETY: changes only the file.
+        match unsafe { libc::posix_fallocate(fd, start, length) } {
+            0 => return Ok(()),
+            libc::EINVAL | libc::EOPNOTSUPP => {} // ZFS cannot
+            errno => return Err(Error::System(errno)),
+        }
+    }
+    #[cfg(target_os = "macos")]
+    {
+        let mut store = libc::fstore_t {
+            fst_flags: libc::F_ALLOCATEALL,
+            fst_posmode: libc::F_PEOFPOSMODE,
+            fst_offset: 0,
+            fst_length: length,
+            fst_bytesalloc: 0,
+        };
+        // SAFETY: changes only the file.
+        if unsafe { libc::fcntl(fd, libc::F_PREALLOCATE, &mut store) } == -1 {
+            if let Error::System(libc::ENOSPC) = Error::last() {
+                return Err(Error::System(libc::ENOSPC));
+            }
+        }
+    }
+    let _ = length;
+    set_size(fd, to)
+}
+
+/// Sees to it that the disk has room for a file of `size` bytes, where the system can; size and bytes stay as they are.
+pub fn reserve(fd: RawFd, size: u64) -> Result<(), Error> {
+    let length = libc::off_t::try_from(size).map_err(|_| Error::System(libc::EFBIG))?;
+    #[cfg(target_os = "linux")]
+    loop {
+        // SAFETY: allocates blocks of the file.
+        if unsafe { libc::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, 0, length) } == 0 {
+            break;
+        }
+        match Error::last() {
+            Error::System(libc::EINTR) => continue,
+            Error::System(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+            error => return Err(error),
+        }
+    }
+    let _ = (fd, length);
+    Ok(())
+}
+
+/// `ftruncate(2)`.
+pub fn set_size(fd: RawFd, size: u64) -> Result<(), Error> {
+    let size = libc::off_t::try_from(size).map_err(|_| Error::System(libc::EFBIG))?;
+    loop {
+        // SAFETY: changes only the file.
+        if unsafe { libc::ftruncate(fd, size) } == 0 {
+            return Ok(());
+        }
+        match Error::last() {
+            Error::System(libc::EINTR) => continue,
+            error => return Err(error),
+        }
+    }
+}
+
+/// Asks the system not to keep the file's pages in its cache. A hint.
+pub fn avoid_cache(fd: RawFd) {
+    #[cfg(target_os = "macos")]
+    // SAFETY: sets a flag of the descriptor.
+    unsafe {
+        libc::fcntl(fd, libc::F_NOCACHE, 1);
+    }
+    let _ = fd;
+}
+
+/// Starts writing a range of the file's dirty pages to the device, without waiting for the end of it. `false`: this
+/// system has no call for that, use MS_ASYNC.
+pub fn start_writeback(fd: RawFd, offset: u64, length: u64) -> Result<bool, Error> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: only starts writeback.
+        let done = unsafe {
+            libc::sync_file_range(
+                fd,
+                offset as libc::off64_t,
+                length as libc::off64_t,
+                libc::SYNC_FILE_RANGE_WRITE,
+            )
+        };
+        match done {
+            0 => Ok(true),
+            _ => match Error::last() {
+                Error::System(libc::ENOSYS | libc::ESPIPE | libc::EINVAL) => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (fd, offset, length);
+        Ok(false)
+    }
+}
+
+/// Tells for each page of a page-aligned range, in the lowest bit of a byte each, whether an access finds it in
+/// memory. `false` if the system cannot tell.
+///
+/// # Safety
+///
+/// The range is mapped; `pages` has a byte for each of its pages.
+pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> bool {
+    debug_assert!(length.div_ceil(page_size()) <= pages.len());
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        // SAFETY: the caller's promise; the call writes a byte for each page.
+        unsafe { libc::mincore(address.cast_mut().cast(), length, pages.as_mut_ptr().cast()) == 0 }
+    }
+    #[cfg(target_os = "openbsd")]
+    {
+        let _ = (address, length, pages);
+        false
+    }
+}
+
+/// Whether a whole range of the file is in the page cache, found out by reading it without waiting. For files that
+/// `mincore(2)` tells nothing about: it says "resident" of every page of a file that the caller could not write to.
+pub fn cached(fd: RawFd, offset: u64, length: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const SCRATCH: usize = 4096;
+        const SEGMENTS: usize = 256;
+        let mut scratch = [0u8; SCRATCH];
+        // Every segment is the same piece of memory: the bytes do not matter, only whether they came at once.
+        let segment = libc::iovec {
+            iov_base: scratch.as_mut_ptr().cast::<c_void>(),
+            iov_len: SCRATCH,
+        };
+        let mut segments = [segment; SEGMENTS];
+        let mut read = 0;
+        while read < length {
+            let wanted = (length - read).min(SCRATCH * SEGMENTS);
+            let count = wanted.div_ceil(SCRATCH);
+            segments[count - 1].iov_len = wanted - (count - 1) * SCRATCH;
+            // SAFETY: the segments all lie in `scratch`.
+            let got = unsafe {
+                libc::preadv2(
+                    fd,
+                    segments.as_ptr(),
+                    count as i32,
+                    (offset + read as u64) as libc::off_t,
+                    libc::RWF_NOWAIT,
+                )
+            };
+            if got != wanted as isize {
+                return false;
+            }
+            segments[count - 1].iov_len = SCRATCH;
+            read += wanted;
+        }
+        true
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (fd, offset, length);
+        false
+    }
+}
+
+/// Reads from the file until the range is full or the file ends or fails; how many bytes came.
+///
+/// # Safety
+///
+/// `to` is writable for `length` bytes.
+pub unsafe fn read_file(fd: RawFd, offset: u64, to: *mut u8, length: usize) -> usize {
+    let mut read = 0;
+    while read < length {
+        // SAFETY: the rest of the caller's range.
+        let got = unsafe {
+            libc::pread(
+                fd,
+                to.add(read).cast(),
+                length - read,
+                (offset + read as u64) as libc::off_t,
+            )
+        };
+        match got {
+            0 => break,
+            got if got > 0 => read += got as usize,
+            _ if matches!(Error::last(), Error::System(libc::EINTR)) => {}
+            _ => break,
+        }
+    }
+    read
+}
+
+/// Makes the pages of a page-aligned range writable without a fault, where the system can; it may wait for the file
+/// system. Failures do not matter: the write itself finds out.
+///
+/// # Safety
+///
+/// The range is mapped for writing.
+pub unsafe fn populate_for_writing(address: *mut u8, length: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        const MADV_POPULATE_WRITE: i32 = 23; // since Linux 5.14; before, EINVAL
+                                             // SAFETY: the caller's promise; contents do not change.
+        unsafe { libc::madvise(address.cast(), length, MADV_POPULATE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (address, length);
+}
+
+/// Puts zero pages over a page-aligned part of a mapping. Async-signal-safe.
+///
+/// # Safety
+///
+/// The part belongs to a mapping of ours that stays mapped for as long as the call runs.
+pub unsafe fn put_zero_pages(address: usize, length: usize, writable: bool) -> bool {
+    let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | NO_RESERVE;
+    // SAFETY: replaces pages of the mapping by others; nobody's memory but the mapping's.
+    let mapped = unsafe { libc::mmap(address as *mut c_void, length, protection, flags, -1, 0) };
+    mapped != libc::MAP_FAILED
+}
+
+/// A piece of address space that is kept to be given up: a process at its limit of mappings may be refused even one that
+/// takes the place of another.
+static SPARE: AtomicUsize = AtomicUsize::new(0);
+
+/// Sees to it that there is a spare mapping.
+pub fn keep_spare() {
+    if SPARE.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    // Shared memory is never merged with its neighbours, so giving it up always gives something up.
+    let flags = libc::MAP_SHARED | libc::MAP_ANON;
+    // SAFETY: maps a page that nobody ever accesses, and unmaps it again if it is not needed.
+    unsafe {
+        let spare = libc::mmap(
+            std::ptr::null_mut(),
+            page_size(),
+            libc::PROT_NONE,
+            flags,
+            -1,
+            0,
+        );
+        if spare != libc::MAP_FAILED
+            && SPARE
+                .compare_exchange(0, spare as usize, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+        {
+            libc::munmap(spare, page_size());
+        }
+    }
+}
+
+/// Gives the spare mapping up; `false` if there is none. Async-signal-safe.
+pub fn give_up_spare() -> bool {
+    let spare = SPARE.swap(0, Ordering::AcqRel);
+    // SAFETY: the page was mapped by `keep_spare`, and whoever swapped its address out has it alone.
+    spare != 0 && unsafe { libc::munmap(spare as *mut c_void, page_size()) == 0 }
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+const NO_RESERVE: i32 = libc::MAP_NORESERVE;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+const NO_RESERVE: i32 = 0;
+
+/// Whether `barrier` works here.
+pub fn has_barrier() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        static REGISTERED: OnceLock<bool> = OnceLock::new();
+        const MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+        *REGISTERED.get_or_init(|| {
+            // SAFETY: registers the intent to use the barrier.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_membarrier,
+                    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
+                    0,
+                    0,
+                ) == 0
+            }
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Makes every running thread of this process pass a full memory barrier before it returns. Only after
+/// `has_barrier` said yes.
+pub fn barrier() {
+    #[cfg(target_os = "linux")]
+    {
+        const MEMBARRIER_CMD_GLOBAL: i32 = 1;
+        const MEMBARRIER_CMD_PRIVATE_EXPEDITED: i32 = 1 << 3;
+        // The slow one is for a process that was forbidden the fast one since it registered.
+        let done = [MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_GLOBAL]
+            .into_iter()
+            // SAFETY: a barrier.
+            .any(|command| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 });
+        assert!(done, "a barrier that was there does not go away");
+    }
+    #[cfg(not(target_os = "linux"))]
+    unreachable!("there is no barrier here");
+}
+
+/// Tells the processor that a byte will be read soon. Never faults, and does nothing where Rust has no name for it.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; any address may be given.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// Whose rights count when a file is opened.
+pub fn user() -> u32 {
+    // SAFETY: reads an attribute of the process.
+    unsafe { libc::geteuid() }
+}
+
+/// Runs something with all signals blocked; threads started inside inherit that.
+pub fn without_signals<T>(run: impl FnOnce() -> T) -> T {
+    // SAFETY: an all-zero set is a valid value; the calls change this thread's mask only, and change it back.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = run();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
+}
+
+/// The processor is told that this is a waiting loop; every so often the thread gives its time away.
+pub fn relax(round: u32) {
+    match round {
+        0..=63 => std::hint::spin_loop(),
+        64..=127 => std::thread::yield_now(),
+        _ => std::thread::sleep(std::time::Duration::from_micros(50)),
+    }
+}

@@ -1,0 +1,467 @@
+//! The live mappings, for the signal handler: which mapping holds this address, and what has it lost?
+//!
+//! The handler may run on any thread at any moment, so what it reads is lock-free, is never freed, and grows without
+//! limit: a list of chunks of slots, all of them static or leaked. A slot belongs to one mapping at a time. A look-up
+//! passes over the keys of those chunks that hold anything near the address; they stand close together.
+//!
+//! ```text
+//! free --register--> live --withdraw--> free        (sequence: even = stable, odd = being changed)
+//! ```
+//!
+//! Invariants:
+//! - A slot is withdrawn before its range is unmapped, so no foreign memory is ever found here.
+//! - Whoever asks about an address (a reader of a view) keeps its mapping alive, so the slot that holds the address
+//!   does not change meanwhile; a slot whose sequence is odd or changes under the look is not the one, and is skipped.
+//!   The look-up is wait-free.
+//! - What is lost is recorded, and `faulted` set, before the zero pages appear: who has seen a zero page sees the record.
+
+use crate::platform;
+use parking_lot::Mutex;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{
+    fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering,
+};
+
+/// The place of one mapping in the registry.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    chunk: &'static Chunk,
+    index: usize,
+}
+
+/// Which addresses a mapping has.
+struct Key {
+    sequence: AtomicU32,
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+/// What the handler knows of a mapping besides.
+struct Record {
+    /// The backing file, or -1 where its size says nothing (a block device).
+    fd: AtomicI32,
+    writable: AtomicBool,
+    faulted: AtomicBool,
+    lost: Lost,
+}
+
+/// The parts of a mapping that zero pages were put under: everything from `tail` on, and single pages before it.
+struct Lost {
+    tail: AtomicUsize,
+    pages: [AtomicUsize; Lost::PAGES],
+    count: AtomicUsize,
+}
+
+impl Lost {
+    /// A page more than these moves the tail: then more counts as lost than is, never less.
+    const PAGES: usize = 32;
+
+    const fn new() -> Lost {
+        Lost {
+            tail: AtomicUsize::new(usize::MAX),
+            pages: [const { AtomicUsize::new(usize::MAX) }; Lost::PAGES],
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    fn clear(&self) {
+        self.tail.store(usize::MAX, Ordering::Relaxed);
+        for page in &self.pages {
+            page.store(usize::MAX, Ordering::Relaxed);
+        }
+        self.count.store(0, Ordering::Relaxed);
+    }
+
+    fn add_tail(&self, offset: usize) {
+        self.tail.fetch_min(offset, Ordering::Release);
+    }
+
+    fn add_page(&self, offset: usize) {
+        let known = self
+            .pages
+            .iter()
+            .any(|page| page.load(Ordering::Relaxed) == offset);
+        if known {
+            return;
+        }
+        match self.pages.get(self.count.fetch_add(1, Ordering::Relaxed)) {
+            Some(page) => page.store(offset, Ordering::Release),
+            None => self.add_tail(offset.min(self.first_page())),
+        }
+    }
+
+    fn first_page(&self) -> usize {
+        self.pages.iter().fold(usize::MAX, |first, page| {
+            first.min(page.load(Ordering::Relaxed))
+        })
+    }
+
+    fn touches(&self, start: usize, end: usize) -> bool {
+        let page_size = platform::page_size();
+        end > self.tail.load(Ordering::Acquire)
+            || self.pages.iter().any(|page| {
+                let page = page.load(Ordering::Acquire);
+                page != usize::MAX && page < end && start < page + page_size
+            })
+    }
+}
+
+const SLOTS: usize = 256;
+
+struct Chunk {
+    /// All ranges that its slots ever held lie from `lowest` to before `highest`, in the first `used` of them.
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
+    used: AtomicUsize,
+    keys: [Key; SLOTS],
+    records: [Record; SLOTS],
+    next: AtomicPtr<Chunk>,
+}
+
+impl Chunk {
+    const fn new() -> Chunk {
+        Chunk {
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+            keys: [const { Key::new() }; SLOTS],
+            records: [const { Record::new() }; SLOTS],
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn slots(&'static self) -> impl DoubleEndedIterator<Item = Slot> {
+        (0..SLOTS).map(move |index| Slot { chunk: self, index })
+    }
+
+    fn find(&'static self, address: usize) -> Option<Slot> {
+        if address < self.lowest.load(Ordering::Acquire)
+            || address >= self.highest.load(Ordering::Acquire)
+        {
+            return None;
+        }
+        let used = self.used.load(Ordering::Acquire);
+        let index = self
+            .keys
+            .iter()
+            .take(used)
+            .position(|key| key.holds(address))?;
+        Some(Slot { chunk: self, index })
+    }
+}
+
+static FIRST: Chunk = Chunk::new();
+
+/// Slots that no mapping has, once the first chunk was handed out. Never touched by the handler.
+static FREE: Mutex<Option<Vec<Slot>>> = Mutex::new(None);
+
+/// How many views' worth of mappings there are: while it is 0 no binary can lie in a mapping.
+static VIEWED: AtomicUsize = AtomicUsize::new(0);
+
+fn chunks() -> impl Iterator<Item = &'static Chunk> {
+    std::iter::successors(Some(&FIRST), |chunk| {
+        // SAFETY: a chunk that was linked is leaked, so it lives for ever.
+        unsafe { chunk.next.load(Ordering::Acquire).as_ref() }
+    })
+}
+
+fn find(address: usize) -> Option<Slot> {
+    chunks().find_map(|chunk| chunk.find(address))
+}
+
+/// Makes a range known. The mapping calls `withdraw` before it unmaps.
+pub fn register(start: usize, length: usize, fd: Option<RawFd>, writable: bool) -> Slot {
+    let slot = take_free();
+    slot.chunk.lowest.fetch_min(start, Ordering::Release);
+    slot.chunk
+        .highest
+        .fetch_max(start + length, Ordering::Release);
+    slot.chunk.used.fetch_max(slot.index + 1, Ordering::Release);
+    slot.key().change(start, start + length, || {
+        let record = slot.record();
+        record.lost.clear();
+        record.faulted.store(false, Ordering::Relaxed);
+        record.fd.store(fd.unwrap_or(-1), Ordering::Relaxed);
+        record.writable.store(writable, Ordering::Relaxed);
+    });
+    slot
+}
+
+/// The range is about to be unmapped or moved.
+pub fn withdraw(slot: Slot) {
+    slot.key().change(0, 0, || ());
+    FREE.lock().get_or_insert_default().push(slot);
+}
+
+fn take_free() -> Slot {
+    let mut free = FREE.lock();
+    // The lowest slots are handed out first, so that few mappings are few slots to look at.
+    let free = free.get_or_insert_with(|| FIRST.slots().rev().collect());
+    if free.is_empty() {
+        let added: &'static Chunk = Box::leak(Box::new(Chunk::new()));
+        let last = chunks().last().unwrap_or(&FIRST);
+        last.next
+            .store(ptr::from_ref(added).cast_mut(), Ordering::Release);
+        free.extend(added.slots().rev());
+    }
+    // It was not empty, or a chunk was added just now.
+    free.pop().expect("a chunk has slots")
+}
+
+/// A mapping is shown to others as binaries from now on.
+pub fn view_began() {
+    VIEWED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// No binary shows that mapping any more.
+pub fn view_ended() {
+    VIEWED.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Whether any mapping is shown.
+#[inline]
+pub fn has_views() -> bool {
+    VIEWED.load(Ordering::Relaxed) != 0
+}
+
+/// Called in the signal handler: mends the fault if the address is in a live mapping.
+pub fn resolve(address: usize) -> bool {
+    find(address).is_some_and(|slot| slot.mend(address))
+}
+
+/// Whether every byte of this memory, if it is in a live mapping, is and was backed by its file. `None` if it is not
+/// ours: at once, if there are no views at all.
+#[inline]
+pub fn intact(address: usize, length: usize) -> Option<bool> {
+    if !has_views() {
+        return None;
+    }
+    let slot = find(address)?;
+    let start = address - slot.key().start.load(Ordering::Relaxed);
+    Some(length == 0 || slot.intact(start, start + length))
+}
+
+/// Whether every live mapping is whole, or there is no view of any.
+pub fn all_intact() -> bool {
+    if !has_views() {
+        return true;
+    }
+    // Nobody keeps these mappings alive: what is found of one that changes meanwhile says nothing.
+    chunks().flat_map(Chunk::slots).all(|slot| {
+        let (sequence, start, end) = slot.key().range();
+        start == end || slot.intact(0, end - start) || slot.key().changed_since(sequence)
+    })
+}
+
+impl Key {
+    const fn new() -> Key {
+        Key {
+            sequence: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+        }
+    }
+
+    /// Only the owner of the slot calls this, so there is one change at a time.
+    fn change(&self, start: usize, end: usize, store: impl FnOnce()) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        store();
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    fn holds(&self, address: usize) -> bool {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        address >= start && address < end && !self.changed_since(sequence)
+    }
+
+    /// The range, empty if it is being changed, and its sequence.
+    fn range(&self) -> (u32, usize, usize) {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        if self.changed_since(sequence) {
+            (sequence, 0, 0)
+        } else {
+            (sequence, start, end)
+        }
+    }
+
+    /// Whether what was read after that sequence may be of two ranges.
+    fn changed_since(&self, sequence: u32) -> bool {
+        fence(Ordering::Acquire);
+        sequence % 2 != 0 || self.sequence.load(Ordering::Relaxed) != sequence
+    }
+}
+
+impl Record {
+    const fn new() -> Record {
+        Record {
+            fd: AtomicI32::new(-1),
+            writable: AtomicBool::new(false),
+            faulted: AtomicBool::new(false),
+            lost: Lost::new(),
+        }
+    }
+
+    /// Where the file ends now. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
+    fn file_end(&self) -> Option<usize> {
+        match self.fd.load(Ordering::Relaxed) {
+            -1 => Some(usize::MAX),
+            fd => platform::file_size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+impl Slot {
+    fn key(self) -> &'static Key {
+        &self.chunk.keys[self.index]
+    }
+
+    fn record(self) -> &'static Record {
+        &self.chunk.records[self.index]
+    }
+
+    /// Whether zero pages were put under any part of the mapping. Asked after reading: no zero page was seen if not.
+    #[inline]
+    pub fn faulted(self) -> bool {
+        fence(Ordering::Acquire);
+        self.record().faulted.load(Ordering::Acquire)
+    }
+
+    /// Whether zero pages were put under any of the bytes from offset `start` to before `end`.
+    pub fn lost(self, start: usize, end: usize) -> bool {
+        self.faulted() && self.record().lost.touches(start, end)
+    }
+
+    /// Whether the bytes from offset `start` to before `end` are and were the file's.
+    fn intact(self, start: usize, end: usize) -> bool {
+        !self.lost(start, end)
+            && self
+                .record()
+                .file_end()
+                .is_some_and(|file_end| end <= file_end)
+    }
+
+    /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still
+    /// reaches the address, the page that failed.
+    fn mend(self, address: usize) -> bool {
+        let page_size = platform::page_size();
+        let start = self.key().start.load(Ordering::Relaxed);
+        let length = self.key().end.load(Ordering::Relaxed) - start;
+        let whole = length.next_multiple_of(page_size);
+        let page = (address - start) & !(page_size - 1);
+        let tail = self
+            .record()
+            .file_end()
+            .and_then(|end| end.checked_next_multiple_of(page_size))
+            .unwrap_or(usize::MAX);
+
+        let lost = &self.record().lost;
+        let (from, zeroed) = if page >= tail {
+            lost.add_tail(tail);
+            (tail, whole - tail)
+        } else {
+            lost.add_page(page);
+            (page, page_size)
+        };
+        self.record().faulted.store(true, Ordering::SeqCst);
+        if self.zero(start + from, zeroed) || self.zero(start + page, page_size) {
+            return true;
+        }
+        // The system has no room for another piece of address space. To replace the whole mapping takes none, but for
+        // the one that is kept to be given up here.
+        lost.add_tail(0);
+        self.zero(start, whole) || (platform::give_up_spare() && self.zero(start, whole))
+    }
+
+    fn zero(self, address: usize, length: usize) -> bool {
+        // SAFETY: the thread that faulted reads a view of this mapping, which therefore stays mapped.
+        unsafe {
+            platform::put_zero_pages(
+                address,
+                length,
+                self.record().writable.load(Ordering::Relaxed),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses that no memory of this process has, a gap after each range. Nothing is ever read there.
+    fn range(thread: usize, number: usize) -> (usize, usize) {
+        const LENGTH: usize = 1 << 16;
+        let first = (1 << 60) + (thread << 40);
+        (first + 2 * number * LENGTH, LENGTH)
+    }
+
+    #[test]
+    fn who_holds_a_mapping_finds_it_while_thousands_come_and_go() {
+        // Every look-up of a live range finds its slot, and no look-up finds one where none ever was.
+        const LIVE: usize = 300;
+        view_began();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    let register = |number| {
+                        let (start, length) = range(thread, number);
+                        (start, register(start, length, None, false))
+                    };
+                    let mut live: Vec<_> = (0..LIVE).map(register).collect();
+                    for round in 0..4 * LIVE {
+                        let (start, slot) = live[round * 7 % LIVE];
+                        let (_, length) = range(0, 0);
+                        for address in [start, start + length / 2, start + length - 1] {
+                            assert!(
+                                find(address).is_some_and(|found| ptr::eq(found.key(), slot.key()))
+                            );
+                        }
+                        assert!(find(start + length).is_none() && find(start - 1).is_none());
+                        assert_eq!(intact(start + 5, length - 5), Some(true));
+                        let replaced = &mut live[round * 13 % LIVE];
+                        withdraw(replaced.1);
+                        assert!(find(replaced.0).is_none());
+                        *replaced = register(LIVE + round);
+                    }
+                    live.into_iter().for_each(|(_, slot)| withdraw(slot));
+                });
+            }
+        });
+        view_ended();
+    }
+
+    #[test]
+    fn what_is_lost_is_never_less_than_was_told() {
+        // Single pages first, then, when there are more than can be told apart, all from the first one on.
+        let page = platform::page_size();
+        let lost = Lost::new();
+        let told = [9, 3, 3, 70, 5];
+        for number in told {
+            lost.add_page(number * page);
+        }
+        for number in 0..100 {
+            let touched = lost.touches(number * page, (number + 1) * page);
+            assert_eq!(touched, told.contains(&number), "page {number}");
+        }
+        assert!(!lost.touches(4 * page, 5 * page) && lost.touches(4 * page, 5 * page + 1));
+        (100..100 + Lost::PAGES).for_each(|number| lost.add_page(number * page));
+        assert!((3..200).all(|number| lost.touches(number * page, number * page + 1)));
+        assert!(!lost.touches(0, 3 * page));
+        lost.clear();
+        assert!(!lost.touches(0, usize::MAX));
+        lost.add_tail(5 * page);
+        lost.add_tail(7 * page);
+        assert!(lost.touches(5 * page, 5 * page + 1) && !lost.touches(0, 5 * page));
+    }
+}

@@ -1,0 +1,158 @@
+//! Many threads on one handle.
+
+mod rig;
+
+use iommap_core::{Access, Error, Wait};
+use rig::{open_for, page, pread, pread_as, pwrite_as, show, Scratch};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const LENGTH: usize = 3000;
+const WRITES: usize = 20_000;
+
+fn all_alike(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == bytes[0])
+}
+
+#[test]
+fn no_read_sees_half_of_a_write() {
+    // Writers fill a range with one byte each, and readers never find two: with and without waiting.
+    let scratch = Scratch::new();
+    let path = scratch.path().join("file");
+    std::fs::write(&path, vec![0; 2 * page()]).unwrap();
+    let handle = open_for(&path, Access::ReadWrite);
+    let (left, writers) = (AtomicUsize::new(2), 2);
+    let at = 1000;
+    std::thread::scope(|scope| {
+        for writer in 0..writers {
+            let (handle, left) = (&handle, &left);
+            scope.spawn(move || {
+                for round in 0..WRITES {
+                    let bytes = vec![(round * writers + writer) as u8; LENGTH];
+                    let now = pwrite_as(handle, Wait::Never, at, &bytes);
+                    if now == Err(Error::WouldWait) {
+                        pwrite_as(handle, Wait::Gladly, at, &bytes).unwrap();
+                    }
+                }
+                left.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        for waits in [Wait::Never, Wait::Gladly] {
+            let (handle, left) = (&handle, &left);
+            scope.spawn(move || {
+                let mut read = 0;
+                while left.load(Ordering::Relaxed) > 0 {
+                    match pread_as(handle, waits, at, LENGTH as u64) {
+                        Ok(bytes) => assert!(all_alike(&bytes)),
+                        Err(error) => assert_eq!(error, Error::WouldWait),
+                    }
+                    read += 1;
+                }
+                assert!(read > 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn calls_that_race_with_a_close_finish_or_are_told() {
+    // Every read gives the bytes or `closed`, never anything else, and the mapping goes when all are done.
+    let scratch = Scratch::new();
+    let path = scratch.file(2 * page());
+    for _ in 0..300 {
+        let handle = open_for(&path, Access::ReadWrite);
+        let closed = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for waits in [Wait::Never, Wait::Gladly] {
+                let (handle, closed) = (&handle, &closed);
+                scope.spawn(move || loop {
+                    let was_closed = closed.load(Ordering::Acquire);
+                    match pread_as(handle, waits, 5, 100) {
+                        Ok(bytes) => {
+                            assert!(!was_closed && bytes == rig::pattern(105)[5..]);
+                        }
+                        Err(Error::WouldWait) => {}
+                        Err(error) => return assert_eq!(error, Error::Closed),
+                    }
+                });
+            }
+            handle.close().unwrap();
+            closed.store(true, Ordering::Release);
+        });
+        assert!(rig::maps_of(&path).is_empty());
+    }
+}
+
+#[test]
+fn reads_writes_and_views_race_with_resizing() {
+    // The size goes up and down: what is read is what was there, or the range is out of bounds; views stay as they were.
+    let scratch = Scratch::new();
+    let (small, large) = (2 * page(), 40 * page());
+    let path = scratch.file(small);
+    let handle = open_for(&path, Access::ReadWrite);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for wait in [Wait::Never, Wait::Gladly] {
+            let (handle, done) = (&handle, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    match pread_as(handle, wait, 0, small as u64) {
+                        Ok(bytes) => assert_eq!(bytes, rig::pattern(small)),
+                        Err(error) => assert_eq!(error, Error::WouldWait),
+                    }
+                    match pread_as(handle, wait, (large - 8) as u64, 8) {
+                        Ok(bytes) => assert_eq!(bytes, [0; 8]),
+                        Err(error) => {
+                            assert!(matches!(error, Error::WouldWait | Error::OutOfBounds));
+                        }
+                    }
+                }
+            });
+        }
+        let (viewed, over) = (&handle, &done);
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let view = show(viewed, 100, 50).unwrap();
+                std::thread::yield_now();
+                assert_eq!(view.bytes(), rig::pattern(150)[100..]);
+            }
+        });
+        for round in 0..300 {
+            handle
+                .truncate(if round % 2 == 0 { large } else { small } as u64)
+                .unwrap();
+            assert_eq!(handle.remap(), handle.position(Wait::Gladly));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(pread(&handle, 0, small), Ok(rig::pattern(small)));
+}
+
+#[test]
+fn a_sync_holds_up_nobody_and_everything_races_with_it() {
+    // Syncs, hints and writes at once: no error, and the last write is in the file.
+    let scratch = Scratch::new();
+    let path = scratch.file(64 * page());
+    let handle = open_for(&path, Access::ReadWrite);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for asynchronously in [true, false] {
+            let (handle, done) = (&handle, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    handle.sync(asynchronously).unwrap();
+                    handle.advise(0, 0, iommap_core::Hint::DontNeed).unwrap();
+                }
+            });
+        }
+        for round in 0..500 {
+            let bytes = [round as u8; 100];
+            rig::pwrite(&handle, 60 * page(), &bytes).unwrap();
+            assert_eq!(pread(&handle, 60 * page(), 100), Ok(bytes.into()));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(
+        rig::contents(&path)[60 * page()..][..100],
+        [(499 % 256) as u8; 100]
+    );
+}

@@ -1,0 +1,358 @@
+//! `truncate` and `remap`: the file, the mapping, and the views of the one before.
+
+mod rig;
+
+use iommap_core::{Access, Error, Hint, Options, Wait};
+use rig::{
+    contents, in_its_own_process, open, open_for, open_private, page, pattern, pread, pwrite,
+    set_size, show, small_disk, wait_until, Scratch,
+};
+
+/// Sizes around which things change.
+fn sizes() -> Vec<usize> {
+    let page = page();
+    vec![
+        1,
+        page - 1,
+        page,
+        page + 1,
+        3 * page - 7,
+        3 * page,
+        40 * page + 1,
+    ]
+}
+
+/// Every way from one size to another.
+fn ways() -> impl Iterator<Item = (usize, usize)> {
+    sizes()
+        .into_iter()
+        .flat_map(|from| sizes().into_iter().map(move |to| (from, to)))
+}
+
+fn resized(mut bytes: Vec<u8>, size: usize) -> Vec<u8> {
+    bytes.resize(size, 0);
+    bytes
+}
+
+#[test]
+fn truncate_makes_file_and_mapping_so_long_and_new_bytes_zero() {
+    // From every size to every other and back, in place.
+    for (from, to) in ways() {
+        let scratch = Scratch::new();
+        let path = scratch.file(from);
+        let handle = open_for(&path, Access::ReadWrite);
+        handle.truncate(to as u64).unwrap();
+        let after = resized(pattern(from), to);
+        assert_eq!(handle.position(Wait::Gladly), Ok(to));
+        assert_eq!(pread(&handle, 0, to), Ok(after.clone()), "{from} {to}");
+        assert_eq!(pread(&handle, 0, to + 1), Err(Error::OutOfBounds));
+        assert_eq!(contents(&path), after);
+
+        handle.truncate(from as u64).unwrap();
+        assert_eq!(
+            pread(&handle, 0, from),
+            Ok(resized(after, from)),
+            "{from} {to} and back"
+        );
+        assert_eq!(pwrite(&handle, from - 1, b"x"), Ok(()));
+        assert_eq!(contents(&path)[from - 1], b'x');
+    }
+}
+
+#[test]
+fn a_view_lives_on_as_it_was_when_its_handle_is_resized() {
+    // The mapping is replaced then, and the old one serves the view: what the file still has stays the same.
+    for (from, to) in ways() {
+        let scratch = Scratch::new();
+        let path = scratch.file(from);
+        let handle = open_for(&path, Access::ReadWrite);
+        let view = show(&handle, 0, from.min(to)).unwrap();
+        handle.truncate(to as u64).unwrap();
+        assert_eq!(view.bytes(), pattern(from.min(to)), "{from} {to}");
+        assert_eq!(pread(&handle, 0, to), Ok(resized(pattern(from), to)));
+        pwrite(&handle, 0, b"new").unwrap_or_else(|error| assert!(to < 3, "{error}"));
+        if from.min(to) >= 3 {
+            assert_eq!(view.byte(0), b'n', "both mappings show the file");
+        }
+    }
+}
+
+#[test]
+fn private_changes_are_kept_in_place_and_when_replaced() {
+    // What was written stays, what was not is the file's, and the file never sees any of it but its size.
+    for (from, to) in ways().filter(|(from, _)| *from > 1) {
+        for viewed in [false, true] {
+            let scratch = Scratch::new();
+            let path = scratch.file(from);
+            let handle = open_private(&path);
+            let mut bytes = pattern(from);
+            for at in [0, from / 2, from - 1] {
+                pwrite(&handle, at, &[7]).unwrap();
+                bytes[at] = 7;
+            }
+            let view = viewed.then(|| show(&handle, 0, 1).unwrap());
+            handle.truncate(to as u64).unwrap();
+            let bytes = resized(bytes, to);
+            assert_eq!(
+                pread(&handle, 0, to),
+                Ok(bytes.clone()),
+                "{from} {to} {viewed}"
+            );
+            handle.truncate(from as u64).unwrap();
+            assert_eq!(
+                pread(&handle, 0, from),
+                Ok(resized(bytes, from)),
+                "{from} {to} {viewed}"
+            );
+            let file = resized(resized(pattern(from), to), from);
+            assert_eq!(contents(&path), file);
+            drop(view);
+        }
+    }
+}
+
+#[test]
+fn truncate_looks_at_the_file_and_not_at_the_mapping() {
+    // Another process made the file longer or shorter meanwhile: afterwards both are as long as was asked.
+    for (now, wanted) in ways() {
+        let scratch = Scratch::new();
+        let path = scratch.file(3 * page());
+        let handle = open_for(&path, Access::ReadWrite);
+        set_size(&path, now);
+        handle.truncate(wanted as u64).unwrap();
+        let after = resized(resized(pattern(3 * page()), now), wanted);
+        assert_eq!(contents(&path), after, "{now} {wanted}");
+        assert_eq!(pread(&handle, 0, wanted), Ok(after), "{now} {wanted}");
+    }
+}
+
+#[test]
+fn remap_follows_a_file_that_others_resize() {
+    // Longer, shorter, the same; with and without a view; a read handle too.
+    for access in [Access::Read, Access::ReadWrite] {
+        for (from, to) in ways() {
+            let scratch = Scratch::new();
+            let path = scratch.file(from);
+            let handle = open_for(&path, access);
+            let view = (to % 2 == 0).then(|| show(&handle, 0, 1).unwrap());
+            set_size(&path, to);
+            assert_eq!(handle.remap(), Ok(to));
+            assert_eq!(pread(&handle, 0, to), Ok(resized(pattern(from), to)));
+            drop(view);
+        }
+    }
+}
+
+#[test]
+fn remap_of_an_empty_file_is_invalid_and_the_handle_as_it_was() {
+    // It works again when the file has bytes again.
+    let scratch = Scratch::new();
+    let path = scratch.file(5000);
+    let handle = open_for(&path, Access::ReadWrite);
+    set_size(&path, 0);
+    assert_eq!(handle.remap(), Err(Error::INVALID));
+    assert_eq!(handle.truncate(0), Err(Error::INVALID));
+    assert_eq!(handle.position(Wait::Gladly), Ok(5000));
+    set_size(&path, 10);
+    assert_eq!(handle.remap(), Ok(10));
+    assert_eq!(pread(&handle, 0, 10), Ok(vec![0; 10]));
+}
+
+#[test]
+fn a_size_beyond_all_memory_is_efbig_and_changes_nothing() {
+    // 2^63 and 2^64 - 1.
+    let scratch = Scratch::new();
+    let path = scratch.file(5000);
+    let handle = open_for(&path, Access::ReadWrite);
+    for size in [1 << 63, u64::MAX] {
+        assert_eq!(handle.truncate(size), Err(Error::System(libc::EFBIG)));
+    }
+    assert_eq!(contents(&path), pattern(5000));
+    assert_eq!(pread(&handle, 0, 5000), Ok(pattern(5000)));
+}
+
+#[test]
+fn a_closed_handle_is_closed_to_every_call() {
+    // In every mode, and the second close too.
+    let scratch = Scratch::new();
+    let path = scratch.file(5000);
+    let handle = open_for(&path, Access::Read);
+    assert_eq!(handle.close(), Ok(()));
+    assert_eq!(handle.close(), Err(Error::Closed));
+    assert_eq!(pread(&handle, 0, 0), Err(Error::Closed));
+    assert_eq!(pwrite(&handle, 0, b""), Err(Error::Closed));
+    assert_eq!(show(&handle, 0, 0).err(), Some(Error::Closed));
+    assert_eq!(handle.truncate(1), Err(Error::Closed));
+    assert_eq!(handle.remap(), Err(Error::Closed));
+    assert_eq!(handle.sync(true), Err(Error::Closed));
+    assert_eq!(handle.advise(0, 0, Hint::Random), Err(Error::Closed));
+    assert_eq!(handle.position(Wait::Never), Err(Error::Closed));
+    assert!(handle
+        .info(Wait::Never)
+        .is_err_and(|error| error == Error::Closed));
+}
+
+#[test]
+fn the_mapping_goes_with_its_last_view_and_the_descriptor_with_it() {
+    // Not with the handle, and also when it is large enough for the unmapping thread.
+    for size in [5000, 16 << 20] {
+        let scratch = Scratch::new();
+        let path = scratch.nothing();
+        let options = Options {
+            create: true,
+            size: size as u64,
+            ..Options::new(Access::ReadWrite)
+        };
+        let handle = open(&path, options).unwrap();
+        let view = show(&handle, size - 1, 1).unwrap();
+        assert_eq!(handle.close(), Ok(()));
+        drop(handle);
+        assert_eq!(rig::maps_of(&path).len(), 1);
+        assert_eq!(view.byte(0), 0);
+        drop(view);
+        wait_until("it is unmapped", || rig::maps_of(&path).is_empty());
+        wait_until("its descriptor is closed", || {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.flat_map(|entry| std::fs::read_link(entry.path()))
+                .all(|file| file != path)
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_handle_as_it_was() {
+    // Enlarging is refused as a whole; reading and writing go on, with and without a view.
+    in_its_own_process(|| {
+        let Some(disk) = small_disk(1 << 20) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        std::fs::write(&path, pattern(5000)).unwrap();
+        for viewed in [false, true] {
+            let handle = open_for(&path, Access::ReadWrite);
+            let view = viewed.then(|| show(&handle, 0, 1).unwrap());
+            assert_eq!(handle.truncate(1 << 22), Err(Error::System(libc::ENOSPC)));
+            assert_eq!(contents(&path), pattern(5000));
+            assert_eq!(pread(&handle, 0, 5000), Ok(pattern(5000)));
+            assert_eq!(pread(&handle, 5000, 1), Err(Error::OutOfBounds));
+            assert_eq!(pwrite(&handle, 0, &pattern(5000)), Ok(()));
+            assert_eq!(handle.truncate(6000), Ok(()));
+            assert_eq!(handle.truncate(5000), Ok(()));
+            drop(view);
+        }
+    });
+}
+
+#[test]
+fn no_address_space_leaves_the_handle_as_it_was() {
+    // RLIMIT_AS: the file is as long as before, and so is the mapping; with room again, it grows.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(5000);
+        let handle = open_for(&path, Access::ReadWrite);
+        let private = open_private(&path);
+        pwrite(&private, 1, b"mine").unwrap();
+        let before = limited_address_space(512 << 20);
+        for handle in [&handle, &private] {
+            for viewed in [false, true] {
+                let view = viewed.then(|| show(handle, 0, 1).unwrap());
+                let large = 1 << 30;
+                assert_eq!(handle.truncate(large), Err(Error::NO_MEMORY));
+                assert_eq!(contents(&path), pattern(5000));
+                assert_eq!(handle.position(Wait::Gladly), Ok(5000));
+                set_size(&path, large as usize);
+                assert_eq!(handle.remap(), Err(Error::NO_MEMORY));
+                set_size(&path, 5000);
+                assert_eq!(pread(handle, 4990, 10), Ok(pattern(5000)[4990..].into()));
+                drop(view);
+            }
+        }
+        assert!(open(&path, Options::new(Access::Read)).is_ok());
+        // SAFETY: sets a limit of this process.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &before) };
+        assert_eq!(handle.truncate(1 << 30), Ok(()));
+        assert_eq!(private.remap(), Ok(1 << 30));
+        assert_eq!(
+            pread(&private, 0, 5),
+            Ok([&pattern(1)[..], b"mine"].concat())
+        );
+    });
+}
+
+/// Leaves the process only so much more than it has. What the limit was.
+fn limited_address_space(more: u64) -> libc::rlimit {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmSize:"))
+        .unwrap();
+    let has: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // SAFETY: fills the struct it is given, and sets a limit of this process.
+    unsafe {
+        let mut before = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_AS, &mut before);
+        let limit = libc::rlimit {
+            rlim_cur: has * 1024 + more,
+            ..before
+        };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+        before
+    }
+}
+
+#[test]
+fn a_hint_for_part_of_the_mapping_does_not_stop_it_from_growing() {
+    // Hints cut the mapping into pieces for the kernel, which then cannot be moved as one.
+    let scratch = Scratch::new();
+    let size = 10 * page();
+    let path = scratch.file(size);
+    let handle = open_for(&path, Access::ReadWrite);
+    handle
+        .advise(3 * page() as u64, page() as u64, Hint::Random)
+        .unwrap();
+    handle.truncate(100 * size as u64).unwrap();
+    assert_eq!(pread(&handle, 0, size), Ok(pattern(size)));
+    handle.truncate(size as u64 - 1).unwrap();
+    assert_eq!(pread(&handle, 0, size - 1), Ok(pattern(size - 1)));
+}
+
+#[test]
+fn a_hint_never_changes_what_is_read() {
+    // Every hint over every piece of edges, on shared mappings with unsaved changes and on private ones.
+    let scratch = Scratch::new();
+    let size = 5 * page() + 3;
+    let path = scratch.file(size);
+    for handle in [open_for(&path, Access::ReadWrite), open_private(&path)] {
+        let mut bytes = pread(&handle, 0, size).unwrap();
+        for at in [0, page() - 1, page(), size - 1] {
+            pwrite(&handle, at, &[9]).unwrap();
+            bytes[at] = 9;
+        }
+        let hints = [
+            Hint::Normal,
+            Hint::Random,
+            Hint::Sequential,
+            Hint::WillNeed,
+            Hint::DontNeed,
+        ];
+        for hint in hints {
+            for (offset, length) in [(0, 0), (1, 1), (page(), page()), (size, 0), (size - 1, 1)] {
+                assert_eq!(handle.advise(offset as u64, length as u64, hint), Ok(()));
+                assert_eq!(
+                    pread(&handle, 0, size),
+                    Ok(bytes.clone()),
+                    "{hint:?} {offset}"
+                );
+            }
+            let beyond = [
+                (size as u64 + 1, 0),
+                (0, size as u64 + 1),
+                (u64::MAX, 1),
+                (1, u64::MAX),
+            ];
+            for (offset, length) in beyond {
+                assert_eq!(handle.advise(offset, length, hint), Err(Error::OutOfBounds));
+            }
+        }
+    }
+}

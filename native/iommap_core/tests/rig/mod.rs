@@ -1,0 +1,282 @@
+//! Real files, handles on them, and OS processes of one test's own.
+
+#![allow(dead_code)] // each test uses a part of it
+
+use iommap_core::{Access, Error, Handle, Options, View, Wait};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// The page size.
+pub fn page() -> usize {
+    iommap_core::page_size()
+}
+
+/// A directory of the test's own, gone with it.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        Scratch(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A path in it, of nothing yet.
+    pub fn nothing(&self) -> PathBuf {
+        self.0.path().join("nothing")
+    }
+
+    /// A file of so many bytes, all different enough.
+    pub fn file(&self, size: usize) -> PathBuf {
+        let path = self.0.path().join("file");
+        std::fs::write(&path, pattern(size)).unwrap();
+        path
+    }
+}
+
+/// Bytes of which no two pages are alike, and none is 0.
+pub fn pattern(size: usize) -> Vec<u8> {
+    (0..size)
+        .map(|index| ((index + index / 4096) % 251 + 1) as u8)
+        .collect()
+}
+
+/// What the file holds, asked by `read(2)`.
+pub fn contents(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Changes the file's size through a descriptor that has nothing to do with any handle.
+pub fn set_size(path: &Path, size: usize) {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(size as u64)
+        .unwrap();
+}
+
+/// Changes the file's size in another OS process.
+pub fn truncated_by_another_process(path: &Path, size: usize) {
+    let status = Command::new("truncate")
+        .arg("-s")
+        .arg(size.to_string())
+        .arg(path)
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// A handle whose views hold the mapping as the VM's do.
+pub type AHandle = Handle<Arc<View>>;
+
+pub fn open(path: &Path, options: Options) -> Result<AHandle, Error> {
+    Handle::open(&CString::new(path.as_os_str().as_bytes()).unwrap(), options)
+}
+
+pub fn open_for(path: &Path, access: Access) -> AHandle {
+    open(path, Options::new(access)).unwrap()
+}
+
+/// A private mapping, to read and write.
+pub fn open_private(path: &Path) -> AHandle {
+    let options = Options {
+        private: true,
+        ..Options::new(Access::ReadWrite)
+    };
+    open(path, options).unwrap()
+}
+
+pub fn pread_as(handle: &AHandle, wait: Wait, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    // SAFETY: the memory is as long as it was asked for.
+    unsafe {
+        handle.pread(wait, offset, length, |length| {
+            bytes.resize(length, 0xaa);
+            NonNull::new(bytes.as_mut_ptr())
+        })?;
+    }
+    Ok(bytes)
+}
+
+pub fn pread(handle: &AHandle, offset: usize, length: usize) -> Result<Vec<u8>, Error> {
+    pread_as(handle, Wait::Gladly, offset as u64, length as u64)
+}
+
+pub fn segment(bytes: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+pub fn pwrite_as(handle: &AHandle, wait: Wait, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    // SAFETY: the segment is a slice that lives as long as the call.
+    unsafe { handle.pwrite(wait, offset, &[segment(bytes)]) }
+}
+
+pub fn pwrite(handle: &AHandle, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+    pwrite_as(handle, Wait::Gladly, offset as u64, bytes)
+}
+
+/// A zero-copy binary, as the VM would hold it.
+pub struct Shown {
+    _alive: Arc<View>,
+    address: usize,
+    length: usize,
+}
+
+/// The view of a range.
+pub fn show(handle: &AHandle, offset: usize, length: usize) -> Result<Shown, Error> {
+    handle.region(
+        Wait::Gladly,
+        offset as u64,
+        length as u64,
+        Arc::new,
+        |view, address, length| Shown {
+            _alive: view.clone(),
+            address: address as usize,
+            length,
+        },
+    )
+}
+
+impl Shown {
+    pub fn segment(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.address as *mut _,
+            iov_len: self.length,
+        }
+    }
+
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The byte at an offset, read as foreign code would: by a plain access outside any guard.
+    pub fn byte(&self, offset: usize) -> u8 {
+        assert!(offset < self.length);
+        // SAFETY: the mapping is kept alive; the byte may change at any time, so it is read as volatile.
+        unsafe { std::ptr::read_volatile((self.address + offset) as *const u8) }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        (0..self.length).map(|offset| self.byte(offset)).collect()
+    }
+
+    /// What `intact` says of a part of it.
+    pub fn intact(&self, offset: usize, length: usize) -> Option<bool> {
+        iommap_core::intact((self.address + offset) as *const u8, length)
+    }
+}
+
+/// Waits until something holds that other threads or the kernel bring about.
+pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(
+            begun.elapsed().as_secs() < 30,
+            "waited in vain until {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// A line of /proc/self/maps for each piece of address space that names the file.
+pub fn maps_of(path: &Path) -> Vec<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let name = path.to_str().unwrap();
+    maps.lines()
+        .filter(|line| line.contains(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+const INSIDE: &str = "IOMMAP_TEST_INSIDE";
+
+/// Runs a test in an OS process of its own, so that its signal handlers and limits are nobody else's.
+pub fn in_its_own_process<F: FnOnce()>(body: F) {
+    if let Some(output) = in_another_process(body) {
+        let said = String::from_utf8_lossy(&output.stdout);
+        let passed = output.status.success() && said.contains("1 passed");
+        assert!(
+            passed,
+            "{}\n{said}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// Runs something that ends its process by that signal.
+pub fn ends_by<F: FnOnce()>(signal: i32, body: F) {
+    if let Some(output) = in_another_process(body) {
+        assert_eq!(output.status.signal(), Some(signal), "{:?}", output.status);
+    }
+}
+
+/// Nothing in the other process. The test's name is in the type's name of its body.
+fn in_another_process<F: FnOnce()>(body: F) -> Option<Output> {
+    let name = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
+    let (_, name) = name.split_once("::").unwrap();
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
+        body();
+        std::io::stdout().flush().unwrap();
+        return None;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, name)
+        .output();
+    Some(output.unwrap())
+}
+
+/// A file system of its own, which nobody else sees.
+pub struct Disk(Scratch);
+
+impl Disk {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let target = CString::new(self.path().as_os_str().as_bytes()).unwrap();
+        // SAFETY: takes away what `small_disk` mounted.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// A file system of so many bytes. It needs a process of the test's own, and root: without, it says so, and gives
+/// nothing.
+pub fn small_disk(size: usize) -> Option<Disk> {
+    let disk = Scratch::new();
+    let target = CString::new(disk.path().as_os_str().as_bytes()).unwrap();
+    let options = CString::new(format!("size={size}")).unwrap();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    let (nothing, tmpfs) = (std::ptr::null(), c"tmpfs".as_ptr());
+    // SAFETY: changes what this process alone sees as mounted; all strings end with a NUL.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(nothing, c"/".as_ptr(), nothing, private, nothing.cast()) == 0
+            && libc::mount(tmpfs, target.as_ptr(), tmpfs, 0, options.as_ptr().cast()) == 0
+    };
+    if !mounted {
+        println!(
+            "skipped: mounting needs root ({})",
+            std::io::Error::last_os_error()
+        );
+    }
+    mounted.then(|| Disk(disk))
+}

@@ -1,0 +1,76 @@
+//! What a call answers, and why it may not: the one place that makes `{ok, _}` and `{error, _}`.
+
+use crate::atoms::atoms;
+use crate::errno;
+use crate::ffi::{self, BadArgument, Env, Term};
+use crate::image::Image;
+use crate::iodata::Refusal;
+use iommap_core::Error;
+
+/// What the body of a call gives.
+pub type Answer = Result<Term, Stop>;
+
+/// Why a call has no answer of its own.
+pub enum Stop {
+    /// The exception `badarg`.
+    Raise,
+    /// `{error, badarg}`.
+    Negative,
+    /// `{error, Reason}`; or, if it would have to wait, the call is made again where it may.
+    Error(Error),
+    /// The handle is another image's, which does the call.
+    Foreign(&'static Image),
+}
+
+impl Stop {
+    /// The handle is another image's, or of one that we do not understand.
+    pub fn foreign(image: Option<&'static Image>) -> Stop {
+        image.map_or(Stop::Raise, Stop::Foreign)
+    }
+}
+
+impl From<BadArgument> for Stop {
+    fn from(_: BadArgument) -> Stop {
+        Stop::Raise
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Error(error)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        match refusal {
+            Refusal::NotIodata => Stop::Raise,
+            Refusal::Long => Stop::Error(Error::WouldWait),
+        }
+    }
+}
+
+/// `{ok, Term}`.
+#[inline]
+pub fn ok(env: Env, term: Term) -> Term {
+    ffi::pair(env, atoms().ok, term)
+}
+
+/// `{error, badarg}`.
+#[cold]
+pub fn badarg(env: Env) -> Term {
+    ffi::pair(env, atoms().error, atoms().badarg)
+}
+
+/// `{error, Reason}`.
+#[cold]
+pub fn error(env: Env, error: Error) -> Term {
+    let reason = match error {
+        Error::Closed => atoms().closed,
+        Error::OutOfBounds => atoms().out_of_bounds,
+        Error::Fault => atoms().sigbus,
+        Error::WouldWait => ffi::atom(env, "eagain"),
+        Error::System(errno) => ffi::atom(env, &errno::name(errno)),
+    };
+    ffi::pair(env, atoms().error, reason)
+}

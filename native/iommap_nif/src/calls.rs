@@ -1,0 +1,365 @@
+//! The calls: arguments in, answer out.
+//!
+//! The order of checks is the contract's: what raises comes before what is answered, and that before the state of the
+//! handle, which the core looks at.
+
+use crate::answer::{self, Answer, Stop};
+use crate::atoms::atoms;
+use crate::ffi::{self, BadArgument, Env, NewBinary, Number, Term};
+use crate::image;
+use crate::iodata::Segments;
+use crate::object::{self, ViewReference};
+use crate::schedule::{self, Entry};
+use iommap_core::{Access, Error, Handle, Hint, Options, Range, Wait};
+use rustler::{Encoder, NifResult};
+use std::ffi::{c_int, CStr, CString};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// What `enter` must know of a call besides its body.
+pub struct Call {
+    /// The NIF's name.
+    pub name: &'static CStr,
+    /// Its place in the table.
+    pub number: usize,
+    /// The entry point that may wait.
+    pub at_leisure: Entry,
+}
+
+/// Does a call: the way in from the VM, and the only way out. No panic passes.
+///
+/// # Safety
+///
+/// The VM gave the environment and `argc` arguments.
+#[inline(always)]
+pub unsafe fn enter(
+    call: &'static Call,
+    body: impl FnOnce(Env, &[Term]) -> Answer,
+    env: Env,
+    argc: c_int,
+    argv: *const Term,
+) -> Term {
+    // SAFETY: the caller's promise.
+    let arguments = unsafe { std::slice::from_raw_parts(argv, argc as usize) };
+    let answered = catch_unwind(AssertUnwindSafe(|| match body(env, arguments) {
+        Ok(term) => term,
+        // SAFETY: the caller's promise.
+        Err(stop) => unsafe { stopped(call, stop, env, argc, argv) },
+    }));
+    answered.unwrap_or_else(|_| ffi::raise(env, atoms().nif_panicked))
+}
+
+/// The answer of a call that stopped.
+///
+/// # Safety
+///
+/// The arguments are the running call's.
+#[cold]
+unsafe fn stopped(call: &Call, stop: Stop, env: Env, argc: c_int, argv: *const Term) -> Term {
+    match stop {
+        Stop::Raise => ffi::raise_badarg(env),
+        Stop::Negative => answer::badarg(env),
+        // SAFETY: the caller's promise.
+        Stop::Error(Error::WouldWait) => unsafe {
+            schedule::at_leisure(env, call.name, call.at_leisure, argc, argv)
+        },
+        Stop::Error(error) => answer::error(env, error),
+        // SAFETY: the caller's promise.
+        Stop::Foreign(image) => unsafe { image.call(call.number, env, argc, argv) }
+            .unwrap_or_else(|| ffi::raise_badarg(env)),
+    }
+}
+
+/// `open_nif(Path :: binary(), Mode, [Option :: atom()], Size)`, as `iommap.erl` has checked and sorted them.
+pub fn open(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let &[path, mode, flags, size] = arguments else {
+        return Err(Stop::Raise);
+    };
+    let marker = ();
+    // SAFETY: the environment is the running call's, and the marker does not outlive the call.
+    let safe_env = unsafe { rustler::Env::new(&marker, env) };
+    // SAFETY: terms of this environment.
+    let term = |raw| unsafe { rustler::Term::new(safe_env, raw) };
+    let decoded: NifResult<_> = (|| {
+        let path: rustler::Binary = term(path).decode()?;
+        let flags: Vec<rustler::Term> = term(flags).decode()?;
+        Ok((path, flags, term(size).decode::<u64>()?))
+    })();
+    let (path, flags, size) = decoded.map_err(|_| Stop::Raise)?;
+    let path = CString::new(path.as_slice()).map_err(|_| Stop::Raise)?;
+    let is_set = |flag| flags.iter().any(|set| set.as_c_arg() == flag);
+
+    let handle = Handle::open(
+        &path,
+        Options {
+            access: access(mode)?,
+            private: is_set(atoms().private),
+            create: is_set(atoms().create),
+            truncate: is_set(atoms().truncate),
+            size,
+            lock: is_set(atoms().lock),
+            populate: is_set(atoms().populate),
+            nocache: is_set(atoms().nocache),
+        },
+    )?;
+    Ok(answer::ok(env, object::wrap(env, handle)))
+}
+
+fn access(mode: Term) -> Result<Access, BadArgument> {
+    let atoms = atoms();
+    match mode {
+        mode if mode == atoms.read => Ok(Access::Read),
+        mode if mode == atoms.write => Ok(Access::Write),
+        mode if mode == atoms.read_write => Ok(Access::ReadWrite),
+        _ => Err(BadArgument),
+    }
+}
+
+/// `close(Handle)`
+pub fn close(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    object::unwrap(env, arguments[0])?.close()?;
+    Ok(atoms().ok)
+}
+
+/// `pread(Handle, Offset, Length)`
+#[inline(always)]
+pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
+    let mut made = None;
+    // SAFETY: the memory is as long as it was asked for, and new.
+    let read = unsafe {
+        handle.pread(wait, offset, length, |length| {
+            let (binary, memory) = NewBinary::allocate(env, length)?;
+            made = Some(binary);
+            Some(memory)
+        })
+    };
+    match (read, made) {
+        (Ok(()), Some(binary)) => {
+            if wait == Wait::Never {
+                schedule::charge(env, length as usize);
+            }
+            Ok(answer::ok(env, binary.term(env)))
+        }
+        (Ok(()), None) => Err(Error::NO_MEMORY.into()),
+        (Err(error), made) => {
+            made.into_iter().for_each(NewBinary::discard);
+            Err(error.into())
+        }
+    }
+}
+
+/// `pwrite(Handle, Offset, Data)`
+#[inline(always)]
+pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let data = arguments[2];
+    match ffi::binary(env, data) {
+        Some(binary) => {
+            let copied = image::has_views() && ffi::is_copied(env, data, &binary);
+            pwrite_segments(env, handle, arguments[1], &[binary], copied, wait)
+        }
+        None => {
+            let mut segments = Segments::default();
+            segments.collect(env, data, wait == Wait::Never)?;
+            let copied = segments.copied;
+            pwrite_segments(env, handle, arguments[1], segments.as_slice(), copied, wait)
+        }
+    }
+}
+
+/// Zeros that stand where a view lost its file are not data: a write with any is `sigbus`. `copied`: some segments are
+/// copies that the VM made of we do not know what.
+#[inline(always)]
+fn pwrite_segments(
+    env: Env,
+    handle: &object::ErlangHandle,
+    offset: Term,
+    segments: &[libc::iovec],
+    copied: bool,
+    wait: Wait,
+) -> Answer {
+    let [offset] = naturals(env, [offset])?;
+    let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
+    let length = segments.iter().fold(0, add);
+    let has_views = image::has_views();
+    if wait == Wait::Never && has_views && segments.iter().any(|one| image::intact(one).is_some()) {
+        return Err(Error::WouldWait.into()); // views are read where reading may wait
+    }
+    let is_lost = || {
+        let lost = |segment| image::intact(segment) == Some(false);
+        has_views && (segments.iter().any(lost) || copied && !image::all_intact())
+    };
+    if is_lost() {
+        handle.check_pwrite(wait, offset, length)?;
+        return Err(Error::Fault.into());
+    }
+    // SAFETY: the segments are binaries of the call's arguments, or gathered bytes that live as long as this call.
+    unsafe { handle.pwrite(wait, offset, segments)? };
+    if is_lost() {
+        return Err(Error::Fault.into());
+    }
+    if wait == Wait::Never {
+        schedule::charge(env, length);
+    }
+    Ok(atoms().ok)
+}
+
+/// `region_binary(Handle, Offset, Length)`
+#[inline(always)]
+pub fn region_binary(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
+    let show = |view: &ViewReference, address, length| view.binary(env, address, length);
+    let binary = handle.region(wait, offset, length, ViewReference::keep, show)?;
+    Ok(answer::ok(env, binary))
+}
+
+/// `sync(Handle, sync | async)`
+pub fn sync(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let asynchronously = match arguments[1] {
+        mode if mode == atoms().sync => false,
+        mode if mode == atoms().async_ => true,
+        _ => return Err(Stop::Negative),
+    };
+    handle.sync(asynchronously)?;
+    Ok(atoms().ok)
+}
+
+/// `truncate(Handle, Size)`
+pub fn truncate(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let [size] = naturals(env, [arguments[1]])?;
+    handle.truncate(size)?;
+    Ok(atoms().ok)
+}
+
+/// `advise(Handle, Offset, Length, Hint)`
+pub fn advise(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let hint = hint(arguments[3])?;
+    let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
+    handle.advise(offset, length, hint)?;
+    Ok(atoms().ok)
+}
+
+fn hint(hint: Term) -> Result<Hint, BadArgument> {
+    let atoms = atoms();
+    match hint {
+        hint if hint == atoms.normal => Ok(Hint::Normal),
+        hint if hint == atoms.random => Ok(Hint::Random),
+        hint if hint == atoms.sequential => Ok(Hint::Sequential),
+        hint if hint == atoms.willneed => Ok(Hint::WillNeed),
+        hint if hint == atoms.dontneed => Ok(Hint::DontNeed),
+        _ => Err(BadArgument),
+    }
+}
+
+/// `position(Handle)`
+pub fn position(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let size = object::unwrap(env, arguments[0])?.position(wait)?;
+    Ok(answer::ok(env, ffi::unsigned(env, size as u64)))
+}
+
+/// `remap(Handle)`
+pub fn remap(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let size = object::unwrap(env, arguments[0])?.remap()?;
+    Ok(answer::ok(env, ffi::unsigned(env, size as u64)))
+}
+
+/// `info(Handle)`
+pub fn info(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let info = object::unwrap(env, arguments[0])?.info(wait)?;
+    let atoms = atoms();
+    let mode = match info.access {
+        Access::Read => atoms.read,
+        Access::Write => atoms.write,
+        Access::ReadWrite => atoms.read_write,
+    };
+    let sharing = if info.private {
+        atoms.private
+    } else {
+        atoms.shared
+    };
+    let boolean = |value| if value { atoms.true_ } else { atoms.false_ };
+    let marker = ();
+    // SAFETY: the environment is the running call's, and the marker does not outlive the call.
+    let safe_env = unsafe { rustler::Env::new(&marker, env) };
+    // SAFETY: terms of this environment.
+    let term = |raw| unsafe { rustler::Term::new(safe_env, raw) };
+    let map = rustler::Term::map_from_pairs(
+        safe_env,
+        &[
+            (term(atoms.size), info.size.encode(safe_env)),
+            (term(atoms.mode), term(mode)),
+            (term(atoms.sharing), term(sharing)),
+            (term(atoms.locked), term(boolean(info.locked))),
+            (term(atoms.faulted), term(boolean(info.faulted))),
+            (
+                term(atoms.page_size),
+                iommap_core::page_size().encode(safe_env),
+            ),
+        ],
+    );
+    let map = map.map_err(|_| Stop::Raise)?.as_c_arg();
+    Ok(answer::ok(env, map))
+}
+
+/// `intact(Binary)`
+pub fn intact(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
+    intact_part(env, arguments[0], &binary, 0, binary.iov_len)
+}
+
+/// `intact(Binary, Offset, Length)`; a range that is not inside raises, as it does in `binary:part/3`.
+pub fn intact_range(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+    let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
+    let natural = |term| match ffi::number(env, term)? {
+        Number::Natural(number) => Ok(number),
+        Number::Negative => Err(BadArgument),
+    };
+    let (offset, length) = (natural(arguments[1])?, natural(arguments[2])?);
+    let range = Range::checked(offset, length, binary.iov_len).map_err(|_| Stop::Raise)?;
+    intact_part(env, arguments[0], &binary, range.offset(), range.length())
+}
+
+fn intact_part(env: Env, term: Term, binary: &libc::iovec, offset: usize, length: usize) -> Answer {
+    let part = libc::iovec {
+        iov_base: binary.iov_base.wrapping_byte_add(offset),
+        iov_len: length,
+    };
+    // Where the bytes of a copy came from cannot be known, so all mappings are asked about.
+    let intact = if ffi::is_copied(env, term, binary) {
+        image::all_intact()
+    } else {
+        image::intact(&part).unwrap_or(true)
+    };
+    Ok(if intact {
+        atoms().true_
+    } else {
+        atoms().false_
+    })
+}
+
+/// `image_nif()`: the newest image, for the `load` of the next one.
+pub fn image(env: Env, _arguments: &[Term], _wait: Wait) -> Answer {
+    Ok(ffi::unsigned(env, image::newest()))
+}
+
+#[inline]
+fn naturals<const N: usize>(env: Env, terms: [Term; N]) -> Result<[u64; N], Stop> {
+    let mut naturals = [0; N];
+    let mut negative = false;
+    for (natural, term) in naturals.iter_mut().zip(terms) {
+        match ffi::number(env, term)? {
+            Number::Natural(number) => *natural = number,
+            Number::Negative => negative = true,
+        }
+    }
+    if negative {
+        Err(Stop::Negative)
+    } else {
+        Ok(naturals)
+    }
+}

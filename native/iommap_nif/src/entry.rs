@@ -1,0 +1,130 @@
+//! What the VM sees of the library: the table of NIFs, and its loading.
+
+use crate::calls::{self, enter, Call};
+use crate::{image, schedule};
+use iommap_core::Wait;
+use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
+use std::ffi::{c_int, c_uint, c_void, CStr};
+
+/// Every NIF: its number for other images, its name and arity, where it starts, and its body.
+///
+/// The numbers count from 0, and are only ever added to (see `image`).
+macro_rules! nifs {
+    ($($number:literal: $name:literal / $arity:literal, $start:ident, $body:path;)*) => {
+        &[$(ErlNifFunc {
+            name: concat!($name, "\0").as_ptr().cast(),
+            arity: $arity,
+            function: {
+                const NAME: &CStr = match CStr::from_bytes_with_nul(concat!($name, "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => c"",
+                };
+                static CALL: Call = Call {
+                    name: NAME,
+                    number: $number,
+                    at_leisure,
+                };
+                #[allow(dead_code)]
+                unsafe extern "C" fn at_once(
+                    env: *mut ErlNifEnv,
+                    argc: c_int,
+                    argv: *const ERL_NIF_TERM,
+                ) -> ERL_NIF_TERM {
+                    // SAFETY: the VM gives a live environment and `argc` arguments.
+                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Never), env, argc, argv) }
+                }
+                unsafe extern "C" fn at_leisure(
+                    env: *mut ErlNifEnv,
+                    argc: c_int,
+                    argv: *const ERL_NIF_TERM,
+                ) -> ERL_NIF_TERM {
+                    // SAFETY: the VM gives a live environment and `argc` arguments.
+                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Gladly), env, argc, argv) }
+                }
+                $start
+            },
+            flags: scheduler!($start),
+        },)*]
+    };
+}
+
+macro_rules! scheduler {
+    (at_once) => {
+        0
+    };
+    (at_leisure) => {
+        schedule::DIRTY_IO as c_uint
+    };
+}
+
+/// The table of NIFs.
+pub struct Functions(pub &'static [ErlNifFunc]);
+// SAFETY: the table is constant; the pointers in it are to static strings and functions.
+unsafe impl Sync for Functions {}
+
+pub static FUNCTIONS: Functions = Functions(nifs! {
+    0: "open_nif" / 4, at_leisure, calls::open;
+    1: "close" / 1, at_leisure, calls::close;
+    2: "pread" / 3, at_once, calls::pread;
+    3: "pwrite" / 3, at_once, calls::pwrite;
+    4: "region_binary" / 3, at_once, calls::region_binary;
+    5: "sync" / 2, at_leisure, calls::sync;
+    6: "truncate" / 2, at_leisure, calls::truncate;
+    7: "advise" / 4, at_leisure, calls::advise;
+    8: "position" / 1, at_once, calls::position;
+    9: "remap" / 1, at_leisure, calls::remap;
+    10: "info" / 1, at_once, calls::info;
+    11: "intact" / 1, at_once, calls::intact;
+    12: "image_nif" / 0, at_once, calls::image;
+    13: "intact" / 3, at_once, calls::intact_range;
+});
+
+unsafe extern "C" fn load(
+    env: *mut ErlNifEnv,
+    _priv_data: *mut *mut c_void,
+    older: ERL_NIF_TERM,
+) -> c_int {
+    // SAFETY: called by the VM with a live environment, once at a time.
+    let loaded = std::panic::catch_unwind(|| unsafe { image::load(env, older) });
+    c_int::from(!matches!(loaded, Ok(true)))
+}
+
+unsafe extern "C" fn upgrade(
+    env: *mut ErlNifEnv,
+    priv_data: *mut *mut c_void,
+    _old_priv_data: *mut *mut c_void,
+    older: ERL_NIF_TERM,
+) -> c_int {
+    // SAFETY: an upgrade is a load that finds the resource types there, and takes them over.
+    unsafe { load(env, priv_data, older) }
+}
+
+unsafe extern "C" fn unload(_env: *mut ErlNifEnv, _priv_data: *mut c_void) {}
+
+struct Entry(ErlNifEntry);
+// SAFETY: constant, with pointers to statics only.
+unsafe impl Sync for Entry {}
+
+static ENTRY: Entry = Entry(ErlNifEntry {
+    major: 2,
+    minor: 15,
+    name: c"iommap".as_ptr(),
+    num_of_funcs: FUNCTIONS.0.len() as c_int,
+    funcs: FUNCTIONS.0.as_ptr(),
+    load: Some(load),
+    reload: None,
+    upgrade: Some(upgrade),
+    unload: Some(unload),
+    vm_variant: c"beam.vanilla".as_ptr(),
+    options: sys::ERL_NIF_DIRTY_NIF_OPTION,
+    sizeof_ErlNifResourceTypeInit: std::mem::size_of::<sys::ErlNifResourceTypeInit>(),
+    min_erts: c"erts-10.4".as_ptr(),
+});
+
+/// What the VM looks for in the library.
+#[no_mangle]
+pub extern "C" fn nif_init() -> *const ErlNifEntry {
+    // SAFETY: before anything else runs; looks the VM's functions up.
+    unsafe { rustler::codegen_runtime::internal_write_symbols() };
+    &raw const ENTRY.0
+}

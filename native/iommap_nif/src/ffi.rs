@@ -1,0 +1,189 @@
+//! Terms and binaries, straight over the VM's C functions: what the hot calls need, without an allocation or a check
+//! more. The rest of the crate uses rustler.
+
+use rustler::sys::{self, ErlNifBinary, ErlNifEnv, ErlNifTermType, ERL_NIF_TERM};
+use std::ffi::{c_char, c_uint};
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+/// The environment of the call that runs; only ever made by the entry points, from what the VM gave them.
+pub type Env = *mut ErlNifEnv;
+/// A term.
+pub type Term = ERL_NIF_TERM;
+
+/// A call was given something that is not of the right kind: the exception `badarg`.
+#[derive(Debug, Clone, Copy)]
+pub struct BadArgument;
+
+/// An integer as the calls take them.
+#[derive(Debug, Clone, Copy)]
+pub enum Number {
+    /// Not negative.
+    Natural(u64),
+    /// The answer is `{error, badarg}`, unless something else raises.
+    Negative,
+}
+
+// The functions of this file take the environment of the running call, which is live, and terms of it.
+
+/// The atom of that name.
+pub fn atom(env: Env, name: &str) -> Term {
+    // SAFETY: the environment is live; name and length belong together.
+    unsafe { sys::enif_make_atom_len(env, name.as_ptr().cast::<c_char>(), name.len()) }
+}
+
+fn is_integer(env: Env, term: Term) -> bool {
+    // SAFETY: the environment is live.
+    let kind = unsafe { sys::enif_term_type(env, term) };
+    matches!(kind, ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER)
+}
+
+/// An offset, a length or a size.
+#[inline]
+pub fn number(env: Env, term: Term) -> Result<Number, BadArgument> {
+    let mut number = 0;
+    // SAFETY: the environment is live; the number is written only on success.
+    if unsafe { sys::enif_get_uint64(env, term, &mut number) } != 0 {
+        return Ok(Number::Natural(number));
+    }
+    odd_number(env, term)
+}
+
+#[cold]
+fn odd_number(env: Env, term: Term) -> Result<Number, BadArgument> {
+    // SAFETY: the environment is live.
+    let negative = unsafe { sys::enif_compare(term, sys::enif_make_int64(env, 0)) < 0 };
+    if is_integer(env, term) && negative {
+        Ok(Number::Negative)
+    } else {
+        Err(BadArgument)
+    }
+}
+
+/// A byte of an iolist.
+#[inline]
+pub fn byte(env: Env, term: Term) -> Option<u8> {
+    let mut number: c_uint = 0;
+    // SAFETY: the environment is live; the number is written only on success.
+    let got = unsafe { sys::enif_get_uint(env, term, &mut number) };
+    if got == 0 {
+        return None;
+    }
+    u8::try_from(number).ok()
+}
+
+/// Head and tail of a list that is not empty.
+#[inline]
+pub fn list_cell(env: Env, term: Term) -> Option<(Term, Term)> {
+    let (mut head, mut tail) = (0, 0);
+    // SAFETY: the environment is live; both are written on success.
+    let got = unsafe { sys::enif_get_list_cell(env, term, &mut head, &mut tail) };
+    (got != 0).then_some((head, tail))
+}
+
+/// Whether it is the empty list.
+#[inline]
+pub fn is_empty_list(env: Env, term: Term) -> bool {
+    // SAFETY: the environment is live.
+    unsafe { sys::enif_is_empty_list(env, term) != 0 }
+}
+
+/// Where a binary's bytes are, for as long as the call runs. They may lie in a mapping: nobody makes a slice of them.
+#[inline]
+pub fn binary(env: Env, term: Term) -> Option<libc::iovec> {
+    let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+    // SAFETY: the environment is live; the struct is filled on success.
+    unsafe {
+        if sys::enif_inspect_binary(env, term, binary.as_mut_ptr()) == 0 {
+            return None;
+        }
+        let binary = binary.assume_init();
+        Some(libc::iovec {
+            iov_base: binary.data.cast(),
+            iov_len: binary.size,
+        })
+    }
+}
+
+/// Whether those bytes are a copy of the binary's: the VM makes one, to a new place each time, to show a binary that does
+/// not begin at a whole byte of the one it is a part of.
+pub fn is_copied(env: Env, term: Term, bytes: &libc::iovec) -> bool {
+    binary(env, term).is_some_and(|again| again.iov_base != bytes.iov_base)
+}
+
+/// A binary that is being made: first its memory, then, once it is filled, its term.
+pub enum NewBinary {
+    /// The VM made the term together with the memory: on the process's heap if it is small.
+    Short(Term),
+    /// Memory that may be refused.
+    Long(ErlNifBinary),
+}
+
+impl NewBinary {
+    /// Memory for so many bytes, and where it is; `None` if there is none.
+    #[inline]
+    pub fn allocate(env: Env, length: usize) -> Option<(NewBinary, NonNull<u8>)> {
+        if length <= iommap_core::SHORT {
+            let mut term = 0;
+            // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of
+            // memory for this little.
+            let data = unsafe { sys::enif_make_new_binary(env, length, &mut term) };
+            return Some((NewBinary::Short(term), NonNull::new(data)?));
+        }
+        let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+        // SAFETY: the struct is filled on success.
+        unsafe {
+            if sys::enif_alloc_binary(length, binary.as_mut_ptr()) == 0 {
+                return None;
+            }
+            let binary = binary.assume_init();
+            Some((NewBinary::Long(binary), NonNull::new(binary.data)?))
+        }
+    }
+
+    /// The term, once the bytes are there.
+    #[inline]
+    pub fn term(self, env: Env) -> Term {
+        match self {
+            NewBinary::Short(term) => term,
+            // SAFETY: the environment is live; the binary becomes the term's.
+            NewBinary::Long(mut binary) => unsafe { sys::enif_make_binary(env, &mut binary) },
+        }
+    }
+
+    /// The memory is not needed after all.
+    pub fn discard(self) {
+        if let NewBinary::Long(mut binary) = self {
+            // SAFETY: allocated by `allocate` and made no term.
+            unsafe { sys::enif_release_binary(&mut binary) };
+        }
+    }
+}
+
+/// `{A, B}`.
+#[inline]
+pub fn pair(env: Env, first: Term, second: Term) -> Term {
+    let both = [first, second];
+    // SAFETY: the environment is live; the array has two terms.
+    unsafe { sys::enif_make_tuple_from_array(env, both.as_ptr(), 2) }
+}
+
+/// The exception `badarg`.
+#[cold]
+pub fn raise_badarg(env: Env) -> Term {
+    // SAFETY: the environment is live.
+    unsafe { sys::enif_make_badarg(env) }
+}
+
+/// An exception.
+#[cold]
+pub fn raise(env: Env, reason: Term) -> Term {
+    // SAFETY: the environment is live.
+    unsafe { sys::enif_raise_exception(env, reason) }
+}
+
+/// A number that may exceed a small integer.
+pub fn unsigned(env: Env, number: u64) -> Term {
+    // SAFETY: the environment is live.
+    unsafe { sys::enif_make_uint64(env, number) }
+}

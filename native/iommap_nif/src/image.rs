@@ -1,0 +1,175 @@
+//! The loaded copies of this library. A code upgrade with a rebuilt library loads another image beside the old one, with
+//! its own statics and perhaps other layouts. Images are never unloaded, and work on each other's objects only through
+//! the table each of them shows here.
+//!
+//! What an image is to others (`Image`) is fixed for ever; calls are numbered, and numbers are only added.
+//!
+//! The images form a list, newest first. Its head is handed from one to the next by `iommap.erl`, which keeps it in a
+//! persistent term: it survives even the deletion of the module.
+
+use crate::entry::FUNCTIONS;
+use crate::ffi::{self, Env, Number, Term};
+use crate::{atoms, object};
+use rustler::sys::{ErlNifFunc, ERL_NIF_TERM};
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Begins every image's table and every object's header.
+pub const MAGIC: u64 = u64::from_be_bytes(*b"iommap\x00\x01");
+
+/// What one image is to the others. Fields are only ever added, at the end.
+#[repr(C)]
+pub struct Image {
+    magic: u64,
+    /// The NIFs, by their numbers.
+    calls: *const ErlNifFunc,
+    call_count: usize,
+    pub(crate) drop_handle: unsafe extern "C" fn(*mut c_void),
+    pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
+    /// Of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is not, -1 if it lies elsewhere.
+    /// Of address null: 1 if all mappings of the image are intact, else 0.
+    intact: unsafe extern "C" fn(*const u8, usize) -> c_int,
+    older: AtomicPtr<Image>,
+    handler: iommap_core::Handler,
+}
+
+// SAFETY: everything but `older` is constant, and points to constants.
+unsafe impl Sync for Image {}
+
+/// This image.
+pub struct This {
+    #[cfg(feature = "relayout")]
+    _elsewhere: [u64; 9],
+    image: Image,
+}
+
+/// This image's table.
+pub static THIS: This = This {
+    #[cfg(feature = "relayout")]
+    _elsewhere: [0; 9],
+    image: Image {
+        magic: MAGIC,
+        calls: FUNCTIONS.0.as_ptr(),
+        call_count: FUNCTIONS.0.len(),
+        drop_handle: object::drop_handle,
+        drop_view: object::drop_view,
+        intact: intact_here,
+        older: AtomicPtr::new(ptr::null_mut()),
+        handler: iommap_core::Handler::own(),
+    },
+};
+
+/// The newest image that this one knows.
+static NEWEST: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
+
+impl This {
+    /// The table.
+    #[inline]
+    pub fn get(&'static self) -> *const Image {
+        &raw const self.image
+    }
+}
+
+impl Image {
+    /// The image, if it is one we understand.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is null or that of an image.
+    pub unsafe fn understood<'a>(image: *const Image) -> Option<&'a Image> {
+        // SAFETY: the caller's promise; images are never unloaded.
+        unsafe { image.as_ref() }.filter(|image| image.magic == MAGIC)
+    }
+
+    /// Lets the image do a call that was made with its object.
+    ///
+    /// # Safety
+    ///
+    /// The arguments are the running call's.
+    pub unsafe fn call(
+        &self,
+        number: usize,
+        env: Env,
+        argc: c_int,
+        argv: *const ERL_NIF_TERM,
+    ) -> Option<Term> {
+        if number >= self.call_count {
+            return None;
+        }
+        // SAFETY: the table has that many entries; the rest is promised.
+        Some(unsafe { ((*self.calls.add(number)).function)(env, argc, argv) })
+    }
+}
+
+fn images() -> impl Iterator<Item = &'static Image> {
+    // SAFETY: the list has nothing but images in it.
+    let image =
+        |pointer: &AtomicPtr<Image>| unsafe { Image::understood(pointer.load(Ordering::Acquire)) };
+    std::iter::successors(image(&NEWEST), move |newer| image(&newer.older))
+}
+
+/// Makes this image ready: `older` is the newest image that was loaded before, as a number, or 0.
+///
+/// # Safety
+///
+/// The environment is the VM's, and `older` came from `newest`.
+pub unsafe fn load(env: Env, older: ERL_NIF_TERM) -> bool {
+    atoms::make(env);
+    let older = match ffi::number(env, older) {
+        Ok(Number::Natural(address)) => ptr::with_exposed_provenance_mut::<Image>(address as usize),
+        _ => return false,
+    };
+    let this = THIS.get();
+    NEWEST.store(older, Ordering::Release);
+    if !images().any(|image| ptr::eq(image, this)) {
+        // SAFETY: this image's own table.
+        unsafe { (*this).older.store(older, Ordering::Release) };
+        NEWEST.store(this.cast_mut(), Ordering::Release);
+    }
+    follow_first(this) && object::open_types(env)
+}
+
+/// The first image of the process handles the signal for all.
+fn follow_first(this: *const Image) -> bool {
+    match images().last() {
+        Some(first) if !ptr::eq(first, this) => iommap_core::follow(first.handler).is_ok(),
+        _ => true,
+    }
+}
+
+/// The newest image, as a number for the next one's `load`.
+pub fn newest() -> u64 {
+    NEWEST.load(Ordering::Acquire).expose_provenance() as u64
+}
+
+/// Whether the bytes are what their file held, whichever image mapped it; `None` if they lie in no mapping.
+#[inline]
+pub fn intact(bytes: &libc::iovec) -> Option<bool> {
+    let address = bytes.iov_base.cast_const().cast::<u8>();
+    // SAFETY: the address is only compared.
+    let told = |image: &Image| unsafe { (image.intact)(address, bytes.iov_len) };
+    images()
+        .map(told)
+        .find(|told| *told >= 0)
+        .map(|told| told != 0)
+}
+
+/// Whether there may be a view, so that a binary may show a mapping.
+#[inline]
+pub fn has_views() -> bool {
+    iommap_core::has_views() || images().nth(1).is_some()
+}
+
+/// Whether the bytes of all views there are are what their files held.
+pub fn all_intact() -> bool {
+    // SAFETY: null asks about all.
+    images().all(|image| unsafe { (image.intact)(ptr::null(), 0) } != 0)
+}
+
+unsafe extern "C" fn intact_here(address: *const u8, length: usize) -> c_int {
+    if address.is_null() {
+        return c_int::from(iommap_core::all_intact());
+    }
+    iommap_core::intact(address, length).map_or(-1, c_int::from)
+}

@@ -1,0 +1,23 @@
+//! The Erlang face of iommap: terms, resources and schedulers. Makes no system call of its own.
+//!
+//! The way of a call is down: the table in `entry` names it, `calls` decodes the arguments and makes the answer, `schedule`
+//! says where it runs, `iommap_core` does it. `unsafe` lives in the rooms that talk to the VM, and is refused elsewhere.
+
+#![deny(unsafe_code)]
+
+mod answer;
+mod atoms;
+#[allow(unsafe_code)] // hands memory to the core
+mod calls;
+#[allow(unsafe_code)] // entered by the VM
+mod entry;
+mod errno;
+#[allow(unsafe_code)] // terms and binaries
+mod ffi;
+#[allow(unsafe_code)] // other images' tables
+mod image;
+mod iodata;
+#[allow(unsafe_code)] // resources
+mod object;
+#[allow(unsafe_code)] // asks the VM to call again
+mod schedule;

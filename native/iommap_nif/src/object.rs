@@ -1,0 +1,225 @@
+//! The two resources: a handle, and what keeps a mapping alive for its views.
+//!
+//! An object may outlive the library image that made it: after a code upgrade the VM gives us objects whose layout,
+//! locks and thread-locals are another image's. So every object begins with a header that never changes, and names the
+//! image that made it; whoever finds another image's name there lets that image do the work (`image`).
+
+use crate::answer::Stop;
+use crate::ffi::{BadArgument, Env, Term};
+use crate::image::{Image, MAGIC, THIS};
+use iommap_core::{Handle, View};
+use rustler::sys::{self, ErlNifEnv, ErlNifResourceType};
+use std::ffi::{c_char, c_int, c_void, CStr};
+use std::mem::{align_of, size_of};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The first bytes of every object of every image, now and for ever.
+#[repr(C)]
+struct Header {
+    magic: u64,
+    image: *const Image,
+}
+
+/// An object as this image lays it out.
+#[repr(C)]
+struct Object<T> {
+    header: Header,
+    #[cfg(feature = "relayout")]
+    _elsewhere: [u64; 5],
+    inside: T,
+}
+
+/// A reference to the resource that the views of a mapping hold. The VM counts the references.
+pub struct ViewReference(NonNull<Object<View>>);
+
+// SAFETY: the VM's reference counts are atomic, and what is inside is only dropped.
+unsafe impl Send for ViewReference {}
+// SAFETY: as above.
+unsafe impl Sync for ViewReference {}
+
+impl Drop for ViewReference {
+    fn drop(&mut self) {
+        // SAFETY: gives back the reference that `keep` made.
+        unsafe { sys::enif_release_resource(self.0.as_ptr().cast()) };
+    }
+}
+
+impl ViewReference {
+    /// A resource around the view.
+    pub fn keep(view: View) -> ViewReference {
+        ViewReference(make(&VIEWS, view))
+    }
+
+    /// A binary that shows memory of the view's mapping, and holds the resource.
+    #[inline]
+    pub fn binary(&self, env: Env, address: *const u8, length: usize) -> Term {
+        // SAFETY: the memory stays mapped as long as the resource lives.
+        unsafe {
+            sys::enif_make_resource_binary(
+                env,
+                self.0.as_ptr().cast_const().cast(),
+                address.cast(),
+                length,
+            )
+        }
+    }
+}
+
+/// The handle type of this library.
+pub type ErlangHandle = Handle<ViewReference>;
+
+/// A term that holds the handle.
+pub fn wrap(env: Env, handle: ErlangHandle) -> Term {
+    let object = make(&HANDLES, handle);
+    // SAFETY: the object was just made; the term takes its own reference, and ours is given back.
+    unsafe {
+        let term = sys::enif_make_resource(env, object.as_ptr().cast());
+        sys::enif_release_resource(object.as_ptr().cast());
+        term
+    }
+}
+
+/// The handle in the term, which keeps it alive for as long as the call runs; or the image whose handle it is.
+#[inline]
+pub fn unwrap<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop> {
+    let mut found: *const c_void = ptr::null();
+    // SAFETY: the environment is live; the pointer is written on success.
+    let got =
+        unsafe { sys::enif_get_resource(env, term, HANDLES.load(Ordering::Relaxed), &mut found) };
+    if got == 0 {
+        return Err(BadArgument.into());
+    }
+    // SAFETY: every object of this type begins with a header; it is a whole object of ours only if the image is ours.
+    unsafe {
+        let header = found.cast::<Header>();
+        if ptr::eq((*header).image, THIS.get()) {
+            return Ok(&(*found.cast::<Object<ErlangHandle>>()).inside);
+        }
+        Err(Stop::foreign(understood(header)))
+    }
+}
+
+/// The image of a header, if both are of a kind we understand.
+///
+/// # Safety
+///
+/// The header is of an object of one of our resource types.
+unsafe fn understood<'a>(header: *const Header) -> Option<&'a Image> {
+    // SAFETY: the caller's promise; images are never unloaded.
+    unsafe {
+        if (*header).magic != MAGIC {
+            return None;
+        }
+        Image::understood((*header).image)
+    }
+}
+
+fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>> {
+    const { assert!(align_of::<Object<T>>() <= align_of::<u64>()) };
+    // SAFETY: the type is open; the memory is as large as the object, and aligned for it.
+    unsafe {
+        let memory = sys::enif_alloc_resource(
+            kind.load(Ordering::Relaxed).cast_const(),
+            size_of::<Object<T>>(),
+        )
+        .cast::<Object<T>>();
+        memory.write(Object {
+            header: Header {
+                magic: MAGIC,
+                image: THIS.get(),
+            },
+            #[cfg(feature = "relayout")]
+            _elsewhere: [0xdead_beef; 5],
+            inside,
+        });
+        NonNull::new_unchecked(memory)
+    }
+}
+
+static HANDLES: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
+static VIEWS: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
+
+/// Opens the resource types, or takes over those of the image before this one.
+pub fn open_types(env: Env) -> bool {
+    open_type(env, c"iommap handle 1", drop_any_handle, &HANDLES)
+        && open_type(env, c"iommap view 1", drop_any_view, &VIEWS)
+}
+
+type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
+
+fn open_type(
+    env: Env,
+    name: &CStr,
+    destructor: Destructor,
+    kind: &AtomicPtr<ErlNifResourceType>,
+) -> bool {
+    /// With the flags as the number they are: rustler's enum has no value for both.
+    type OpenResourceType = unsafe extern "C" fn(
+        *mut ErlNifEnv,
+        *const c_char,
+        *const c_char,
+        Destructor,
+        c_int,
+        *mut c_int,
+    ) -> *mut ErlNifResourceType;
+    const CREATE_OR_TAKE_OVER: c_int = 1 | 2;
+
+    // SAFETY: the VM exports the function, with this signature.
+    unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"enif_open_resource_type".as_ptr());
+        if symbol.is_null() {
+            return false;
+        }
+        let open = std::mem::transmute::<*mut c_void, OpenResourceType>(symbol);
+        let mut tried = 0;
+        let opened = open(
+            env,
+            ptr::null(),
+            name.as_ptr(),
+            destructor,
+            CREATE_OR_TAKE_OVER,
+            &mut tried,
+        );
+        kind.store(opened, Ordering::Relaxed);
+        !opened.is_null()
+    }
+}
+
+unsafe extern "C" fn drop_any_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM destroys an object of the type once; its image knows how. One that nobody understands is leaked.
+    unsafe {
+        if let Some(image) = understood(object.cast()) {
+            (image.drop_handle)(object);
+        }
+    }
+}
+
+unsafe extern "C" fn drop_any_view(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: as for handles.
+    unsafe {
+        if let Some(image) = understood(object.cast()) {
+            (image.drop_view)(object);
+        }
+    }
+}
+
+/// Destroys a handle that this image made.
+pub unsafe extern "C" fn drop_handle(object: *mut c_void) {
+    // SAFETY: the object is a handle of this image, and is destroyed once.
+    let dropped = std::panic::catch_unwind(|| unsafe {
+        let handle = &raw mut (*object.cast::<Object<ErlangHandle>>()).inside;
+        (*handle).release();
+        ptr::drop_in_place(handle);
+    });
+    debug_assert!(dropped.is_ok());
+}
+
+/// Destroys what a mapping's views held, made by this image.
+pub unsafe extern "C" fn drop_view(object: *mut c_void) {
+    // SAFETY: the object is a view of this image, and is destroyed once.
+    let dropped = std::panic::catch_unwind(|| unsafe {
+        ptr::drop_in_place(&raw mut (*object.cast::<Object<View>>()).inside);
+    });
+    debug_assert!(dropped.is_ok());
+}

@@ -1,0 +1,67 @@
+//! Where a call runs: the one place that decides.
+//!
+//! A call starts on a normal scheduler and finishes there if the lock is free, the copy is short, and the pages are known
+//! to be in memory: the core finds out on the way and answers `WouldWait` otherwise. Then the same call is made again on
+//! a dirty I/O scheduler, where it may wait. Calls that always wait are born there (the table in `entry`).
+
+use crate::ffi::{Env, Term};
+use rustler::sys::{self, ErlNifEnv};
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, CStr};
+
+/// `ERL_NIF_DIRTY_JOB_IO_BOUND`.
+pub const DIRTY_IO: c_int = 2;
+
+/// An entry point, as the VM calls it.
+pub type Entry = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const Term) -> Term;
+
+/// What a copy costs, in bytes a nanosecond: rather too slow than too fast.
+const BYTES_A_NANOSECOND: usize = 8;
+/// One percent of a time slice, in nanoseconds.
+const PERCENT: usize = 10_000;
+
+/// Makes the call again on a dirty I/O scheduler.
+///
+/// # Safety
+///
+/// The arguments are the running call's, and `entry` is one that may wait.
+#[cold]
+pub unsafe fn at_leisure(
+    env: Env,
+    name: &CStr,
+    entry: Entry,
+    argc: c_int,
+    argv: *const Term,
+) -> Term {
+    // SAFETY: the caller's promise.
+    unsafe {
+        sys::enif_schedule_nif(
+            env,
+            name.as_ptr().cast::<c_char>(),
+            DIRTY_IO,
+            entry,
+            argc,
+            argv,
+        )
+    }
+}
+
+/// Charges a copy on a normal scheduler to the time slice. A short copy costs less than the smallest charge, so costs
+/// add up per scheduler until they are worth one.
+#[inline]
+pub fn charge(env: Env, bytes: usize) {
+    thread_local! {
+        static OWED: Cell<usize> = const { Cell::new(0) };
+    }
+    if bytes < 512 {
+        return; // the call itself is charged more than that
+    }
+    let owed = OWED.get() + bytes / BYTES_A_NANOSECOND;
+    if owed < PERCENT {
+        OWED.set(owed);
+        return;
+    }
+    OWED.set(owed % PERCENT);
+    // SAFETY: the environment is the running call's.
+    unsafe { sys::enif_consume_timeslice(env, (owed / PERCENT).min(100) as c_int) };
+}

@@ -1,0 +1,106 @@
+#!/bin/sh
+# Makes sure that this machine has the tools of a job: setup.sh build|test|bench|sanitizers
+#
+# What is missing is installed on Debian and its relatives, as root or with a sudo that asks nothing. Elsewhere, and
+# where that is not allowed, this says what to install. Rust itself is never installed.
+set -eu
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=
+debian=
+homebrew=
+freebsd=
+optional=
+
+main() {
+    need cc      "gcc libc6-dev"                    "gcc"      ""
+    need git     "git"                              "git"      "git"
+    need erl     "erlang-base erlang-crypto"        "erlang"   "erlang"
+    need rebar3  "rebar3"                           "rebar3"   "rebar3"
+    case ${1:-build} in
+        build) ;;
+        test)
+            need mix         "elixir"                           "elixir"   "elixir"
+            need proper      "erlang-proper erlang-proper-dev"  ""         ""
+            want fuse3       "libfuse3-dev fuse3 pkg-config"
+            want mkfs.ext4   "e2fsprogs"
+            want mkfs.xfs    "xfsprogs"
+            want mkfs.btrfs  "btrfs-progs"
+            want gdb         "gdb"
+            ;;
+        bench)
+            need gnuplot     "gnuplot-nox"                      "gnuplot"  "gnuplot"
+            want fuse3       "libfuse3-dev fuse3 pkg-config"
+            want fincore     "util-linux-extra"
+            ;;
+        sanitizers)
+            need clang       "clang libclang-rt-dev"         "llvm"     ""
+            need valgrind    "valgrind"                         ""         "valgrind"
+            ;;
+        *) echo "setup.sh: unknown job '$1'" >&2; exit 2 ;;
+    esac
+
+    if [ -n "$missing$optional" ]; then install_missing; fi
+    if ! is_there "${CARGO:-cargo}"; then
+        echo "iommap: Rust is missing. Install it: https://rustup.rs, brew install rust, or pkg install rust" >&2
+        exit 1
+    fi
+}
+
+need() {
+    is_there "$1" && return
+    missing="$missing $1"
+    debian="$debian $2"
+    homebrew="$homebrew $3"
+    freebsd="$freebsd $4"
+}
+
+# The tests of what is not there are skipped, with a note.
+want() {
+    is_there "$1" || optional="$optional $2"
+}
+
+is_there() {
+    case $1 in
+        proper) erl -noshell -eval 'halt(case code:lib_dir(proper) of {error, _} -> 1; _ -> 0 end).' ;;
+        fuse3) pkg-config --exists fuse3 ;;
+        *) command -v "$1" ;;
+    esac >/dev/null 2>&1
+}
+
+install_missing() {
+    if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
+        apt_install env
+    elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
+        apt_install sudo -n env
+    elif [ -n "$missing" ]; then
+        say_what_to_install
+    fi
+}
+
+apt_install() {
+    echo "iommap: installing$debian$optional"
+    "$@" apt-get -qq -o DPkg::Lock::Timeout=300 update
+    # shellcheck disable=SC2086 # one word per package
+    "$@" DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends $debian $optional </dev/null >/dev/null
+}
+
+say_what_to_install() {
+    cat >&2 <<END
+iommap: this machine lacks$missing. Install:
+    Debian     apt-get install$debian
+    macOS      brew install$homebrew
+    FreeBSD    pkg install$freebsd
+END
+    case $missing in
+        *proper*) echo "    PropEr     https://github.com/proper-testing/proper, its directory named in ERL_LIBS" >&2 ;;
+    esac
+    exit 1
+}
+
+on() {
+    [ "$(uname)" = "$1" ]
+}
+
+main "$@"

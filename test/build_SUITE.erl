@@ -1,0 +1,205 @@
+%% What native/build.sh promises to those who compile iommap: run for real, in a copy of the sources of its own,
+%% with a PATH that holds what the case is about.
+-module(build_SUITE).
+
+-export([all/0, init_per_testcase/2]).
+-export([without_cargo_it_says_what_to_install/1]).
+-export([without_cargo_an_existing_library_serves/1]).
+-export([a_cargo_too_old_is_named_with_both_versions/1]).
+-export([without_a_c_compiler_it_says_so/1]).
+-export([a_prebuilt_library_is_taken_without_cargo/1]).
+-export([a_prebuilt_library_that_does_not_exist_is_an_error/1]).
+-export([an_unchanged_library_is_left_alone/1]).
+-export([a_path_with_spaces_and_quotes_works/1]).
+-export([a_failing_cargo_fails_the_build_and_keeps_the_library/1]).
+-export([a_virtual_machine_goes_on_while_its_library_is_replaced/1]).
+-export([clean_removes_what_was_built/1]).
+-export([open_and_keep/1, read_kept/2]).
+
+all() ->
+    [without_cargo_it_says_what_to_install,
+     without_cargo_an_existing_library_serves,
+     a_cargo_too_old_is_named_with_both_versions,
+     without_a_c_compiler_it_says_so,
+     a_prebuilt_library_is_taken_without_cargo,
+     a_prebuilt_library_that_does_not_exist_is_an_error,
+     an_unchanged_library_is_left_alone,
+     a_path_with_spaces_and_quotes_works,
+     a_failing_cargo_fails_the_build_and_keeps_the_library,
+     a_virtual_machine_goes_on_while_its_library_is_replaced,
+     clean_removes_what_was_built].
+
+%% Each case has a project directory: the script, the manifest it reads and nothing built.
+init_per_testcase(Case, Config) ->
+    Project = filename:join([proplists:get_value(priv_dir, Config), Case, "iommap"]),
+    ok = filelib:ensure_dir(filename:join([Project, "native", "build.sh"])),
+    copy("native/build.sh", Project),
+    copy("Cargo.toml", Project),
+    [{project, Project} | Config].
+
+%% Without cargo and without a library the build fails, naming cargo, the version needed and where to get it.
+without_cargo_it_says_what_to_install(Config) ->
+    {1, Output} = build(Config, [{"CARGO", "no-such-cargo"}]),
+    mentions(Output, ["no cargo", "no-such-cargo", needed_rust(), "rustup.rs", "brew install", "pkg install", "IOMMAP_PREBUILT"]).
+
+%% Without cargo a library that is already in place is used as it is.
+without_cargo_an_existing_library_serves(Config) ->
+    put_library(Config, <<"already here">>),
+    {0, Output} = build(Config, [{"CARGO", "no-such-cargo"}]),
+    mentions(Output, ["no cargo", "serves"]),
+    <<"already here">> = library(Config).
+
+%% A cargo that is too old is not run; the message has its version and the one needed.
+a_cargo_too_old_is_named_with_both_versions(Config) ->
+    Cargo = script(Config, "cargo", "echo 'cargo 1.63.0 (fd9c4297c 2022-07-01)'"),
+    {1, Output} = build(Config, [{"CARGO", Cargo}]),
+    mentions(Output, ["1.63.0", "too old", needed_rust(), "rustup.rs"]).
+
+%% Without a C compiler that works the build fails and names the one it tried.
+without_a_c_compiler_it_says_so(Config) ->
+    {1, Output} = build(Config, [{"CARGO", new_cargo(Config, "exit 1")}, {"CC", "no-such-cc"}]),
+    mentions(Output, ["C11 compiler", "no-such-cc", "apt-get install gcc", "xcode-select --install"]).
+
+%% IOMMAP_PREBUILT needs neither cargo nor a C compiler.
+a_prebuilt_library_is_taken_without_cargo(Config) ->
+    Prebuilt = filename:join(proplists:get_value(project, Config), "ready.so"),
+    ok = file:write_file(Prebuilt, <<"ready">>),
+    {0, _} = build(Config, [{"CARGO", "no-such-cargo"}, {"CC", "no-such-cc"}, {"IOMMAP_PREBUILT", Prebuilt}]),
+    <<"ready">> = library(Config).
+
+%% A wrong IOMMAP_PREBUILT is an error, not a reason to build something else.
+a_prebuilt_library_that_does_not_exist_is_an_error(Config) ->
+    put_library(Config, <<"already here">>),
+    {1, Output} = build(Config, [{"IOMMAP_PREBUILT", "/no/such/library.so"}]),
+    mentions(Output, ["/no/such/library.so"]),
+    <<"already here">> = library(Config).
+
+%% The same library again is not written again.
+an_unchanged_library_is_left_alone(Config) ->
+    Prebuilt = built_library(),
+    {0, _} = build(Config, [{"IOMMAP_PREBUILT", Prebuilt}]),
+    Before = file:read_file_info(library_path(Config)),
+    {0, _} = build(Config, [{"IOMMAP_PREBUILT", Prebuilt}]),
+    Before = file:read_file_info(library_path(Config)).
+
+%% cargo says where the library is; blanks and quotes in that path do not matter.
+a_path_with_spaces_and_quotes_works(Config) ->
+    Target = filename:join(proplists:get_value(project, Config), "it's a target"),
+    Built = filename:join(Target, "libiommap_nif.so"),
+    ok = filelib:ensure_dir(Built),
+    ok = file:write_file(Built, <<"built">>),
+    Message = "{\"reason\":\"compiler-artifact\",\"filenames\":[\"$CARGO_TARGET_DIR/libiommap_nif.so\"],\"fresh\":true}",
+    Cargo = new_cargo(Config, "cat <<END\n" ++ Message ++ "\nEND"),
+    {0, _} = build(Config, [{"CARGO", Cargo}, {"CARGO_TARGET_DIR", Target}]),
+    <<"built">> = library(Config).
+
+%% When cargo fails, so does the build, and the library of the last one stays.
+a_failing_cargo_fails_the_build_and_keeps_the_library(Config) ->
+    put_library(Config, <<"last one">>),
+    {Status, Output} = build(Config, [{"CARGO", new_cargo(Config, "echo 'error: it does not compile' >&2; exit 101")}]),
+    true = Status =/= 0,
+    mentions(Output, ["it does not compile"]),
+    <<"last one">> = library(Config).
+
+%% A virtual machine that has the old file mapped goes on with it, handles and all, and can load the new one.
+a_virtual_machine_goes_on_while_its_library_is_replaced(Config) ->
+    Project = proplists:get_value(project, Config),
+    Ebin = filename:join(Project, "ebin"),
+    ok = filelib:ensure_dir(filename:join(Ebin, "any")),
+    [{ok, _} = file:copy(Beam, filename:join(Ebin, filename:basename(Beam)))
+     || Beam <- filelib:wildcard(filename:join(code:lib_dir(iommap, ebin), "*"))],
+    {0, _} = build(Config, [{"IOMMAP_PREBUILT", built_library()}]),
+    Data = filename:join(Project, "data"),
+    ok = file:write_file(Data, <<"before and after">>),
+    {ok, Peer, _} = peer:start_link(#{connection => standard_io,
+                                      args => ["-pa", Ebin, filename:dirname(code:which(?MODULE))]}),
+    ok = peer:call(Peer, ?MODULE, open_and_keep, [Data]),
+    Project = peer:call(Peer, code, lib_dir, [iommap]),
+
+    {ok, Same} = file:read_file(built_library()),
+    Changed = filename:join(Project, "changed.so"),
+    ok = file:write_file(Changed, [Same, <<"another build">>]),
+    {0, _} = build(Config, [{"IOMMAP_PREBUILT", Changed}]),
+
+    {ok, <<"before">>} = peer:call(Peer, ?MODULE, read_kept, [0, 6]),
+    {module, iommap} = peer:call(Peer, code, load_file, [iommap]),
+    {ok, <<"after">>} = peer:call(Peer, ?MODULE, read_kept, [11, 5]),
+    peer:stop(Peer).
+
+open_and_keep(Path) ->
+    {ok, Handle} = iommap:open(Path, read, []),
+    persistent_term:put(?MODULE, Handle).
+
+read_kept(Offset, Length) ->
+    iommap:pread(persistent_term:get(?MODULE), Offset, Length).
+
+%% `native/build.sh clean` removes the library and cargo's default target directory.
+clean_removes_what_was_built(Config) ->
+    Project = proplists:get_value(project, Config),
+    put_library(Config, <<"built">>),
+    ok = filelib:ensure_dir(filename:join([Project, "target", "release", "x"])),
+    {0, _} = run(Project, "clean", []),
+    false = filelib:is_file(library_path(Config)),
+    false = filelib:is_file(filename:join(Project, "target")).
+
+%%% The script under test
+
+build(Config, Environment) ->
+    run(proplists:get_value(project, Config), "build", Environment).
+
+run(Project, Word, Environment) ->
+    Clean = [{Name, false} || Name <- ["CARGO", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CC", "IOMMAP_PREBUILT"]],
+    Port = open_port({spawn_executable, filename:join([Project, "native", "build.sh"])},
+                     [{args, [Word]}, {env, Clean}, {env, Environment},
+                      exit_status, binary, stderr_to_stdout]),
+    collect(Port, <<>>).
+
+collect(Port, Output) ->
+    receive
+        {Port, {data, Data}} -> collect(Port, <<Output/binary, Data/binary>>);
+        {Port, {exit_status, Status}} ->
+            ct:log("exit status ~b~n~ts", [Status, Output]),
+            {Status, Output}
+    end.
+
+mentions(Output, Words) ->
+    [] = [Word || Word <- Words, string:find(Output, Word) =:= nomatch].
+
+%%% Files
+
+copy(Name, Project) ->
+    To = filename:join(Project, Name),
+    {ok, _} = file:copy(filename:join(root(), Name), To),
+    ok = file:change_mode(To, 8#755).
+
+root() ->
+    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
+
+built_library() ->
+    filename:join(code:priv_dir(iommap), "iommap_nif.so").
+
+library_path(Config) ->
+    filename:join([proplists:get_value(project, Config), "priv", "iommap_nif.so"]).
+
+library(Config) ->
+    {ok, Bytes} = file:read_file(library_path(Config)),
+    Bytes.
+
+put_library(Config, Bytes) ->
+    ok = filelib:ensure_dir(library_path(Config)),
+    ok = file:write_file(library_path(Config), Bytes).
+
+needed_rust() ->
+    {ok, Manifest} = file:read_file(filename:join(root(), "Cargo.toml")),
+    {match, [Version]} = re:run(Manifest, "rust-version = \"([^\"]*)\"", [{capture, all_but_first, list}]),
+    Version.
+
+%% A cargo new enough, that does Action when it is told to build.
+new_cargo(Config, Action) ->
+    script(Config, "cargo", "if [ \"$1\" = --version ]; then echo 'cargo 999.0.0'; exit; fi\n" ++ Action).
+
+script(Config, Name, Body) ->
+    Path = filename:join(proplists:get_value(project, Config), Name),
+    ok = file:write_file(Path, ["#!/bin/sh\n", Body, "\n"]),
+    ok = file:change_mode(Path, 8#755),
+    Path.

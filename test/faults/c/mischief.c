@@ -1,0 +1,135 @@
+/*
+ * mischief: the other OS process that changes files while the VM has them mapped.
+ *
+ * Reads one command a line from its standard input, answers "ok" or "error ERRNO":
+ *
+ *     write PATH SIZE       make the file, SIZE bytes of the pattern
+ *     truncate PATH SIZE    shrink or grow it; what is new is zero
+ *     append PATH SIZE      grow it to SIZE with the pattern, whole pages at a time
+ *     replace PATH SIZE     rename a new file of SIZE bytes of the pattern over it
+ *     race PATH SIZE SEED   until the next line: shrink to random lengths and append again
+ *
+ * The pattern is never zero, so that a zero in a reader's hands is either a hole or
+ * made up; fault_pattern.erl knows the same pattern. `race` shrinks to a whole page,
+ * so that every byte it takes away is taken by a page fault.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static long page;
+
+static unsigned char pattern(uint64_t offset)
+{
+    return (offset ^ offset >> 8 ^ offset >> 16) % 255 + 1;
+}
+
+/* Grows `fd` to `size`. Each write ends on a page, so no page is ever half there. */
+static int append(int fd, off_t size)
+{
+    static unsigned char data[1 << 16];
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -1;
+    for (off_t at = st.st_size; at < size;) {
+        size_t length = sizeof data - at % page;
+        if ((off_t)length > size - at)
+            length = size - at;
+        for (size_t i = 0; i < length; i++)
+            data[i] = pattern(at + i);
+        ssize_t written = pwrite(fd, data, length, at);
+        if (written < 0)
+            return -1;
+        at += written;
+    }
+    return 0;
+}
+
+static int write_new(const char *path, off_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int result = fd < 0 ? -1 : append(fd, size);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+static int replace(const char *path, off_t size)
+{
+    char new[5000];
+    snprintf(new, sizeof new, "%s.new", path);
+    return write_new(new, size) < 0 ? -1 : rename(new, path);
+}
+
+static int race(const char *path, off_t size, unsigned seed)
+{
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -1;
+    while (poll(&input, 1, 0) == 0) {
+        off_t pages = rand_r(&seed) % (size / page + 1);
+        if (ftruncate(fd, pages * page) < 0)
+            break;
+        if (rand_r(&seed) % 2)
+            usleep(rand_r(&seed) % 200);
+        if (append(fd, size) < 0)
+            break;
+    }
+    return close(fd);
+}
+
+static int obey(const char *line)
+{
+    char verb[16], path[4096];
+    long long size = 0;
+    unsigned seed = 0;
+    int fd, result;
+
+    if (sscanf(line, "%15s %4095s %lld %u", verb, path, &size, &seed) < 3) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (strcmp(verb, "write") == 0)
+        return write_new(path, size);
+    if (strcmp(verb, "truncate") == 0)
+        return truncate(path, size);
+    if (strcmp(verb, "replace") == 0)
+        return replace(path, size);
+    if (strcmp(verb, "race") == 0)
+        return race(path, size, seed);
+    if (strcmp(verb, "append") == 0) {
+        if ((fd = open(path, O_WRONLY | O_CLOEXEC)) < 0)
+            return -1;
+        result = append(fd, size);
+        close(fd);
+        return result;
+    }
+    errno = EINVAL;
+    return -1;
+}
+
+int main(void)
+{
+    char line[8192];
+
+    page = sysconf(_SC_PAGESIZE);
+    setvbuf(stdin, NULL, _IONBF, 0);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    while (fgets(line, sizeof line, stdin)) {
+        if (obey(line) == 0)
+            puts("ok");
+        else
+            printf("error %d\n", errno);
+    }
+    return 0;
+}

@@ -1,0 +1,369 @@
+%% One cell of the fault matrix: a reader of one kind reads a mapping that met trouble of one kind.
+%%
+%% A file of the pattern is mapped, a view of its middle is taken, the other OS process (or the file
+%% system) makes the trouble, the reader reads. Then everything that was promised is checked: what the
+%% reader saw, what intact/1 says of the parts of the view, what the handle answers, and that the
+%% handle works again once the file does. run/1 is evaluated in a VM that may die.
+-module(fault_cell).
+
+-export([run/1]).
+-export([readers/0]).
+-export([scheduler/1]).
+-export([troubles/1]).
+
+-export_type([cell/0, reader/0, trouble/0, verdict/0]).
+
+-type reader() ::
+    match | comprehension | comparison | crc32 | binary_match | term_to_binary | send | crypto_hash
+    | nif | nif_dirty_cpu | nif_dirty_io | nif_thread
+    | pread | long_pread | pwrite | long_pwrite | pwrite_of_view | long_pwrite_of_view
+    | file_write | tcp_send.
+
+-type trouble() ::
+    to_zero | middle_of_view | middle_of_page | grown_back | lost_then_back | replaced | io_error.
+
+-type cell() :: #{
+    reader := reader(),
+    trouble := trouble(),
+    sharing := shared | private,
+    mount := fault_mounts:mount()
+}.
+
+%% What the reader saw, in a word, and every promise that was not kept.
+-type verdict() :: {Saw :: atom(), [{Promise :: atom(), Expected :: term(), Got :: term()}]}.
+
+-spec readers() -> [reader()].
+readers() ->
+    [match, comprehension, comparison, crc32, binary_match, term_to_binary, send, crypto_hash,
+     nif, nif_dirty_cpu, nif_dirty_io, nif_thread,
+     pread, long_pread, pwrite, long_pwrite, pwrite_of_view, long_pwrite_of_view,
+     file_write, tcp_send].
+
+%% Where the reader runs.
+-spec scheduler(reader()) -> atom().
+scheduler(nif_dirty_cpu) -> dirty_cpu;
+scheduler(nif_dirty_io) -> dirty_io;
+scheduler(nif_thread) -> own_thread;
+scheduler(long_pread) -> dirty_io;
+scheduler(long_pwrite) -> dirty_io;
+scheduler(long_pwrite_of_view) -> dirty_io;
+scheduler(file_write) -> dirty_io;
+scheduler(_) -> normal.
+
+-spec troubles(fault_mounts:kind()) -> [trouble()].
+troubles(faultfs) -> [io_error | troubles(any)];
+troubles(_) -> [to_zero, middle_of_view, middle_of_page, grown_back, lost_then_back, replaced].
+
+%% How a reader comes to its bytes: with the processor, through the guard, or in the kernel.
+class(Reader) when Reader =:= pread; Reader =:= long_pread; Reader =:= pwrite; Reader =:= long_pwrite;
+                   Reader =:= pwrite_of_view; Reader =:= long_pwrite_of_view -> guarded;
+class(Reader) when Reader =:= file_write; Reader =:= tcp_send -> kernel;
+class(_) -> memory.
+
+-spec run(cell()) -> verdict().
+run(#{reader := Reader, trouble := Trouble, sharing := Sharing, mount := Mount} = Cell) ->
+    Name = io_lib:format("~s-~s-~s-~b", [Reader, Trouble, Sharing, erlang:unique_integer([positive])]),
+    Path = lists:flatten(fault_mounts:path(Mount, Name)),
+    Mischief = mischief:start(),
+    Page = fault_pattern:page(),
+    Pages = case lists:prefix("long_", atom_to_list(Reader)) of
+        true -> 300;
+        false -> 24
+    end,
+    Size = Pages * Page,
+    ok = mischief:write(Mischief, Path, Size),
+    {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
+    Offset = 4 * Page + 100,
+    {ok, View} = iommap:region_binary(Handle, Offset, Size - 8 * Page),
+    State = Cell#{path => Path, name => lists:flatten(Name), mischief => Mischief, page => Page,
+                  size => Size, handle => Handle, offset => Offset, view => View},
+    try
+        cell(State)
+    after
+        iommap:close(Handle),
+        mischief:stop(Mischief),
+        file:delete(Path)
+    end.
+
+cell(#{reader := Reader} = State) ->
+    Lost = make_trouble(State),
+    Candidates = [visible(Contents, State) || Contents <- contents(State)],
+    {Saw, Wrong} = case class(Reader) of
+        memory -> memory_reader(State, Candidates);
+        guarded -> guarded_reader(State, Candidates);
+        kernel -> kernel_reader(State, Candidates)
+    end,
+    {Saw, Wrong ++ Lost ++ check_intact(State, Saw) ++ check_handle(State, Saw)}.
+
+%% ---- The trouble ------------------------------------------------------------------------------
+
+%% The offset where the file's bytes end or fail.
+cut(#{trouble := to_zero}) -> 0;
+cut(#{trouble := middle_of_page, page := Page}) -> 10 * Page + Page div 3;
+cut(#{page := Page}) -> 10 * Page.
+
+make_trouble(#{trouble := Trouble, mischief := Mischief, path := Path, size := Size} = State) ->
+    Cut = cut(State),
+    case Trouble of
+        grown_back ->
+            ok = mischief:truncate(Mischief, Path, Cut),
+            ok = mischief:truncate(Mischief, Path, Size);
+        lost_then_back ->
+            ok = mischief:truncate(Mischief, Path, Cut),
+            touch(State),
+            ok = mischief:append(Mischief, Path, Size);
+        replaced ->
+            ok = mischief:replace(Mischief, Path, Size);
+        io_error ->
+            #{mount := Mount, name := Name, page := Page} = State,
+            ok = fault_mounts:control(Mount, Name, {eio, [Cut, 2 * Page]}),
+            ok = drop_cache(Path);
+        _ ->
+            ok = mischief:truncate(Mischief, Path, Cut)
+    end,
+    [].
+
+%% Somebody meets the loss: a reader of the kind of memory leaves zero pages behind, others do not.
+touch(#{reader := Reader, handle := Handle, view := View, offset := Offset}) ->
+    case class(Reader) of
+        guarded -> {error, sigbus} = iommap:pread(Handle, Offset, byte_size(View));
+        _ -> erlang:crc32(View)
+    end.
+
+drop_cache(Path) ->
+    {ok, File} = file:open(Path, [read, raw]),
+    ok = file:advise(File, 0, 0, dont_need),
+    file:close(File).
+
+%% ---- What is there to see ---------------------------------------------------------------------
+
+%% What the mapping may show to a reader of memory, from the file's first byte to its last.
+contents(#{trouble := replaced} = State) ->
+    [whole(State)];
+contents(#{trouble := lost_then_back} = State) ->
+    case class(maps:get(reader, State)) of
+        guarded -> [whole(State)];
+        _ -> [zero_from(cut(State), State)]
+    end;
+contents(#{trouble := io_error, page := Page} = State) ->
+    [zero_from(cut(State), State), zero_between(cut(State), cut(State) + 2 * Page, State)];
+contents(State) ->
+    [zero_from(cut(State), State)].
+
+whole(#{size := Size}) ->
+    fault_pattern:bytes(0, Size).
+
+zero_from(Cut, #{size := Size}) ->
+    <<(fault_pattern:bytes(0, Cut))/binary, (fault_pattern:zeros(Size - Cut))/binary>>.
+
+zero_between(From, To, #{size := Size}) ->
+    <<(fault_pattern:bytes(0, From))/binary, (fault_pattern:zeros(To - From))/binary,
+      (fault_pattern:bytes(To, Size - To))/binary>>.
+
+visible(Contents, #{offset := Offset, view := View}) ->
+    binary:part(Contents, Offset, byte_size(View)).
+
+%% The reader meets a loss: its bytes do not come from the file.
+is_lost(#{trouble := Trouble}) ->
+    not lists:member(Trouble, [grown_back, lost_then_back, replaced]).
+
+%% ---- Readers of memory ------------------------------------------------------------------------
+
+memory_reader(#{reader := Reader, view := View} = State, Candidates) ->
+    Got = read(Reader, View, Candidates),
+    Expected = [read(Reader, Candidate, Candidates) || Candidate <- Candidates],
+    case lists:member(Got, Expected) of
+        true -> {saw(State), []};
+        false -> {other, [{saw, Expected, Got}]}
+    end.
+
+saw(#{trouble := lost_then_back}) -> zeros;
+saw(State) ->
+    case is_lost(State) of
+        true -> zeros;
+        false -> data
+    end.
+
+read(match, Binary, _) -> match(Binary, 0);
+read(comprehension, Binary, _) -> << <<Byte>> || <<Byte>> <= Binary >>;
+read(comparison, Binary, Candidates) -> [Binary =:= Candidate || Candidate <- Candidates];
+read(crc32, Binary, _) -> erlang:crc32(Binary);
+read(binary_match, Binary, _) -> length(binary:matches(Binary, <<0, 0>>));
+read(term_to_binary, Binary, _) -> term_to_binary(Binary);
+read(send, Binary, _) -> read_elsewhere(Binary);
+read(crypto_hash, Binary, _) -> crypto:hash(sha256, Binary);
+read(nif, Binary, _) -> other_reader:copy(Binary);
+read(nif_dirty_cpu, Binary, _) -> other_reader:copy_dirty_cpu(Binary);
+read(nif_dirty_io, Binary, _) -> other_reader:copy_dirty_io(Binary);
+read(nif_thread, Binary, _) -> other_reader:copy_in_thread(Binary, 0).
+
+match(<<Word:64, Rest/binary>>, Sum) -> match(Rest, (Sum * 31 + Word) band 16#FFFFFFFF);
+match(<<Byte, Rest/binary>>, Sum) -> match(Rest, (Sum * 31 + Byte) band 16#FFFFFFFF);
+match(<<>>, Sum) -> Sum.
+
+read_elsewhere(Binary) ->
+    Self = self(),
+    Reader = spawn_link(fun() -> receive {Self, Sent} -> Self ! {self(), match(Sent, 0)} end end),
+    Reader ! {Self, Binary},
+    receive {Reader, Sum} -> Sum end.
+
+%% ---- Readers through the guard ----------------------------------------------------------------
+
+guarded_reader(#{reader := Reader} = State, [Visible | _]) when Reader =:= pread; Reader =:= long_pread ->
+    #{handle := Handle, offset := Offset, view := View} = State,
+    expect(State, {ok, Visible}, fun() -> iommap:pread(Handle, Offset, byte_size(View)) end);
+guarded_reader(#{reader := Reader} = State, _) when Reader =:= pwrite; Reader =:= long_pwrite ->
+    #{handle := Handle, offset := Offset, view := View} = State,
+    Data = fault_pattern:bytes(Offset, byte_size(View)),
+    expect(State, ok, fun() -> iommap:pwrite(Handle, Offset, Data) end);
+guarded_reader(#{path := Path, size := Size, view := View, mischief := Mischief} = State, _) ->
+    %% The view is the source; the destination is well and must stay so.
+    Target = Path ++ ".target",
+    ok = mischief:write(Mischief, Target, Size),
+    {ok, Handle} = iommap:open(Target, read_write, []),
+    Result = expect(State, ok, fun() -> iommap:pwrite(Handle, 0, View) end),
+    Well = promise(target_is_well, ok, iommap:pwrite(Handle, 0, <<"well">>))
+        ++ promise(target_is_read, {ok, <<"well">>}, iommap:pread(Handle, 0, 4)),
+    ok = iommap:close(Handle),
+    ok = file:delete(Target),
+    {element(1, Result), element(2, Result) ++ Well}.
+
+%% A loss is an error, any number of times; otherwise all is as if nothing had happened.
+expect(State, Otherwise, Call) ->
+    case is_lost(State) of
+        true -> {sigbus, promise(first, {error, sigbus}, Call()) ++ promise(again, {error, sigbus}, Call())};
+        false -> {data, promise(result, Otherwise, Call())}
+    end.
+
+%% ---- Readers in the kernel --------------------------------------------------------------------
+
+kernel_reader(#{reader := file_write, path := Path, view := View} = State, Candidates) ->
+    Copy = Path ++ ".copy",
+    {ok, File} = file:open(Copy, [write, raw, binary]),
+    Result = file:write(File, View),
+    ok = file:close(File),
+    {ok, Written} = file:read_file(Copy),
+    ok = file:delete(Copy),
+    kernel_result(State, Candidates, Result, Written);
+kernel_reader(#{reader := tcp_send, view := View} = State, Candidates) ->
+    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listener),
+    {ok, Sender} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Receiver} = gen_tcp:accept(Listener),
+    Result = gen_tcp:send(Sender, View),
+    ok = gen_tcp:close(Sender),
+    Received = receive_all(Receiver, <<>>),
+    ok = gen_tcp:close(Receiver),
+    ok = gen_tcp:close(Listener),
+    kernel_result(State, Candidates, Result, Received).
+
+receive_all(Socket, Received) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, Data} -> receive_all(Socket, <<Received/binary, Data/binary>>);
+        {error, _} -> Received
+    end.
+
+%% The kernel does not raise a signal for itself: it gives up with an error, having passed on at most
+%% what the view has.
+kernel_result(State, Candidates, Result, Passed) ->
+    Prefix = lists:any(fun(Candidate) -> is_prefix(Passed, Candidate) end, Candidates),
+    case is_lost(State) of
+        true ->
+            {error, promise(error, error, tag(Result)) ++ promise(prefix, true, Prefix)};
+        false ->
+            {saw(State), promise(result, ok, Result) ++ promise(passed, true, lists:member(Passed, Candidates))}
+    end.
+
+tag({error, _}) -> error;
+tag(Other) -> Other.
+
+is_prefix(Short, Long) ->
+    byte_size(Short) =< byte_size(Long) andalso binary:part(Long, 0, byte_size(Short)) =:= Short.
+
+%% ---- What intact/1 says -----------------------------------------------------------------------
+
+check_intact(#{view := View, offset := Offset} = State, Saw) ->
+    Cut = max(0, cut(State) - Offset),
+    Before = binary:part(View, 0, Cut),
+    After = binary:part(View, Cut, byte_size(View) - Cut),
+    Whole = is_intact(State, Saw),
+    [Wrong || Cut > 0, Wrong <- promise(intact_before, true, iommap:intact(Before))]
+        ++ promise(intact_after, Whole, iommap:intact(After))
+        ++ promise(intact_view, Whole, iommap:intact(View))
+        ++ promise(intact_copy, true, iommap:intact(binary:copy(Before))).
+
+%% Zero pages went in, or the file ends before the view does.
+is_intact(_, zeros) -> false;
+is_intact(#{trouble := io_error}, _) -> true;
+is_intact(State, _) -> not is_lost(State).
+
+%% ---- What the handle answers ------------------------------------------------------------------
+
+check_handle(State, zeros) -> check_fail_stop(State) ++ check_mended(State);
+check_handle(State, _) -> check_unharmed(State) ++ check_closed(State).
+
+check_fail_stop(#{handle := Handle, size := Size}) ->
+    {ok, Info} = iommap:info(Handle),
+    promise(stopped_pread, {error, sigbus}, iommap:pread(Handle, 0, 8))
+        ++ promise(stopped_pwrite, {error, sigbus}, iommap:pwrite(Handle, 0, <<"x">>))
+        ++ promise(stopped_region_binary, {error, sigbus}, iommap:region_binary(Handle, 0, 8))
+        ++ promise(stopped_sync, {error, sigbus}, iommap:sync(Handle))
+        ++ promise(position, {ok, Size}, iommap:position(Handle))
+        ++ promise(faulted, true, maps:get(faulted, Info)).
+
+%% A fresh mapping clears the fault, of the handle and never of the view.
+check_mended(#{trouble := to_zero, handle := Handle, size := Size, view := View}) ->
+    promise(remap_of_nothing, {error, einval}, iommap:remap(Handle))
+        ++ promise(still_stopped, {error, sigbus}, iommap:pread(Handle, 0, 8))
+        ++ promise(truncate, ok, iommap:truncate(Handle, Size))
+        ++ promise(mended, {ok, fault_pattern:zeros(Size)}, iommap:pread(Handle, 0, Size))
+        ++ promise(view_for_good, false, iommap:intact(View));
+check_mended(#{trouble := io_error, handle := Handle, size := Size, view := View} = State) ->
+    #{mount := Mount, name := Name} = State,
+    Still = promise(remap, {ok, Size}, iommap:remap(Handle))
+        ++ promise(fails_still, {error, sigbus}, iommap:pread(Handle, cut(State), 8)),
+    ok = fault_mounts:control(Mount, Name, {clear, []}),
+    Still ++ promise(mended, {ok, whole(State)}, iommap:pread(Handle, 0, Size))
+        ++ promise(view_for_good, false, iommap:intact(View));
+check_mended(#{trouble := Trouble, handle := Handle, size := Size, view := View} = State) ->
+    Now = case Trouble of
+        lost_then_back -> Size;
+        _ -> cut(State)
+    end,
+    promise(remap, {ok, Now}, iommap:remap(Handle))
+        ++ promise(mended, {ok, fault_pattern:bytes(0, Now)}, iommap:pread(Handle, 0, Now))
+        ++ promise(written, ok, iommap:pwrite(Handle, 0, fault_pattern:bytes(0, 1)))
+        ++ promise(view_for_good, false, iommap:intact(View)).
+
+%% No zero page went in: what the file has, the handle reads, and it reads all of it again once the
+%% file has grown back.
+check_unharmed(#{trouble := io_error, handle := Handle, size := Size} = State) ->
+    #{mount := Mount, name := Name} = State,
+    Before = promise(before, {ok, fault_pattern:bytes(0, 8)}, iommap:pread(Handle, 0, 8)),
+    ok = fault_mounts:control(Mount, Name, {clear, []}),
+    Before ++ promise(back, {ok, whole(State)}, iommap:pread(Handle, 0, Size));
+check_unharmed(#{trouble := grown_back, handle := Handle}) ->
+    promise(before, {ok, fault_pattern:bytes(0, 8)}, iommap:pread(Handle, 0, 8))
+        ++ promise(sync, ok, iommap:sync(Handle));
+check_unharmed(#{mischief := Mischief, path := Path, handle := Handle, size := Size} = State) ->
+    {ok, Info} = iommap:info(Handle),
+    Length = min(8, cut(State)),
+    Before = promise(before, {ok, fault_pattern:bytes(0, Length)}, iommap:pread(Handle, 0, Length))
+        ++ promise(faulted, false, maps:get(faulted, Info)),
+    ok = mischief:append(Mischief, Path, Size),
+    Before ++ promise(back, {ok, whole(State)}, iommap:pread(Handle, 0, Size)).
+
+check_closed(#{handle := Handle, view := View}) ->
+    Intact = iommap:intact(View),
+    promise(close, ok, iommap:close(Handle))
+        ++ promise(intact_after_close, Intact, iommap:intact(View))
+        ++ promise(closed, {error, closed}, iommap:pread(Handle, 0, 1)).
+
+promise(_, Kept, Kept) -> [];
+promise(Promise, Expected, Got) -> [{Promise, brief(Expected), brief(Got)}].
+
+%% Long binaries say little in a report: where they begin to be zero says more.
+brief({Tag, Binary}) when is_binary(Binary) -> {Tag, brief(Binary)};
+brief(Binary) when byte_size(Binary) > 32 ->
+    {binary:part(Binary, 0, 8), size, byte_size(Binary), first_zero, binary:match(Binary, <<0>>)};
+brief(Term) -> Term.

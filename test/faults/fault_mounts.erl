@@ -1,0 +1,74 @@
+%% Real file systems, each on a device, memory or daemon of its own.
+-module(fault_mounts).
+
+-export([mount/2]).
+-export([unmount/1]).
+-export([path/2]).
+-export([control/3]).
+-export([waiting/2]).
+
+-export_type([mount/0, kind/0]).
+
+-type kind() :: ext4 | xfs | btrfs | {tmpfs, Size :: string()} | faultfs.
+-type mount() :: #{kind := kind(), point := file:filename()}.
+
+%% Mounts a file system of its own at Directory/KIND.
+-spec mount(kind(), file:filename()) -> {ok, mount()} | {skip, string()}.
+mount(Kind, Directory) ->
+    Point = filename:join(Directory, name(Kind)),
+    ok = filelib:ensure_path(Point),
+    case Kind =:= faultfs orelse fault_rig:is_root() of
+        true ->
+            case fault_rig:shell(command(Kind, Point)) of
+                {0, _} -> {ok, #{kind => Kind, point => Point}};
+                {_, Output} -> skip(Kind, Output)
+            end;
+        false ->
+            skip(Kind, "mounting needs root")
+    end.
+
+skip(Kind, Why) ->
+    Reason = lists:flatten(io_lib:format("no ~s: ~s", [name(Kind), Why])),
+    io:put_chars(user, ["Skipped: ", Reason, $\n]),
+    {skip, Reason}.
+
+name({tmpfs, _}) -> "tmpfs";
+name(Kind) -> atom_to_list(Kind).
+
+command(ext4, Point) -> on_loop_device(Point, "64M", "mkfs.ext4 -q");
+command(xfs, Point) -> on_loop_device(Point, "320M", "mkfs.xfs -q");
+command(btrfs, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q");
+command({tmpfs, Size}, Point) -> ["mount -t tmpfs -o size=", Size, " iommap-test ", Point];
+command(faultfs, Point) ->
+    ["mkdir -p ", Point, ".backing && ", fault_rig:built("faultfs"), " ", Point, ".backing ", Point].
+
+on_loop_device(Point, Size, Make) ->
+    Image = [Point, ".image"],
+    ["truncate -s ", Size, " ", Image, " && ", Make, " ", Image,
+     " && mount -o loop ", Image, " ", Point].
+
+-spec unmount(mount()) -> ok.
+unmount(#{kind := faultfs, point := Point}) ->
+    {0, _} = fault_rig:shell(["fusermount3 -u -z ", Point]),
+    ok;
+unmount(#{point := Point}) ->
+    {0, _} = fault_rig:shell(["umount -l ", Point, " && rm -f ", Point, ".image"]),
+    ok.
+
+-spec path(mount(), file:filename()) -> file:filename().
+path(#{point := Point}, Name) ->
+    filename:join(Point, Name).
+
+%% Asks faultfs for trouble with a file, or for its end: see c/faultfs.c.
+-spec control(mount(), file:filename(), {Verb :: atom(), [integer()]}) -> ok.
+control(#{kind := faultfs} = Mount, Name, {Verb, Numbers}) ->
+    Command = lists:join(" ", [atom_to_list(Verb), "/" ++ Name | [integer_to_list(N) || N <- Numbers]]),
+    ok = file:write_file(path(Mount, ".control"), Command).
+
+%% How many reads of the file hang in faultfs now.
+-spec waiting(mount(), file:filename()) -> non_neg_integer().
+waiting(#{kind := faultfs} = Mount, Name) ->
+    {ok, Report} = file:read_file(path(Mount, ".control")),
+    Lines = [string:lexemes(Line, " ") || Line <- string:lexemes(binary_to_list(Report), "\n")],
+    lists:sum([list_to_integer(Waiting) || ["/" ++ File, "reads", _, "waiting", Waiting] <- Lines,
+                                           File =:= Name]).

@@ -1,0 +1,470 @@
+%% Disks that are full, failing, hanging or gone, and limits that are reached: the right error, the
+%% other handles unharmed, and work goes on when room is back. Every case has a VM of its own.
+-module(iommap_disk_trouble_SUITE).
+
+-include_lib("common_test/include/ct.hrl").
+
+-compile(export_all).
+
+suite() ->
+    [{timetrap, {minutes, 3}}].
+
+all() ->
+    [a_hole_without_room_on_a_full_tmpfs_loses_nothing_else,
+     growing_on_a_full_tmpfs_is_enospc_and_changes_nothing,
+     a_hole_over_quota_loses_nothing_else,
+     a_failing_disk_under_ext4_is_sigbus_until_it_heals,
+     a_hanging_file_system_keeps_only_its_callers_waiting,
+     a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
+     a_hanging_file_system_does_not_keep_the_vm_from_halting,
+     a_file_system_that_goes_away_is_an_error,
+     descriptors_exhausted_is_emfile,
+     address_space_exhausted_is_enomem,
+     memory_that_may_not_be_locked_is_mapped_unlocked,
+     map_count_exhausted_is_enomem,
+     a_lost_view_is_read_though_the_map_count_is_exhausted,
+     as_many_mappings_as_the_system_allows_are_safe,
+     fifty_thousand_views_are_safe].
+
+init_per_suite(Config) ->
+    ok = fault_rig:build(),
+    Config.
+
+end_per_suite(_Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
+    ok = file:make_dir(Directory),
+    [{directory, Directory} | Config].
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+%% ---- Full disks -------------------------------------------------------------------------------
+
+%% A sparse file is larger than the tmpfs. Writing to a hole fails once the room is used up; what was
+%% written stays, and the holes take data again when there is room.
+a_hole_without_room_on_a_full_tmpfs_loses_nothing_else(Config) ->
+    on(Config, {tmpfs, "1m"}, fun(Mount) ->
+        Page = fault_pattern:page(),
+        Path = fault_mounts:path(Mount, "sparse"),
+        Ballast = fault_mounts:path(Mount, "ballast"),
+        ok = file:write_file(Ballast, fault_pattern:bytes(0, 256 * 1024)),
+        fill_holes(Path, Page, fun() -> ok = file:delete(Ballast) end, [ok])
+    end).
+
+%% The same when the room is a quota.
+a_hole_over_quota_loses_nothing_else(Config) ->
+    on(Config, btrfs, fun(Mount) ->
+        Point = maps:get(point, Mount),
+        Volume = filename:join(Point, "volume"),
+        Commands = ["btrfs quota enable ", Point, " && btrfs subvolume create ", Volume,
+                    " && btrfs qgroup limit 1M ", Volume],
+        case fault_rig:shell(Commands) of
+            {0, _} ->
+                More = ["btrfs qgroup limit 64M ", Volume],
+                fill_holes(filename:join(Volume, "sparse"), fault_pattern:page(),
+                           fun() -> {0, _} = fault_rig:shell(More) end,
+                           %% A file system that copies on write needs room for a page that it has.
+                           [ok, {error, sigbus}]);
+            {_, Output} ->
+                {skip, "no btrfs quota here: " ++ binary_to_list(Output)}
+        end
+    end).
+
+%% Room is made by MakeRoom once the file system takes no more. Again: what writing a page that was
+%% written before may answer until then.
+fill_holes(Path, Page, MakeRoom, Again) ->
+    Pages = 1024,
+    {0, _} = fault_rig:shell(["truncate -s ", integer_to_list(Pages * Page), " ", Path]),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    {Written, Error} = fill(Handle, Page, 0, Pages),
+    true = Written > 0,
+    true = lists:member(Error, [sigbus, enospc, edquot]),
+    ok = check(Handle, Page, Written),
+    true = lists:member(iommap:pwrite(Handle, 0, fault_pattern:bytes(0, Page)), Again),
+    ok = check(Handle, Page, Written),
+    {ok, #{faulted := false}} = iommap:info(Handle),
+    MakeRoom(),
+    ok = fault_rig:eventually(fun() ->
+        iommap:pwrite(Handle, Written * Page, fault_pattern:bytes(Written * Page, Page)) =:= ok
+    end),
+    ok = check(Handle, Page, Written + 1),
+    ok = iommap:sync(Handle),
+    ok = iommap:close(Handle).
+
+fill(_, _, Pages, Pages) ->
+    {Pages, nothing};
+fill(Handle, Page, Index, Pages) ->
+    case iommap:pwrite(Handle, Index * Page, fault_pattern:bytes(Index * Page, Page)) of
+        ok -> fill(Handle, Page, Index + 1, Pages);
+        {error, Error} -> {Index, Error}
+    end.
+
+check(Handle, Page, Pages) ->
+    Expected = {ok, fault_pattern:bytes(0, Pages * Page)},
+    Expected = iommap:pread(Handle, 0, Pages * Page),
+    ok.
+
+%% open with a size and truncate take their blocks at once: a full disk is told there and then.
+growing_on_a_full_tmpfs_is_enospc_and_changes_nothing(Config) ->
+    on(Config, {tmpfs, "1m"}, fun(Mount) ->
+        Path = fault_mounts:path(Mount, "grow"),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+        {error, enospc} = iommap:open(Path, read_write, [{size, 4_000_000}]),
+        10_000 = filelib:file_size(Path),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {error, enospc} = iommap:truncate(Handle, 4_000_000),
+        {ok, 10_000} = iommap:position(Handle),
+        10_000 = filelib:file_size(Path),
+        ok = check(Handle, 1000, 10),
+        ok = iommap:pwrite(Handle, 0, <<1>>),
+        ok = iommap:truncate(Handle, 20_000),
+        ok = iommap:close(Handle)
+    end).
+
+%% ---- Failing disks ----------------------------------------------------------------------------
+
+%% A block device fails under a mounted ext4 (its image lies on a FUSE file system that answers EIO):
+%% reads are {error, sigbus}, a view is zeros that intact/1 denies, and all is well when the disk is.
+a_failing_disk_under_ext4_is_sigbus_until_it_heals(Config) ->
+    on(Config, faultfs, fun(Disk) ->
+        Image = fault_mounts:path(Disk, "disk"),
+        Point = filename:join(filename:dirname(maps:get(point, Disk)), "on-disk"),
+        ok = filelib:ensure_path(Point),
+        case fault_rig:shell(["truncate -s 32M ", Image, " && mkfs.ext4 -q -E lazy_itable_init=0 ", Image,
+                              " && mount -o loop ", Image, " ", Point]) of
+            {0, _} ->
+                try
+                    failing_disk(Disk, Image, filename:join(Point, "file"))
+                after
+                    fault_mounts:control(Disk, "disk", {clear, []}),
+                    {0, _} = fault_rig:shell(["umount ", Point])
+                end;
+            {_, Output} ->
+                {skip, "cannot mount an image on FUSE: " ++ binary_to_list(Output)}
+        end
+    end).
+
+failing_disk(Disk, Image, Path) ->
+    Size = 1_000_000,
+    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
+    {0, _} = fault_rig:shell(["sync ", Path, " ", Image]),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    {ok, View} = iommap:region_binary(Handle, 0, Size),
+    ok = fault_mounts:control(Disk, "disk", {eio, [0, 32 * 1024 * 1024]}),
+    ok = drop_cache(Path),
+    ok = drop_cache(Image),
+    {error, sigbus} = iommap:pread(Handle, 500_000, 1000),
+    true = iommap:intact(View),
+    Zeros = fault_pattern:zeros(Size),
+    Zeros = binary:copy(View),
+    false = iommap:intact(View),
+    {error, sigbus} = iommap:pread(Handle, 0, 1),
+    ok = fault_mounts:control(Disk, "disk", {clear, []}),
+    {ok, Size} = iommap:remap(Handle),
+    Expected = {ok, fault_pattern:bytes(0, Size)},
+    Expected = iommap:pread(Handle, 0, Size),
+    ok = iommap:close(Handle).
+
+drop_cache(Path) ->
+    {ok, File} = file:open(Path, [read, raw]),
+    ok = file:advise(File, 0, 0, dont_need),
+    file:close(File).
+
+%% ---- Hanging file systems ---------------------------------------------------------------------
+
+%% Reads of a file that hangs wait; every scheduler, the other handles and the calls that need no
+%% page go on, and the reads end well when the file system does.
+a_hanging_file_system_keeps_only_its_callers_waiting(Config) ->
+    hanging(Config, fun(Handle, Readers, Release, Directory) ->
+        ok = every_scheduler_runs(),
+        {ok, 1_000_000} = iommap:position(Handle),
+        {ok, #{faulted := false}} = iommap:info(Handle),
+        {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
+        true = iommap:intact(View),
+        Path = filename:join(Directory, "other"),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+        {ok, Other} = iommap:open(Path, read_write, []),
+        ok = iommap:pwrite(Other, 0, fault_pattern:bytes(0, 10_000)),
+        Expected = {ok, fault_pattern:bytes(0, 10_000)},
+        Expected = iommap:pread(Other, 0, 10_000),
+        ok = iommap:close(Other),
+        ok = every_scheduler_runs(),
+        true = lists:all(fun is_process_alive/1, Readers),
+        Release(),
+        [receive {Reader, Result} -> {ok, <<_:1000/binary>>} = Result end || Reader <- Readers],
+        ok
+    end).
+
+%% close/1 from another process harms no scheduler; it ends, and so do the reads, once they can.
+a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
+    hanging(Config, fun(Handle, Readers, Release, _Directory) ->
+        Self = self(),
+        Closer = spawn_link(fun() -> Self ! {self(), iommap:close(Handle)} end),
+        ok = every_scheduler_runs(),
+        ok = every_scheduler_runs(),
+        Release(),
+        receive {Closer, Closed} -> ok = Closed end,
+        [receive {Reader, Result} -> true = Result =:= {error, closed} orelse element(1, Result) =:= ok end
+         || Reader <- Readers],
+        {error, closed} = iommap:pread(Handle, 0, 1)
+    end).
+
+%% halt does not wait for the file system.
+a_hanging_file_system_does_not_keep_the_vm_from_halting(Config) ->
+    on_mount(Config, faultfs, fun(Mount) ->
+        Vm = fault_rig:start_vm(),
+        Directory = ?config(directory, Config),
+        try
+            fault_rig:run(Vm, fun() -> _ = hang(Mount, Directory), ok end),
+            {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+        after
+            fault_mounts:control(Mount, "slow", {release, []}),
+            fault_rig:stop_vm(Vm)
+        end
+    end).
+
+hanging(Config, Function) ->
+    Directory = ?config(directory, Config),
+    on(Config, faultfs, fun(Mount) ->
+        {Handle, Readers} = hang(Mount, Directory),
+        Release = fun() -> fault_mounts:control(Mount, "slow", {release, []}) end,
+        try Function(Handle, Readers, Release, Directory) after Release() end
+    end).
+
+%% Four processes read a file that hangs.
+hang(Mount, _Directory) ->
+    Path = fault_mounts:path(Mount, "slow"),
+    ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
+    {0, _} = fault_rig:shell(["sync ", Path]),
+    {ok, Handle} = iommap:open(Path, read, []),
+    ok = drop_cache(Path),
+    ok = fault_mounts:control(Mount, "slow", {hang, []}),
+    Self = self(),
+    Readers = [spawn(fun() -> Self ! {self(), iommap:pread(Handle, N * 200_000, 1000)} end)
+               || N <- lists:seq(0, 3)],
+    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+    {Handle, Readers}.
+
+every_scheduler_runs() ->
+    Self = self(),
+    Runners = [spawn_opt(fun() -> Self ! {self(), runs} end, [{scheduler, N}])
+               || N <- lists:seq(1, erlang:system_info(schedulers_online))],
+    [receive {Runner, runs} -> ok end || Runner <- Runners],
+    ok.
+
+%% The other side of a network file system is gone: reads fail, views are zeros, handles close.
+a_file_system_that_goes_away_is_an_error(Config) ->
+    on(Config, faultfs, fun(Mount) ->
+        Path = fault_mounts:path(Mount, "file"),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
+        {0, _} = fault_rig:shell(["sync ", Path]),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
+        ok = drop_cache(Path),
+        %% -f tells the kernel that no answer will come; the mount stays, being in use.
+        _ = fault_rig:shell(["umount -f ", maps:get(point, Mount)]),
+        ok = fault_rig:eventually(fun() -> file:read_file_info(Path) =:= {error, enotconn} end),
+        {error, Reason} = iommap:pread(Handle, 500_000, 1000),
+        true = lists:member(Reason, [sigbus, enotconn, eio]),
+        Zeros = fault_pattern:zeros(1_000_000),
+        Zeros = binary:copy(View),
+        false = iommap:intact(View),
+        {error, sigbus} = iommap:pread(Handle, 0, 1),
+        {error, _} = iommap:remap(Handle),
+        {error, _} = iommap:truncate(Handle, 5000),
+        {error, sigbus} = iommap:pread(Handle, 0, 1),
+        {ok, 1_000_000} = iommap:position(Handle),
+        ok = iommap:close(Handle)
+    end).
+
+%% ---- Limits -----------------------------------------------------------------------------------
+
+%% Out of descriptors: emfile, every handle that is open works, and one that is closed makes room.
+descriptors_exhausted_is_emfile(Config) ->
+    limited(Config, "ulimit -n 200; exec \"$@\"", [], fun(Path) ->
+        {Handles, Error} = open_until_error(Path, 1000),
+        emfile = Error,
+        true = length(Handles) > 50,
+        [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
+        ok = iommap:close(hd(Handles)),
+        ok = fault_rig:eventually(fun() ->
+            case iommap:open(Path, read, []) of
+                {ok, Handle} -> iommap:close(Handle) =:= ok;
+                {error, emfile} -> false
+            end
+        end)
+    end).
+
+%% Out of address space: enomem from open and truncate, which leave all as it was.
+address_space_exhausted_is_enomem(Config) ->
+    limited(Config, "exec \"$@\"", [], fun(Path) ->
+        Large = Path ++ ".large",
+        [] = os:cmd("truncate -s 1G " ++ Large),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {ok, View} = iommap:region_binary(Handle, 0, 5000),
+        limit_address_space(300_000),
+        {error, enomem} = iommap:open(Large, read, []),
+        {error, enomem} = iommap:truncate(Handle, 1_000_000_000),
+        10_000 = filelib:file_size(Path),
+        {ok, 10_000} = iommap:position(Handle),
+        ok = iommap:pwrite(Handle, 0, fault_pattern:bytes(0, 10_000)),
+        ok = iommap:truncate(Handle, 20_000),
+        {ok, Small} = iommap:open(Path, read, []),
+        ok = iommap:close(Small),
+        [] = os:cmd("prlimit --pid " ++ os:getpid() ++ " --as=unlimited:"),
+        {ok, Now} = iommap:open(Large, read, []),
+        ok = iommap:close(Now),
+        true = iommap:intact(View)
+    end).
+
+limit_address_space(MoreKilobytes) ->
+    {ok, Status} = file:read_file("/proc/self/status"),
+    {match, [Kilobytes]} = re:run(Status, "VmSize:\\s*(\\d+) kB", [{capture, all_but_first, list}]),
+    Limit = (list_to_integer(Kilobytes) + MoreKilobytes) * 1024,
+    [] = os:cmd("prlimit --pid " ++ os:getpid() ++ " --as=" ++ integer_to_list(Limit) ++ ":").
+
+%% lock that the system refuses is no error; info/1 tells.
+memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
+    Wrapper = "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \"$@\"",
+    limited(Config, Wrapper, [], fun(Path) ->
+        Large = Path ++ ".large",
+        [] = os:cmd("truncate -s 1M " ++ Large),
+        {ok, Unlocked} = iommap:open(Large, read_write, [lock]),
+        {ok, #{locked := false}} = iommap:info(Unlocked),
+        ok = iommap:pwrite(Unlocked, 0, <<"data">>),
+        {ok, Locked} = iommap:open(Path, read_write, [lock]),
+        {ok, #{locked := true}} = iommap:info(Locked),
+        {ok, Again} = iommap:open(Large, read_write, [lock]),
+        {ok, #{locked := false}} = iommap:info(Again)
+    end).
+
+%% Out of map entries: enomem, and room comes back with a close. Advice on every other page of one
+%% mapping uses up the entries without a descriptor each.
+map_count_exhausted_is_enomem(Config) ->
+    limited(Config, "exec \"$@\"", [], fun(Path) ->
+        {ok, Before} = iommap:open(Path, read_write, []),
+        Splitter = exhaust_map_count(Path),
+        {Handles, enomem} = open_until_error(Path, 1000),
+        {ok, <<_>>} = iommap:pread(Before, 0, 1),
+        [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
+        ok = iommap:close(Splitter),
+        ok = fault_rig:eventually(fun() ->
+            case iommap:open(Path, read, []) of
+                {ok, Handle} -> iommap:close(Handle) =:= ok;
+                {error, enomem} -> false
+            end
+        end)
+    end).
+
+%% Putting zero pages under a view may need one entry more than there is.
+a_lost_view_is_read_though_the_map_count_is_exhausted(Config) ->
+    limited(Config, "exec \"$@\"", [], fun(Path) ->
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+        _Splitter = exhaust_map_count(Path),
+        {_, enomem} = open_until_error(Path, 1000),
+        [] = os:cmd("truncate -s 4096 " ++ Path),
+        Page = fault_pattern:page(),
+        <<_:Page/binary, 0, _/binary>> = View,
+        false = iommap:intact(View),
+        {error, sigbus} = iommap:pread(Handle, 0, 1)
+    end).
+
+exhaust_map_count(Path) ->
+    Page = fault_pattern:page(),
+    {ok, Limit} = file:read_file("/proc/sys/vm/max_map_count"),
+    Pages = 2 * binary_to_integer(string:trim(Limit)),
+    Sparse = Path ++ ".sparse",
+    [] = os:cmd("truncate -s " ++ integer_to_list(Pages * Page) ++ " " ++ Sparse),
+    {ok, Splitter} = iommap:open(Sparse, read, []),
+    %% madvise's word for it.
+    eagain = split(Splitter, Page, 0, Pages),
+    Splitter.
+
+split(_, _, Index, Pages) when Index >= Pages ->
+    nothing;
+split(Splitter, Page, Index, Pages) ->
+    case iommap:advise(Splitter, Index * Page, Page, random) of
+        ok -> split(Splitter, Page, Index + 2, Pages);
+        {error, Error} -> Error
+    end.
+
+%% Fifty thousand mappings, or what the limit of descriptors allows: a file lost under any of them is
+%% told apart from the rest.
+as_many_mappings_as_the_system_allows_are_safe(Config) ->
+    limited(Config, "ulimit -n $(ulimit -Hn); exec \"$@\"", ["+Q", "65536"], fun(Path) ->
+        Lost = Path ++ ".lost",
+        {ok, _} = file:copy(Path, Lost),
+        Count = min(50_000, descriptor_limit() - 500),
+        Mapped = [begin
+            {ok, Handle} = iommap:open(case N rem 10 of 0 -> Lost; _ -> Path end, read, []),
+            {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+            {N rem 10, Handle, View}
+        end || N <- lists:seq(1, Count)],
+        [] = os:cmd("truncate -s 0 " ++ Lost),
+        Whole = fault_pattern:bytes(0, 10_000),
+        Zeros = fault_pattern:zeros(10_000),
+        [case Kind of
+            0 -> {Zeros, {error, sigbus}, false} = {binary:copy(View), iommap:pread(Handle, 0, 1), iommap:intact(View)};
+            _ -> {Whole, {ok, <<1>>}, true} = {binary:copy(View), iommap:pread(Handle, 0, 1), iommap:intact(View)}
+        end || {Kind, Handle, View} <- Mapped],
+        Count = length([ok = iommap:close(Handle) || {_, Handle, _} <- Mapped]),
+        ok
+    end).
+
+descriptor_limit() ->
+    list_to_integer(string:trim(os:cmd("ulimit -n"))).
+
+%% Fifty thousand views of a few mappings: intact/1 speaks of each.
+fifty_thousand_views_are_safe(Config) ->
+    limited(Config, "exec \"$@\"", [], fun(Path) ->
+        Page = fault_pattern:page(),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 50 * Page)),
+        {ok, Handle} = iommap:open(Path, read, []),
+        Views = [begin
+            {ok, View} = iommap:region_binary(Handle, N rem 50 * Page + N rem 100, 200),
+            {N rem 50, View}
+        end || N <- lists:seq(1, 50_000)],
+        [] = os:cmd("truncate -s " ++ integer_to_list(25 * Page) ++ " " ++ Path),
+        [case Index >= 25 of
+            true -> {<<0:200/unit:8>>, false} = {View, iommap:intact(View)};
+            false -> {nomatch, true} = {binary:match(View, <<0>>), iommap:intact(View)}
+        end || {Index, View} <- Views],
+        ok
+    end).
+
+open_until_error(Path, Most) ->
+    open_until_error(Path, Most, []).
+
+open_until_error(_, 0, Handles) ->
+    {Handles, nothing};
+open_until_error(Path, Most, Handles) ->
+    case iommap:open(Path, read, []) of
+        {ok, Handle} -> open_until_error(Path, Most - 1, [Handle | Handles]);
+        {error, Error} -> {Handles, Error}
+    end.
+
+%% ---- VMs and file systems for a case ----------------------------------------------------------
+
+%% Evaluates the function in a VM, on a file system of its own.
+on(Config, Kind, Function) ->
+    on_mount(Config, Kind, fun(Mount) ->
+        Vm = fault_rig:start_vm(),
+        try fault_rig:run(Vm, fun() -> Function(Mount) end) after fault_rig:stop_vm(Vm) end
+    end).
+
+on_mount(Config, Kind, Function) ->
+    case fault_mounts:mount(Kind, ?config(directory, Config)) of
+        {ok, Mount} -> try Function(Mount) after fault_mounts:unmount(Mount) end;
+        Skip -> Skip
+    end.
+
+%% Evaluates the function, with a small file, in a VM that is started through a shell command.
+limited(Config, Wrapper, Arguments, Function) ->
+    Path = filename:join(?config(directory, Config), "file"),
+    ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+    Vm = fault_rig:start_vm(#{wrapper => Wrapper, args => Arguments}),
+    try fault_rig:run(Vm, fun() -> Function(Path) end) after fault_rig:stop_vm(Vm) end.

@@ -1,0 +1,183 @@
+%% A reader that parses first and asks iommap:intact/1 after can never act on invented bytes: random
+%% readers race an OS process that truncates the file.
+-module(iommap_intact_SUITE).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("proper/include/proper.hrl").
+
+-export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([what_intact_accepts_was_in_the_file_while_it_shrinks_and_is_appended_to/1,
+         what_intact_accepts_was_in_the_file_while_it_only_shrinks/1,
+         what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to/1]).
+-export([appended/0, shrinking/0, pread/0]).
+
+suite() ->
+    [{timetrap, {minutes, 5}}].
+
+all() ->
+    [what_intact_accepts_was_in_the_file_while_it_shrinks_and_is_appended_to,
+     what_intact_accepts_was_in_the_file_while_it_only_shrinks,
+     what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to].
+
+init_per_suite(Config) ->
+    case code:which(proper) of
+        non_existing -> {skip, "PropEr is not installed"};
+        _ -> ok = fault_rig:build(), Config
+    end.
+
+end_per_suite(_Config) ->
+    ok.
+
+%% The file is cut at whole pages and grown again with its old bytes, so it never holds a zero: a zero
+%% in a part that intact/1 accepts was made up.
+what_intact_accepts_was_in_the_file_while_it_shrinks_and_is_appended_to(Config) ->
+    holds(Config, appended, 40).
+
+%% The file is cut anywhere. In the page of its new end the kernel shows zeros without a fault: only
+%% intact/1 tells.
+what_intact_accepts_was_in_the_file_while_it_only_shrinks(Config) ->
+    holds(Config, shrinking, 100).
+
+%% A copy is the file's bytes or an error.
+what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to(Config) ->
+    holds(Config, pread, 20).
+
+holds(Config, Property, Runs) ->
+    Vm = fault_rig:start_vm(#{env => [{"TMPDIR", ?config(priv_dir, Config)}]}),
+    try
+        true = fault_rig:run(Vm, fun() ->
+            proper:quickcheck(?MODULE:Property(), [{numtests, Runs}, {to_file, user}])
+        end)
+    after
+        fault_rig:stop_vm(Vm)
+    end.
+
+%% ---- The properties, evaluated in a VM that may die -------------------------------------------
+
+appended() ->
+    ?FORALL({Pages, Sharing, Reader, Seed, Picks}, {integer(1, 64), sharing(), reader(), seed(), picks(300)},
+        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
+            ok = mischief:race(Mischief, Path, Size, Seed),
+            Verdicts = [read_view(Handle, Reader, part(Pick, Size)) || Pick <- Picks],
+            ok = mischief:stop_race(Mischief, Path, Size),
+            aggregate(Verdicts, not lists:member(invented, Verdicts) andalso is_whole(Handle, Size))
+        end)).
+
+shrinking() ->
+    ?FORALL({Pages, Sharing, Reader, Cuts, Picks}, {integer(1, 64), sharing(), reader(), non_empty(list(fraction())), picks(60)},
+        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
+            {ok, View} = iommap:region_binary(Handle, 0, Size),
+            Descending = lists:reverse(lists:usort([1 + trunc(Cut * (Size - 1)) || Cut <- Cuts])),
+            Cutter = spawn_link(fun() -> cut(Path, Descending) end),
+            Monitor = monitor(process, Cutter),
+            Verdicts = [read_part(View, Reader, part(Pick, Size)) || Pick <- Picks],
+            receive {'DOWN', Monitor, process, Cutter, normal} -> ok end,
+            true = erlang:port_info(Mischief) =/= undefined,
+            aggregate(Verdicts, not lists:member(invented, Verdicts))
+        end)).
+
+pread() ->
+    ?FORALL({Pages, Sharing, Seed, Picks}, {integer(1, 64), sharing(), seed(), picks(300)},
+        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
+            ok = mischief:race(Mischief, Path, Size, Seed),
+            Verdicts = [copy(Handle, part(Pick, Size)) || Pick <- Picks],
+            ok = mischief:stop_race(Mischief, Path, Size),
+            aggregate(Verdicts, not lists:member(invented, Verdicts) andalso is_whole(Handle, Size))
+        end)).
+
+sharing() -> oneof([shared, private]).
+reader() -> oneof([matching, comparing, copying, other_nif, dirty_nif]).
+seed() -> integer(0, 1_000_000).
+fraction() -> float(0.0, 1.0).
+picks(Count) -> vector(Count, {fraction(), fraction()}).
+
+%% Two fractions make an offset and a length, short more often than long.
+part({First, Second}, Size) ->
+    Offset = trunc(First * (Size - 1)),
+    {Offset, 1 + trunc(Second * Second * (Size - Offset - 1))}.
+
+with_file(Pages, Sharing, Test) ->
+    Path = filename:join(os:getenv("TMPDIR"), "raced-" ++ integer_to_list(erlang:unique_integer([positive]))),
+    Size = Pages * fault_pattern:page(),
+    Mischief = mischief:start(),
+    ok = mischief:write(Mischief, Path, Size),
+    {ok, Handle} = iommap:open(Path, read, [Sharing]),
+    try
+        Test(Mischief, Path, Handle, Size)
+    after
+        iommap:close(Handle),
+        mischief:stop(Mischief),
+        file:delete(Path)
+    end.
+
+cut(Path, Descending) ->
+    Mischief = mischief:start(),
+    [ok = mischief:truncate(Mischief, Path, Length) || Length <- Descending],
+    mischief:stop(Mischief).
+
+%% A new view each time: a view that met a loss is lost for good.
+read_view(Handle, Reader, {Offset, Length} = Range) ->
+    case iommap:region_binary(Handle, Offset, Length) of
+        {ok, View} ->
+            judge(read(Reader, View), View, Range);
+        {error, sigbus} ->
+            %% The file may be empty at this moment, or be shorter than the range.
+            _ = iommap:remap(Handle),
+            stopped;
+        {error, out_of_bounds} ->
+            _ = iommap:remap(Handle),
+            stopped
+    end.
+
+%% The VM makes a copy of a part of up to 64 bytes, of which nobody can say any more where it came from.
+read_part(View, Reader, {Wanted, Least}) ->
+    Length = max(65, Least),
+    Offset = min(Wanted, byte_size(View) - Length),
+    Part = binary:part(View, Offset, Length),
+    judge(read(Reader, Part), Part, {Offset, Length}).
+
+read(matching, View) -> match(View, []);
+read(comparing, View) -> << <<(smallest_equal(View, Index))>> || Index <- [0, byte_size(View) - 1] >>;
+read(copying, View) -> binary:copy(View);
+read(other_nif, View) -> other_reader:copy(View);
+read(dirty_nif, View) -> other_reader:copy_dirty_io(View).
+
+match(<<Byte, Rest/binary>>, Seen) -> match(Rest, [Byte | Seen]);
+match(<<>>, Seen) -> list_to_binary(lists:reverse(Seen)).
+
+%% The byte at the index, found by comparing it with all bytes.
+smallest_equal(View, Index) ->
+    Part = binary:part(View, Index, 1),
+    hd([Byte || Byte <- lists:seq(0, 255), Part =:= <<Byte>>] ++ [0]).
+
+%% Parse first, ask after.
+judge(Seen, View, {Offset, Length}) ->
+    Intact = iommap:intact(View),
+    case {is_pattern(Seen, Offset, Length), Intact} of
+        {true, true} -> accepted;
+        {true, false} -> doubted;
+        {false, false} -> rejected;
+        {false, true} -> invented
+    end.
+
+is_pattern(Seen, Offset, Length) when byte_size(Seen) =:= Length ->
+    Seen =:= fault_pattern:bytes(Offset, Length);
+is_pattern(<<First, Last>>, Offset, Length) ->
+    <<First>> =:= fault_pattern:bytes(Offset, 1)
+        andalso <<Last>> =:= fault_pattern:bytes(Offset + Length - 1, 1).
+
+copy(Handle, {Offset, Length}) ->
+    case iommap:pread(Handle, Offset, Length) of
+        {ok, Seen} ->
+            case Seen =:= fault_pattern:bytes(Offset, Length) of
+                true -> accepted;
+                false -> invented
+            end;
+        {error, sigbus} ->
+            stopped
+    end.
+
+%% When the file is whole again, so is the handle.
+is_whole(Handle, Size) ->
+    {ok, Size} = iommap:remap(Handle),
+    iommap:pread(Handle, 0, Size) =:= {ok, fault_pattern:bytes(0, Size)}.

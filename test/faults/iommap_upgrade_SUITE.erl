@@ -1,0 +1,445 @@
+%% The library is loaded again and again in a VM that never stops: the same file, and one that was built
+%% again with other layouts and statics; by hand and by a release upgrade. Every case has a VM and a
+%% copy of the application of its own.
+-module(iommap_upgrade_SUITE).
+
+-include_lib("common_test/include/ct.hrl").
+
+-compile(export_all).
+
+suite() ->
+    [{timetrap, {minutes, 3}}].
+
+all() ->
+    [the_same_library_is_loaded_again_under_load,
+     a_rebuilt_library_is_loaded_under_load,
+     handles_of_every_generation_work_in_the_newest,
+     views_of_every_generation_are_safe_in_the_newest,
+     a_fault_of_an_old_generation_is_known_to_the_newest,
+     old_code_is_purged_while_its_handles_live,
+     the_module_is_deleted_and_purged_while_its_views_live,
+     a_call_inside_the_old_generation_ends_well_in_the_new_one,
+     a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives,
+     sixty_generations_pass_on_a_neighbours_fault,
+     sixty_generations_end_the_vm_by_sigbus_for_nobodys_fault,
+     handles_collected_in_a_later_generation_give_everything_back,
+     a_release_upgrade_keeps_handles_and_views].
+
+init_per_suite(Config) ->
+    ok = fault_rig:build(),
+    ok = fault_rig:build("relayout"),
+    Config.
+
+end_per_suite(_Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
+    ok = file:make_dir(Directory),
+    Application = filename:join(Directory, "iommap"),
+    {0, _} = fault_rig:shell(["cp -r ", fault_rig:built("iommap"), " ", Application]),
+    Vm = fault_rig:start_vm(#{application => Application}),
+    [{vm, Vm}, {directory, Directory} | Config].
+
+end_per_testcase(_Case, Config) ->
+    fault_rig:stop_vm(?config(vm, Config)).
+
+%% ---- Loading under load -----------------------------------------------------------------------
+
+%% code:load_file/1 succeeds as often as one likes while many processes read, write and take views,
+%% and none of them notices.
+the_same_library_is_loaded_again_under_load(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Workers = start_workers(Directory),
+        [load(Workers, Directory) || _ <- lists:seq(1, 30)],
+        stop_workers(Workers)
+    end).
+
+%% The same with a library that was built again: a new image each time, in turns of two layouts.
+a_rebuilt_library_is_loaded_under_load(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Workers = start_workers(Directory),
+        [load(Workers, Directory, Library) || _ <- lists:seq(1, 10), Library <- [relayout, same]],
+        stop_workers(Workers)
+    end).
+
+load(Workers, Directory) ->
+    Before = count(Workers),
+    ok = reload(),
+    %% Every worker has gone on before the next one comes.
+    ok = fault_rig:eventually(fun() ->
+        lists:all(fun({Old, New}) -> New > Old end, lists:zip(Before, count(Workers)))
+    end),
+    true = lists:all(fun({Worker, _, _}) -> is_process_alive(Worker) end, Workers),
+    {ok, _} = file:list_dir(Directory).
+
+load(Workers, Directory, Library) ->
+    put_in_place(Directory, Library),
+    load(Workers, Directory).
+
+%% ---- Objects of other generations -------------------------------------------------------------
+
+%% A handle opened by any generation takes every call of the newest.
+handles_of_every_generation_work_in_the_newest(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Handles = over_generations(Directory, 6, fun(Generation) ->
+            {Path, Handle} = open(Directory, Generation, 10_000),
+            {Path, Handle}
+        end),
+        [everything_works(Path, Handle) || {Path, Handle} <- Handles],
+        ok
+    end).
+
+%% A view taken by any generation is read, and survives the loss of its file, in the newest.
+views_of_every_generation_are_safe_in_the_newest(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Views = over_generations(Directory, 6, fun(Generation) ->
+            {Path, Handle} = open(Directory, Generation, 50_000),
+            {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+            {Path, Handle, View}
+        end),
+        Whole = fault_pattern:bytes(0, 50_000),
+        [begin
+            true = View =:= Whole,
+            true = iommap:intact(View),
+            [] = os:cmd("truncate -s 4096 " ++ Path),
+            {error, sigbus} = iommap:pread(Handle, 0, 50_000),
+            false = iommap:intact(View),
+            true = iommap:intact(binary:part(View, 0, 4096)),
+            true = View =:= <<(fault_pattern:bytes(0, 4096))/binary, (fault_pattern:zeros(50_000 - 4096))/binary>>,
+            {error, sigbus} = iommap:pread(Handle, 0, 1),
+            {ok, 4096} = iommap:remap(Handle),
+            {ok, <<1>>} = iommap:pread(Handle, 0, 1),
+            false = iommap:intact(View)
+        end || {Path, Handle, View} <- Views],
+        ok
+    end).
+
+%% What one generation noticed, the next one tells.
+a_fault_of_an_old_generation_is_known_to_the_newest(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {Path, Handle} = open(Directory, fault, 50_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+        [] = os:cmd("truncate -s 0 " ++ Path),
+        _ = erlang:crc32(View),
+        put_in_place(Directory, relayout),
+        ok = reload(),
+        [] = os:cmd("truncate -s 50000 " ++ Path),
+        {error, sigbus} = iommap:pread(Handle, 0, 1),
+        false = iommap:intact(View),
+        ok = iommap:truncate(Handle, 20_000),
+        {ok, <<0>>} = iommap:pread(Handle, 0, 1)
+    end).
+
+%% Purging the code of a generation leaves its handles, views and handler alone.
+old_code_is_purged_while_its_handles_live(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {Path, Handle} = open(Directory, purge, 50_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+        put_in_place(Directory, relayout),
+        ok = reload(),
+        code:purge(iommap),
+        false = erlang:check_old_code(iommap),
+        everything_works(Path, Handle),
+        true = is_binary(binary:copy(View))
+    end).
+
+%% With no code of ours left at all, a view that loses its file is still safe, and intact/1 speaks of it
+%% once the library is back. The VM has forgotten what the handles were: they are no handles any more.
+the_module_is_deleted_and_purged_while_its_views_live(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {Path, Handle} = open(Directory, delete, 50_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+        {module, iommap} = code:load_file(iommap),
+        code:purge(iommap),
+        true = code:delete(iommap),
+        code:purge(iommap),
+        false = erlang:module_loaded(iommap),
+        [] = os:cmd("truncate -s 4096 " ++ Path),
+        true = View =:= <<(fault_pattern:bytes(0, 4096))/binary, (fault_pattern:zeros(50_000 - 4096))/binary>>,
+        {module, iommap} = code:load_file(iommap),
+        false = iommap:intact(View),
+        true = iommap:intact(binary:part(View, 0, 4096)),
+        badarg = try iommap:pread(Handle, 0, 1) catch error:Reason -> Reason end,
+        {Other, New} = open(Directory, anew, 10_000),
+        everything_works(Other, New)
+    end).
+
+%% ---- A call that is under way -----------------------------------------------------------------
+
+%% A read hangs in the file system while the library is replaced: it ends with the right bytes.
+a_call_inside_the_old_generation_ends_well_in_the_new_one(Config) ->
+    with_hanging_read(Config, fun(Directory, Reader, Release) ->
+        put_in_place(Directory, relayout),
+        {module, iommap} = code:load_file(iommap),
+        {_, Handle} = open(Directory, meanwhile, 10_000),
+        {ok, _} = iommap:pread(Handle, 0, 10_000),
+        Release(),
+        Expected = {ok, fault_pattern:bytes(0, 10_000)},
+        receive {Reader, Result} -> Expected = Result end,
+        ok
+    end).
+
+%% A purge kills the process that still runs the old code, as OTP says; nothing else is harmed.
+a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives(Config) ->
+    with_hanging_read(Config, fun(Directory, Reader, Release) ->
+        Monitor = monitor(process, Reader),
+        put_in_place(Directory, relayout),
+        {module, iommap} = code:load_file(iommap),
+        Purger = spawn_monitor(fun() -> code:purge(iommap) end),
+        receive {'DOWN', Monitor, process, Reader, Reason} -> killed = Reason end,
+        {_, Handle} = open(Directory, meanwhile, 10_000),
+        {ok, _} = iommap:pread(Handle, 0, 10_000),
+        Release(),
+        receive {'DOWN', _, process, _, _} = Down -> {Process, Reference} = Purger,
+                {'DOWN', Reference, process, Process, normal} = Down end,
+        {Path, Other} = open(Directory, afterwards, 10_000),
+        everything_works(Path, Other)
+    end).
+
+with_hanging_read(Config, Function) ->
+    case fault_mounts:mount(faultfs, ?config(directory, Config)) of
+        {ok, Mount} ->
+            Path = fault_mounts:path(Mount, "slow"),
+            ok = file:write_file(fault_mounts:path(Mount, "slow"), fault_pattern:bytes(0, 10_000)),
+            {0, _} = fault_rig:shell(["sync ", Path]),
+            try
+                in_vm(Config, fun(Directory) ->
+                    Self = self(),
+                    {ok, Handle} = iommap:open(Path, read, []),
+                    ok = fault_mounts:control(Mount, "slow", {hang, []}),
+                    drop_cache(Path),
+                    Reader = spawn(fun() -> Self ! {self(), iommap:pread(Handle, 0, 10_000)} end),
+                    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+                    Function(Directory, Reader, fun() -> ok = fault_mounts:control(Mount, "slow", {release, []}) end)
+                end)
+            after
+                fault_mounts:control(Mount, "slow", {release, []}),
+                fault_mounts:unmount(Mount)
+            end;
+        Skip ->
+            Skip
+    end.
+
+drop_cache(Path) ->
+    {ok, File} = file:open(Path, [read, raw]),
+    ok = file:advise(File, 0, 0, dont_need),
+    file:close(File).
+
+%% ---- Many generations -------------------------------------------------------------------------
+
+%% A VM that was upgraded sixty times has sixty images of the library and one signal stack: a
+%% neighbour's fault still finds its way to the neighbour, and a view of the first generation to us.
+sixty_generations_pass_on_a_neighbours_fault(Config) ->
+    in_vm(Config, fun(Directory) ->
+        neighbour:install(not_chaining),
+        [{Path, _, View} | _] = sixty_generations(Directory),
+        recovered = neighbour:recover(),
+        recovered = neighbour:recover_dirty(),
+        [] = os:cmd("truncate -s 0 " ++ Path),
+        Zeros = fault_pattern:zeros(10_000),
+        Zeros = binary:copy(View),
+        false = iommap:intact(View)
+    end).
+
+%% And nobody's fault ends the VM by SIGBUS, not by a stack that overflows.
+sixty_generations_end_the_vm_by_sigbus_for_nobodys_fault(Config) ->
+    in_vm(Config, fun sixty_generations/1),
+    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+
+sixty_generations(Directory) ->
+    over_generations(Directory, 60, fun(Generation) ->
+        {Path, Handle} = open(Directory, Generation, 10_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+        {Path, Handle, View}
+    end).
+
+%% Destructors of any generation run in the newest: descriptors and address ranges come back.
+handles_collected_in_a_later_generation_give_everything_back(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Holder = spawn_link(fun() ->
+            Held = over_generations(Directory, 6, fun(Generation) ->
+                [open(Directory, {Generation, N}, 10_000) || N <- lists:seq(1, 50)]
+            end),
+            receive finish -> length(Held) end
+        end),
+        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 300 end),
+        Holder ! finish,
+        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 0 end),
+        ok = fault_rig:eventually(fun() -> descriptors(Directory) =:= 0 end)
+    end).
+
+mappings(Directory) ->
+    {ok, Maps} = file:read_file("/proc/self/maps"),
+    length(binary:matches(Maps, list_to_binary(filename:join(Directory, "file-")))).
+
+descriptors(Directory) ->
+    {ok, Names} = file:list_dir("/proc/self/fd"),
+    Targets = [Target || Name <- Names, {ok, Target} <- [file:read_link(filename:join("/proc/self/fd", Name))]],
+    length([Target || Target <- Targets, string:find(Target, filename:join(Directory, "file-")) =/= nomatch]).
+
+%% ---- A release upgrade ------------------------------------------------------------------------
+
+%% release_handler installs a release with another build of iommap; a process that keeps a handle and
+%% a view across it goes on with both, and the release is made permanent.
+a_release_upgrade_keeps_handles_and_views(Config) ->
+    Root = filename:join(?config(directory, Config), "release"),
+    Old = release(Root, "1", "2.0.0-old", fault_rig:built("iommap/priv/iommap_nif.so"), []),
+    New = release(Root, "2", "2.0.0-new", fault_rig:built("relayout/iommap_nif.so"), ["2.0.0-old"]),
+    make_relup(Root, New, Old),
+    Vm = fault_rig:start_vm(#{
+        application => maps:get(application, Old),
+        args => ["-boot", filename:join([Root, "releases", "1", "start"]),
+                 "-kernel", "logger_level", "error"],
+        env => [{"RELDIR", filename:join(Root, "releases")}]
+    }),
+    try
+        fault_rig:run(Vm, fun() -> upgrade(Root, Old, New) end)
+    after
+        fault_rig:stop_vm(Vm)
+    end.
+
+upgrade(Root, Old, New) ->
+    ok = release_handler:create_RELEASES(code:root_dir(), filename:join(Root, "releases"), maps:get(rel, Old), []),
+    {Path, Handle} = open(Root, kept, 50_000),
+    {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+    OldImages = images(),
+    {ok, "2"} = release_handler:set_unpacked(maps:get(rel, New), [{iommap, "2.0.0-new", filename:dirname(maps:get(application, New))}]),
+    {ok, "1", _} = release_handler:install_release("2"),
+    ok = release_handler:make_permanent("2"),
+    {ok, "2.0.0-new"} = application:get_key(iommap, vsn),
+    true = images() > OldImages,
+    true = iommap:intact(View),
+    everything_works(Path, Handle).
+
+%% How many libraries of ours the VM has loaded.
+images() ->
+    {ok, Maps} = file:read_file("/proc/self/maps"),
+    Files = [lists:last(string:lexemes(Line, " ")) || Line <- string:lexemes(binary_to_list(Maps), "\n"),
+                                                       string:find(Line, "iommap_nif") =/= nomatch],
+    length(lists:usort(Files)).
+
+release(Root, Version, Vsn, Library, UpgradesFrom) ->
+    Application = filename:join([Root, "lib", "iommap-" ++ Vsn]),
+    {0, _} = fault_rig:shell(["mkdir -p ", Root, "/lib ", Root, "/releases/", Version,
+                              " && cp -r ", fault_rig:built("iommap"), " ", Application,
+                              " && cp ", Library, " ", Application, "/priv/iommap_nif.so"]),
+    AppFile = filename:join([Application, "ebin", "iommap.app"]),
+    {ok, [{application, iommap, Properties}]} = file:consult(AppFile),
+    Modules = [list_to_atom(filename:basename(Beam, ".beam")) || Beam <- filelib:wildcard(Application ++ "/ebin/*.beam")],
+    write_term(AppFile, {application, iommap, [{vsn, Vsn}, {modules, Modules}
+                                               | lists:keydelete(vsn, 1, lists:keydelete(modules, 1, Properties))]}),
+    Instructions = [{From, [{load_module, iommap}]} || From <- UpgradesFrom],
+    write_term(filename:join([Application, "ebin", "iommap.appup"]), {Vsn, Instructions, Instructions}),
+    Rel = filename:join([Root, "releases", Version, "iommap_release.rel"]),
+    write_term(Rel, {release, {"iommap_release", Version}, {erts, erlang:system_info(version)},
+                     [{iommap, Vsn} | [{App, version(App)} || App <- [kernel, stdlib, sasl]]]}),
+    Path = [filename:join(Application, "ebin") | [filename:join(code:lib_dir(App), "ebin") || App <- [kernel, stdlib, sasl]]],
+    ok = systools:make_script(filename:rootname(Rel), [{path, Path}, {outdir, filename:dirname(Rel)}, no_warn_sasl]),
+    {0, _} = fault_rig:shell(["cp ", filename:rootname(Rel), ".boot ", filename:dirname(Rel), "/start.boot"]),
+    #{rel => Rel, application => Application, path => Path}.
+
+make_relup(Root, #{rel := New, path := NewPath}, #{rel := Old, path := OldPath}) ->
+    ok = systools:make_relup(filename:rootname(New), [filename:rootname(Old)], [filename:rootname(Old)],
+                             [{path, NewPath ++ OldPath}, {outdir, filename:join([Root, "releases", "2"])}]).
+
+version(App) ->
+    _ = application:load(App),
+    {ok, Vsn} = application:get_key(App, vsn),
+    Vsn.
+
+write_term(Path, Term) ->
+    ok = file:write_file(Path, io_lib:format("~p.~n", [Term])).
+
+%% ---- In the VM --------------------------------------------------------------------------------
+
+in_vm(Config, Function) ->
+    Directory = ?config(directory, Config),
+    fault_rig:run(?config(vm, Config), fun() -> Function(Directory) end).
+
+%% What the function makes in each of so many generations, in turns of two layouts.
+over_generations(Directory, Count, Make) ->
+    [begin
+        Made = Make(Generation),
+        put_in_place(Directory, lists:nth(1 + Generation rem 2, [same, relayout])),
+        ok = reload(),
+        Made
+    end || Generation <- lists:seq(1, Count)].
+
+%% The code of the generation before may still be running a call: it is not ours to kill.
+reload() ->
+    ok = fault_rig:eventually(fun() -> code:soft_purge(iommap) end),
+    {module, iommap} = code:load_file(iommap),
+    ok.
+
+%% Another library file with a rename, as a package manager does.
+put_in_place(Directory, Library) ->
+    Source = case Library of
+        same -> fault_rig:built("iommap/priv/iommap_nif.so");
+        relayout -> fault_rig:built("relayout/iommap_nif.so")
+    end,
+    Target = filename:join([Directory, "iommap", "priv", "iommap_nif.so"]),
+    {ok, _} = file:copy(Source, Target ++ ".new"),
+    ok = file:rename(Target ++ ".new", Target).
+
+open(Directory, Name, Size) ->
+    Path = filename:join(Directory, lists:flatten(io_lib:format("file-~p", [Name]))),
+    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    {Path, Handle}.
+
+everything_works(Path, Handle) ->
+    {ok, Size} = iommap:position(Handle),
+    Whole = fault_pattern:bytes(0, Size),
+    {ok, Whole} = iommap:pread(Handle, 0, Size),
+    ok = iommap:pwrite(Handle, 10, <<"written">>),
+    {ok, View} = iommap:region_binary(Handle, 10, 7),
+    <<"written">> = View,
+    true = iommap:intact(View),
+    ok = iommap:sync(Handle),
+    ok = iommap:advise(Handle, 0, 0, random),
+    ok = iommap:truncate(Handle, Size + 5000),
+    {ok, <<0:5000/unit:8>>} = iommap:pread(Handle, Size, 5000),
+    ok = file:write_file(Path, <<"more">>, [append]),
+    {ok, More} = iommap:remap(Handle),
+    More = Size + 5004,
+    {ok, <<"more">>} = iommap:pread(Handle, Size + 5000, 4),
+    {ok, #{size := More, faulted := false, mode := read_write}} = iommap:info(Handle),
+    ok = iommap:close(Handle),
+    {error, closed} = iommap:close(Handle),
+    <<"written">> = View.
+
+%% Processes that read, write and take views of a file each, and of one that they share, checking
+%% every answer.
+start_workers(Directory) ->
+    {_, Shared} = open(Directory, shared, 200_000),
+    [begin
+        Counter = counters:new(1, []),
+        {Pid, Monitor} = spawn_monitor(fun() ->
+            {_, Own} = open(Directory, {worker, N}, 100_000),
+            work(Own, Shared, Counter)
+        end),
+        {Pid, Monitor, Counter}
+    end || N <- lists:seq(1, 8)].
+
+work(Own, Shared, Counter) ->
+    receive
+        stop -> exit(stopped)
+    after 0 ->
+        Offset = rand:uniform(90_000),
+        Bytes = fault_pattern:bytes(Offset, 5000),
+        ok = iommap:pwrite(Own, Offset, Bytes),
+        {ok, Bytes} = iommap:pread(Own, Offset, 5000),
+        {ok, Bytes} = iommap:region_binary(Shared, Offset, 5000),
+        {ok, <<_, _/binary>>} = iommap:pread(Shared, 0, 200_000),
+        counters:add(Counter, 1, 1),
+        work(Own, Shared, Counter)
+    end.
+
+count(Workers) ->
+    [counters:get(Counter, 1) || {_, _, Counter} <- Workers].
+
+stop_workers(Workers) ->
+    [Pid ! stop || {Pid, _, _} <- Workers],
+    [receive {'DOWN', Monitor, process, _, Reason} -> stopped = Reason end || {_, Monitor, _} <- Workers],
+    ok.

@@ -1,0 +1,105 @@
+%% The examples of README.md, of the guides and of the EDoc pages, each run as it stands, in an empty directory.
+-module(iommap_docs_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+erlang_examples_run_test_() ->
+    %% Every Erlang example is evaluated to its end: all of its matches hold.
+    [{Title, fun() -> in_a_directory(fun(_) -> evaluate(Text) end) end}
+        || {Title, Text} <- examples("erlang") ++ edoc_examples()].
+
+elixir_examples_run_test_() ->
+    %% Every Elixir example is evaluated to its end: all of its matches hold.
+    case os:find_executable("elixir") of
+        false ->
+            {"skipped: elixir is not installed", fun() -> ?debugMsg("skipped: elixir is not installed") end};
+        _ ->
+            [{Title, {timeout, 60, fun() -> in_a_directory(fun(Directory) -> evaluate_elixir(Directory, Text) end) end}}
+                || {Title, Text} <- examples("elixir")]
+    end.
+
+links_lead_somewhere_test_() ->
+    %% Every link to a file of the project leads to a file, and one to a heading leads to a heading.
+    [{lists:concat([Document, " to ", Link]), fun() -> ?assert(exists(Document, Link)) end}
+        || Document <- documents(), Link <- links(Document)].
+
+install_instructions_name_the_version_test() ->
+    %% The version that README.md says to depend on is the version of the application.
+    _ = application:load(iommap),
+    {ok, Version} = application:get_key(iommap, vsn),
+    Tags = matches(read("README.md"), "tag(?:,|:) \"([^\"]+)\""),
+    ?assertEqual([Version, Version], Tags).
+
+%% Evaluating
+
+evaluate(Text) ->
+    {ok, Tokens, _} = erl_scan:string(Text),
+    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+    {value, _, _} = erl_eval:exprs(Expressions, []).
+
+evaluate_elixir(Directory, Text) ->
+    Script = filename:join(Directory, "example.exs"),
+    ok = file:write_file(Script, Text),
+    iommap_system:run("elixir", ["-pa", filename:dirname(code:which(iommap)), Script]).
+
+in_a_directory(Test) ->
+    {ok, Before} = file:get_cwd(),
+    iommap_scratch:with_directory(fun(Directory) ->
+        ok = file:set_cwd(Directory),
+        try Test(Directory) after ok = file:set_cwd(Before) end
+    end).
+
+%% The documents
+
+documents() ->
+    ["README.md", "CHANGELOG.md" | filelib:wildcard("guides/*.md", root())].
+
+read(Document) ->
+    {ok, Text} = file:read_file(filename:join(root(), Document)),
+    unicode:characters_to_list(Text).
+
+root() ->
+    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
+
+%% The code blocks of a language, each with the place where it begins.
+examples(Language) ->
+    [Example || Document <- documents(), Example <- examples(Document, "```" ++ Language, "```")].
+
+examples(Document, First, Last) ->
+    [{lists:concat([Document, ":", Number]), lists:flatten(lists:join("\n", Lines))}
+        || {Number, Lines} <- blocks(First, Last, lists:enumerate(string:split(read(Document), "\n", all)))].
+
+edoc_examples() ->
+    [{Title, re:replace(Text, "^%% ", "", [global, multiline, {return, list}])}
+        || {Title, Text} <- examples("src/iommap.erl", "%% ```", "%% '''")].
+
+blocks(First, Last, Lines) ->
+    case lists:dropwhile(fun({_, Line}) -> Line =/= First end, Lines) of
+        [] ->
+            [];
+        [{Number, _} | Rest] ->
+            {Block, [_ | Others]} = lists:splitwith(fun({_, Line}) -> Line =/= Last end, Rest),
+            [{Number, [Line || {_, Line} <- Block]} | blocks(First, Last, Others)]
+    end.
+
+links(Document) ->
+    [Link || Link <- matches(read(Document), "\\]\\(([^)]+)\\)"), not lists:prefix("http", Link)].
+
+exists(Document, "#" ++ Heading) ->
+    lists:member(Heading, headings(Document));
+exists(Document, Link) ->
+    [Path | Heading] = string:split(Link, "#"),
+    Target = filename:join([root(), filename:dirname(Document), Path]),
+    filelib:is_file(Target) andalso
+        (Heading =:= [] orelse exists(Target, "#" ++ hd(Heading))).
+
+%% Headings as links name them: lower case, hyphens for blanks, and only letters, digits, hyphens and underscores.
+headings(Document) ->
+    [re:replace(re:replace(string:lowercase(Heading), "[^\\w -]", "", [global, unicode, ucp]), " ", "-", [global, {return, list}])
+        || Heading <- matches(read(Document), "^#+ (.*)$")].
+
+matches(Text, Pattern) ->
+    case re:run(Text, Pattern, [global, multiline, unicode, {capture, all_but_first, list}]) of
+        {match, Found} -> [Match || [Match] <- Found];
+        nomatch -> []
+    end.

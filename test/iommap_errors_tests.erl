@@ -1,0 +1,247 @@
+%% Which error answers: every argument of every call in every wrong form, and every combination of them,
+%% against the order of checks that the contract gives.
+-module(iommap_errors_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(iommap_scratch, [with_file/2, bytes/1]).
+
+-define(SIZE, 10).
+-define(LARGEST, 16#FFFFFFFFFFFFFFFF).
+
+%% The rows of the contract's table, in its order. The first that fits answers.
+-define(ORDER, [raises, {error, badarg}, {error, einval}, {error, closed}, {error, eacces},
+    {error, out_of_bounds}, {error, enoent}]).
+
+%% The calls
+
+pread_checks_in_order_test_() ->
+    %% pread answers by the first row that fits, for every handle, offset and length.
+    {timeout, 60, ?_test(reading_checks_in_order(fun iommap:pread/3))}.
+
+region_binary_checks_in_order_test_() ->
+    %% region_binary answers by the first row that fits, for every handle, offset and length.
+    {timeout, 60, ?_test(reading_checks_in_order(fun iommap:region_binary/3))}.
+
+reading_checks_in_order(Read) ->
+    with_handles(fun(Handles) ->
+        assert_rows([{Read, [Handle, Offset, Length],
+                [HandleRow, integer_row(Offset), integer_row(Length), may(read, HandleRow), range_row(Offset, Length)]}
+            || {HandleRow, Handle} <- Handles, Offset <- integers(), Length <- integers()])
+    end).
+
+pwrite_checks_in_order_test_() ->
+    %% pwrite answers by the first row that fits, for every handle, offset and data.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:pwrite/3, [Handle, Offset, Data],
+                [HandleRow, integer_row(Offset), DataRow, may(write, HandleRow), range_row(Offset, Size)]}
+            || {DataRow, Size, Data} <- data(), {HandleRow, Handle} <- Handles, Offset <- integers()])
+    end))}.
+
+advise_checks_in_order_test_() ->
+    %% advise answers by the first row that fits, for every handle, offset, length and hint.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:advise/4, [Handle, Offset, Length, Hint],
+                [HandleRow, integer_row(Offset), integer_row(Length), HintRow, range_row(Offset, Length)]}
+            || {HandleRow, Handle} <- Handles, Offset <- integers(), Length <- integers(), {HintRow, Hint} <- hints()])
+    end))}.
+
+truncate_checks_in_order_test_() ->
+    %% truncate answers by the first row that fits, for every handle and size.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:truncate/2, [Handle, Size],
+                [HandleRow, integer_row(Size), size_row(Size), may(write, HandleRow)]}
+            || {HandleRow, Handle} <- Handles, Size <- integers(),
+               answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
+    end))}.
+
+sync_checks_in_order_test_() ->
+    %% sync answers by the first row that fits, for every handle and mode.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:sync/2, [Handle, Mode], [HandleRow, ModeRow]}
+            || {HandleRow, Handle} <- Handles, {ModeRow, Mode} <- sync_modes()])
+    end))}.
+
+calls_with_a_handle_only_check_it_test_() ->
+    %% sync, position, remap, info and close raise for what is no handle and know a closed one.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{Call, [Handle], [HandleRow]}
+            || Call <- [fun iommap:sync/1, fun iommap:position/1, fun iommap:remap/1, fun iommap:info/1,
+                        fun iommap:close/1],
+               {HandleRow, Handle} <- Handles])
+    end))}.
+
+intact_takes_binaries_test() ->
+    %% intact raises for what is no binary, and is true for a binary that is no view.
+    [?assertError(badarg, iommap:intact(Term)) || Term <- [atom, 1, 1.0, "list", {}, #{}, <<1:1>>, self(), make_ref()]],
+    [?assertEqual(true, iommap:intact(Binary)) || Binary <- [<<>>, <<1>>, bytes(100_000)]].
+
+open_checks_in_order_test() ->
+    %% open answers by the first row that fits, for every path, mode and options.
+    with_file(bytes(?SIZE), fun(File) ->
+        assert_rows([{fun iommap:open/3, [Path, Mode, Options], [PathRow, ModeRow, OptionsRow, SystemRow]}
+            || {PathRow, SystemRow, Path} <- paths(File), {ModeRow, Mode} <- modes(),
+               {OptionsRow, Options} <- options(Mode)]),
+        assert_rows([{fun iommap:open/2, [Path, Options], [PathRow, OptionsRow, SystemRow]}
+            || {PathRow, SystemRow, Path} <- paths(File), {OptionsRow, Options} <- options(none)]),
+        ?assertEqual({ok, bytes(?SIZE)}, file:read_file(File)),
+        ?assertEqual({ok, [filename:basename(File)]}, file:list_dir(filename:dirname(File)))
+    end).
+
+%% What the shell says
+
+open_says_which_argument_is_wrong_test() ->
+    %% The exceptions of open carry error_info: the shell names the argument and the reason.
+    [begin
+         Explained = explanation(fun() -> apply(iommap, open, Arguments) end),
+         ?assertEqual({Arguments, [Position]}, {Arguments, maps:keys(Explained)}),
+         ?assertNotEqual(<<>>, iolist_to_binary(maps:get(Position, Explained)))
+     end || {Position, Arguments} <- [
+         {1, [<<"a", 0>>, []]},
+         {1, ["a\0", []]},
+         {2, ["a", [unknown]]},
+         {2, ["a", not_a_list]},
+         {1, [<<"a", 0>>, read, []]},
+         {1, ["a\0", read, []]},
+         {2, ["a", unknown, []]},
+         {3, ["a", read, [unknown]]},
+         {3, ["a", read, not_a_list]},
+         {3, ["a", read, [shared | private]]},
+         {3, ["a", read, [{size, large}]]},
+         {3, ["a", read, [{size, ?LARGEST + 1}]]}
+     ]].
+
+open_explains_itself_in_the_shell_test() ->
+    %% The text that the shell prints for a wrong option names the argument.
+    try iommap:open("a", read, [unknown]) of
+        _ -> error(no_exception)
+    catch
+        error:badarg:Stack ->
+            Text = lists:flatten(erl_error:format_exception(error, badarg, Stack)),
+            ?assert(string:find(Text, "argument 3: unknown is not an option") =/= nomatch)
+    end.
+
+%% The reasons that an exception gives, by position of the argument.
+explanation(Call) ->
+    try Call() of
+        _ -> error(no_exception)
+    catch
+        error:badarg:Stack ->
+            [{Module, _, _, Info} | _] = Stack,
+            ErrorInfo = proplists:get_value(error_info, Info, #{}),
+            Formatter = maps:get(module, ErrorInfo, Module),
+            Explained = apply(Formatter, maps:get(function, ErrorInfo, format_error), [badarg, Stack]),
+            maps:filter(fun(Position, _Reason) -> is_integer(Position) end, Explained)
+    end.
+
+%% The table
+
+assert_rows(Calls) ->
+    ?assertEqual([], lists:foldl(fun assert_row/2, [], Calls)).
+
+assert_row({Call, Arguments, Rows}, Wrong) ->
+    case {answer(Rows), outcome(Call, Arguments)} of
+        {Expected, Expected} -> Wrong;
+        {Expected, Actual} -> [{Call, Arguments, {expected, Expected}, {actual, Actual}} | Wrong]
+    end.
+
+answer(Rows) ->
+    hd([Row || Row <- ?ORDER, lists:member(Row, Rows)] ++ [ok]).
+
+outcome(Call, Arguments) ->
+    try apply(Call, Arguments) of
+        {ok, _} -> ok;
+        Answer -> Answer
+    catch
+        error:badarg -> raises
+    end.
+
+%% A handle is of one row by itself; {can, Calls} means that only these go through it.
+with_handles(Test) ->
+    with_file(bytes(?SIZE), fun(Path) ->
+        Open = fun(Mode, Options) -> element(2, {ok, _} = iommap:open(Path, Mode, Options)) end,
+        Closed = [Open(Mode, []) || Mode <- [read, write, read_write]],
+        [ok = iommap:close(Handle) || Handle <- Closed],
+        Test([{raises, NoHandle} || NoHandle <- no_handles()]
+            ++ [{{error, closed}, Handle} || Handle <- Closed]
+            ++ [{{can, Can}, Open(Mode, Options)} ||
+                {Can, Mode} <- [{[read], read}, {[write], write}, {[read, write], read_write}],
+                Options <- [[], [private]]])
+    end).
+
+may(Access, {can, Can}) ->
+    case lists:member(Access, Can) of
+        true -> ok;
+        false -> {error, eacces}
+    end;
+may(_Access, _HandleRow) ->
+    ok.
+
+integer_row(Integer) when not is_integer(Integer); Integer > ?LARGEST -> raises;
+integer_row(Integer) when Integer < 0 -> {error, badarg};
+integer_row(_Integer) -> ok.
+
+range_row(Offset, Length) when is_integer(Offset), is_integer(Length), Offset + Length > ?SIZE -> {error, out_of_bounds};
+range_row(_Offset, _Length) -> ok.
+
+size_row(0) -> {error, einval};
+size_row(_Size) -> ok.
+
+%% The wrong forms
+
+no_handles() ->
+    FromAnotherNode = binary_to_term(<<131, 90, 3:16, 100, 3:16, "a@b", 1:32, 1:32, 2:32, 3:32>>),
+    [not_a_handle, 1, -1, 1.0, <<"handle">>, "handle", [], {}, #{}, self(), fun no_handles/0, ?LARGEST + 1,
+     make_ref(), FromAnotherNode, atomics:new(1, []), zlib:open(), ets:whereis(ets_table())].
+
+ets_table() ->
+    case ets:whereis(?MODULE) of
+        undefined -> ets:new(?MODULE, [named_table]);
+        _ -> ?MODULE
+    end.
+
+integers() ->
+    [atom, 1.0, -1.0, <<1>>, "1", [], {}, #{}, self(), make_ref(), ?LARGEST + 1, ?LARGEST + 2, 1 bsl 65, 1 bsl 200,
+     -1, -2, -(1 bsl 59), -(1 bsl 59) - 1, -(1 bsl 63), -(1 bsl 63) - 1, -?LARGEST, -?LARGEST - 1, -(1 bsl 200),
+     0, 1, ?SIZE - 1, ?SIZE, ?SIZE + 1, 1 bsl 31, 1 bsl 32, 1 bsl 59, (1 bsl 63) - 1, 1 bsl 63, ?LARGEST - 1, ?LARGEST].
+
+data() ->
+    Refused = [
+        atom, 1, 1.0, {}, #{}, self(), make_ref(), ?LARGEST + 1, fun data/0,
+        <<1:1>>, <<1:9>>, [<<1:1>>], [256], [-1], [?LARGEST + 1], [atom], [1.0], [1 | 2], [1 | atom], [<<1>> | <<1:1>>],
+        ["good" | 1], [[[["deep"], [256]]]], lists:duplicate(1000, <<"good">>) ++ [bad],
+        lists:foldl(fun(_, Deep) -> [Deep] end, bad, lists:seq(1, 10_000))],
+    Taken = [
+        <<>>, [], <<"1">>, "1", [1 | <<2>>], bytes(?SIZE), bytes(?SIZE + 1), bytes(1000),
+        lists:duplicate(1000, <<"good">>)],
+    [{raises, none, Data} || Data <- Refused] ++ [{ok, iolist_size(Data), Data} || Data <- Taken].
+
+hints() ->
+    [{raises, Hint} || Hint <- [unknown, 'NORMAL', 1, <<"normal">>, "normal", {}, [normal]]]
+        ++ [{ok, normal}, {ok, dontneed}].
+
+sync_modes() ->
+    [{{error, badarg}, Mode} || Mode <- [unknown, 'SYNC', 1, <<"sync">>, "sync", {}, [sync]]]
+        ++ [{ok, sync}, {ok, async}].
+
+paths(File) ->
+    [{raises, ok, Path} || Path <- [<<0>>, [0], <<"a", 0>>, [$a, 0, $b], File ++ [0]]]
+        ++ [{{error, badarg}, ok, Path} || Path <- [atom, 1, -1, 1.0, {}, #{}, self(), make_ref(), <<1:1>>, <<"a", 1:1>>,
+               [-1], [16#110000], [16#D800], [?LARGEST + 1], [atom], [1.0], [$a | $b], [{}]]]
+        ++ [{ok, {error, enoent}, File ++ "-missing"}, {ok, ok, File}, {ok, ok, list_to_binary(File)}].
+
+modes() ->
+    [{raises, Mode} || Mode <- [unknown, 'READ', shared, 1, <<"read">>, "read", {}, [], [read]]]
+        ++ [{ok, read}, {ok, write}, {ok, read_write}].
+
+options(read) ->
+    Changing = [[create], [truncate], [create, {size, 1}], [shared, truncate]],
+    options(none) ++ [{{error, einval}, Options} || Options <- Changing];
+options(_Mode) ->
+    [{raises, Options} || Options <- [
+            atom, 1, <<>>, {}, #{}, self(), [unknown], ['SHARED'], [1], [<<"shared">>], ["shared"], [{}], [[shared]],
+            [shared | private], [shared | shared], [{size}], [{size, 1, 2}], [{size, atom}], [{size, 1.0}],
+            [{size, "1"}], [{size, ?LARGEST + 1}], [{size, 1 bsl 200}], [{shared, true}], [{create, true}],
+            [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown]]]
+        ++ [{{error, badarg}, [{size, Size}]} || Size <- [-1, -(1 bsl 63), -(1 bsl 63) - 1, -(1 bsl 200)]]
+        ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}]]].

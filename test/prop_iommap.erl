@@ -1,0 +1,359 @@
+%% Random runs of calls on a mapping, against the same calls on a plain file or, where the mapping is
+%% private, on a plain binary: the oracle.
+-module(prop_iommap).
+
+-include_lib("proper/include/proper.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-export([prop_one_call_is_what_a_file_does/0]).
+-export([prop_a_shared_mapping_is_its_file/0]).
+-export([prop_a_private_mapping_is_a_binary/0]).
+-export([prop_long_calls_are_like_short_ones/0]).
+-export([prop_lost_bytes_are_sigbus/0]).
+
+-import(iommap_scratch, [with_directory/1, bytes/1, zeros/1, page/0]).
+
+%% Longer than what is copied on a normal scheduler.
+-define(LARGE, 2_500_000).
+-define(FAR, [16#7FFFFFFFFFFFFFFF, 16#8000000000000000, 16#FFFFFFFFFFFFFFFF]).
+
+-record(state, {
+    handle :: iommap:handle(),
+    path :: file:filename(),
+    options :: [iommap:open_option()],
+    size :: pos_integer(),
+    mapping :: oracle(),                        % what the mapping shows
+    file :: oracle(),                           % what the file holds
+    views = [] :: [{non_neg_integer(), binary()}]
+}).
+
+-type oracle() :: {file, file:fd()} | {binary, binary()}.
+
+%% Properties
+
+prop_one_call_is_what_a_file_does() ->
+    %% Any single call on a mapping answers as the file would, and leaves what the file would.
+    numtests(1000,
+        ?FORALL({Size, Call}, {file_size(), call()},
+            runs(Size, [shared], [Call]))).
+
+prop_a_shared_mapping_is_its_file() ->
+    %% After any run of calls a shared mapping, its views and its file are what a plain file is.
+    ?FORALL({Size, Calls}, {file_size(), list(oneof([call(), call_of_another()]))},
+        runs(Size, [shared], Calls)).
+
+prop_a_private_mapping_is_a_binary() ->
+    %% After any run of calls a private mapping is what a plain binary is, and its file changed in size only.
+    ?FORALL({Size, Calls}, {file_size(), list(call())},
+        runs(Size, [private], Calls)).
+
+prop_long_calls_are_like_short_ones() ->
+    %% The same holds for calls that are too long for a normal scheduler, in any mixture with short ones.
+    numtests(30,
+        ?FORALL({Sharing, Calls}, {oneof([shared, private]), list(call())},
+            runs(?LARGE, [Sharing], Calls))).
+
+prop_lost_bytes_are_sigbus() ->
+    %% However another descriptor sizes the file: what it ends before is sigbus, the rest is there, and works again.
+    ?FORALL({Size, Calls}, {file_size(), list(call_on_changing_file())},
+        holds(fun() -> run_on_changing_file(Size, Calls) end)).
+
+%% Calls
+
+call() ->
+    frequency([
+        {6, {pread, place(), place()}},
+        {6, {pwrite, place(), data()}},
+        {3, {region_binary, place(), place()}},
+        {2, {truncate, size_place()}},
+        {2, {remap, size_place()}},
+        {1, {sync, oneof([sync, async])}},
+        {1, {advise, place(), place(), oneof([normal, random, sequential, willneed, dontneed])}},
+        {1, position},
+        {1, forget},
+        {1, reopen}
+    ]).
+
+%% What happens through another descriptor of the file, unknown to the mapping.
+call_of_another() ->
+    {write_by_another, place(), data()}.
+
+call_on_changing_file() ->
+    frequency([
+        {4, {pread, place(), place()}},
+        {4, {pwrite, place(), data()}},
+        {3, {resize_by_another, size_place()}},
+        {1, forget}
+    ]).
+
+file_size() ->
+    ?LET(Place, oneof([{start, range(1, 2)}, {page, range(1, 4), range(-1, 1)}, {start, range(1, 30_000)}]),
+        resolve(Place, 0)).
+
+%% An offset, or a length counted from one: the edges, anything between them, and far beyond.
+place() ->
+    frequency([
+        {2, {start, range(0, 1)}},
+        {3, {page, range(1, 3), range(-1, 1)}},
+        {4, {'end', range(-1, 1)}},
+        {4, {part, range(0, 1000)}},
+        {1, {far, oneof(?FAR)}}
+    ]).
+
+size_place() ->
+    oneof([{start, range(0, 2)}, {page, range(1, 6), range(-1, 1)}, {'end', range(-100, 100)}, {part, range(0, 2000)}]).
+
+resolve({start, Distance}, _End) -> Distance;
+resolve({page, Page, Distance}, _End) -> Page * page() + Distance;
+resolve({'end', Distance}, End) -> max(0, End + Distance);
+resolve({part, Thousandths}, End) -> End * Thousandths div 1000;
+resolve({far, Distance}, _End) -> Distance.
+
+resolve(Offset, Length, Size) ->
+    From = resolve(Offset, Size),
+    {From, resolve(Length, max(0, Size - From))}.
+
+%% Iodata: small and irregular, or of a length that has to do with the file's.
+data() ->
+    oneof([{iodata, iodata()}, {filled, oneof([binary, sub_binary, segments, bytes]), byte(), place()}]).
+
+iodata() ->
+    ?SIZED(Size, iodata(Size)).
+
+iodata(0) ->
+    oneof([binary(), [], [byte()]]);
+iodata(Size) ->
+    ?LAZY(oneof([
+        binary(),
+        list(byte()),
+        {list, iodata(Size div 2), iodata(Size div 2)},
+        {improper, iodata(Size div 2), binary()}
+    ])).
+
+%% PropEr cannot shrink improper lists, so they are made afterwards.
+made({list, First, Second}) -> [made(First), made(Second)];
+made({improper, First, Tail}) -> [made(First) | Tail];
+made(Leaf) -> Leaf.
+
+%% A length beyond all memory stands for one byte too many.
+resolve_data({iodata, Data}, _Offset, _Size) ->
+    made(Data);
+resolve_data({filled, Form, Byte, Place}, Offset, Size) ->
+    Rest = max(0, Size - Offset),
+    form(Form, Byte, min(resolve(Place, Rest), Rest + 1)).
+
+form(binary, Byte, Length) ->
+    binary:copy(<<Byte>>, Length);
+form(sub_binary, Byte, Length) ->
+    binary:part(binary:copy(<<Byte>>, Length + 7), 3, Length);
+form(segments, Byte, Length) ->
+    [binary:copy(<<Byte>>, Length div 2), [[] | binary:copy(<<(255 - Byte)>>, Length - Length div 2)]];
+form(bytes, Byte, Length) ->
+    lists:duplicate(Length, Byte).
+
+%% Running them
+
+runs(Size, Options, Calls) ->
+    holds(fun() -> run(Size, Options, Calls) end).
+
+%% PropEr takes no exceptions from properties on OTP 25, so the assertion that failed is shown with the counterexample.
+holds(Run) ->
+    ?WHENFAIL(io:format("~n~p~n", [get(wrong)]),
+        try Run()
+        catch error:Reason:Stack -> put(wrong, {Reason, Stack}), false
+        end).
+
+run(Size, Options, Calls) ->
+    with_directory(fun(Directory) ->
+        State = lists:foldl(fun call/2, start(Directory, Size, Options), Calls),
+        #state{handle = Handle, path = Path, size = Now} = State,
+        ?assertEqual({ok, read(State#state.mapping, 0, Now)}, iommap:pread(Handle, 0, Now)),
+        ?assertEqual({ok, read(State#state.file, 0, Now)}, file:read_file(Path)),
+        ok = iommap:close(Handle),
+        views_agree(State)
+    end).
+
+start(Directory, Size, Options) ->
+    Path = filename:join(Directory, "mapped"),
+    ok = file:write_file(Path, bytes(Size)),
+    {ok, Handle} = iommap:open(Path, read_write, Options),
+    Oracle = oracle(Options, filename:join(Directory, "oracle"), bytes(Size)),
+    #state{handle = Handle, path = Path, options = Options, size = Size, mapping = Oracle, file = Oracle}.
+
+call(Call, State) ->
+    Next = answer(Call, State),
+    true = views_agree(Next),
+    Next.
+
+answer({pread, Offset, Length}, #state{handle = Handle, size = Size, mapping = Oracle} = State) ->
+    {From, Count} = resolve(Offset, Length, Size),
+    Expected = expected(From, Count, Size, fun() -> {ok, read(Oracle, From, Count)} end),
+    ?assertEqual(Expected, iommap:pread(Handle, From, Count)),
+    State;
+answer({region_binary, Offset, Length}, #state{handle = Handle, size = Size, mapping = Oracle} = State) ->
+    {From, Count} = resolve(Offset, Length, Size),
+    Expected = expected(From, Count, Size, fun() -> {ok, read(Oracle, From, Count)} end),
+    View = iommap:region_binary(Handle, From, Count),
+    ?assertEqual(Expected, View),
+    keep_view(From, View, State);
+answer({pwrite, Offset, Data}, #state{handle = Handle, size = Size} = State) ->
+    From = resolve(Offset, Size),
+    Written = resolve_data(Data, From, Size),
+    Expected = expected(From, iolist_size(Written), Size, fun() -> ok end),
+    ?assertEqual(Expected, iommap:pwrite(Handle, From, Written)),
+    case Expected of
+        ok -> written(From, Written, State);
+        {error, out_of_bounds} -> State
+    end;
+answer({write_by_another, Offset, Data}, #state{path = Path, size = Size} = State) ->
+    From = resolve(Offset, Size),
+    Written = resolve_data(Data, From, Size),
+    case expected(From, iolist_size(Written), Size, fun() -> ok end) of
+        ok ->
+            with_another(Path, fun(File) -> ok = file:pwrite(File, From, Written) end),
+            written(From, Written, State);
+        {error, out_of_bounds} ->
+            State
+    end;
+answer({truncate, Place}, #state{handle = Handle, size = Size} = State) ->
+    case resolve(Place, Size) of
+        0 ->
+            ?assertEqual({error, einval}, iommap:truncate(Handle, 0)),
+            State;
+        NewSize ->
+            ?assertEqual(ok, iommap:truncate(Handle, NewSize)),
+            resized(NewSize, State)
+    end;
+answer({remap, Place}, #state{handle = Handle, path = Path, size = Size} = State) ->
+    NewSize = max(1, resolve(Place, Size)),
+    resize_by_another(Path, NewSize),
+    ?assertEqual({ok, NewSize}, iommap:remap(Handle)),
+    resized(NewSize, State);
+answer({sync, Mode}, #state{handle = Handle} = State) ->
+    ?assertEqual(ok, iommap:sync(Handle, Mode)),
+    State;
+answer({advise, Offset, Length, Hint}, #state{handle = Handle, size = Size} = State) ->
+    {From, Count} = resolve(Offset, Length, Size),
+    ?assertEqual(expected(From, Count, Size, fun() -> ok end), iommap:advise(Handle, From, Count, Hint)),
+    State;
+answer(position, #state{handle = Handle, size = Size} = State) ->
+    ?assertEqual({ok, Size}, iommap:position(Handle)),
+    State;
+answer(forget, #state{handle = Handle, path = Path} = State) ->
+    ?assertEqual(ok, iommap:sync(Handle)),
+    ?assertEqual(ok, iommap:advise(Handle, 0, 0, dontneed)),
+    with_another(Path, fun(File) -> ok = file:advise(File, 0, 0, dont_need) end),
+    State;
+answer(reopen, #state{handle = Handle, path = Path, options = Options, file = File} = State) ->
+    ?assertEqual(ok, iommap:close(Handle)),
+    {ok, Reopened} = iommap:open(Path, read_write, Options),
+    State#state{handle = Reopened, mapping = File}.
+
+%% A mapping whose file is cut and grown by another. The page in which the file ends shows zeros after the end.
+run_on_changing_file(Size, Calls) ->
+    with_directory(fun(Directory) ->
+        State = start(Directory, Size, [shared]),
+        File = {binary, bytes(Size)},
+        #state{file = Now} = lists:foldl(fun answer_on_changing_file/2, State#state{file = File}, Calls),
+        ?assertEqual({ok, read(Now, 0, length_of(Now))}, file:read_file(State#state.path)),
+        ok =:= iommap:close(State#state.handle)
+    end).
+
+answer_on_changing_file({pread, Offset, Length}, #state{handle = Handle, size = Size, file = File} = State) ->
+    {From, Count} = resolve(Offset, Length, Size),
+    Expected = expected(From, Count, Size, fun() ->
+        case Count =:= 0 orelse From + Count =< backed(File) of
+            true -> {ok, read(with_size(File, max(From + Count, length_of(File))), From, Count)};
+            false -> {error, sigbus}
+        end
+    end),
+    ?assertEqual(Expected, iommap:pread(Handle, From, Count)),
+    State;
+answer_on_changing_file({pwrite, Offset, Data}, #state{handle = Handle, size = Size, file = File} = State) ->
+    From = resolve(Offset, Size),
+    Written = resolve_data(Data, From, Size),
+    {End, FileEnd, Backed} = {From + iolist_size(Written), length_of(File), backed(File)},
+    if
+        End =< Size, End =< FileEnd ->
+            ?assertEqual(ok, iommap:pwrite(Handle, From, Written)),
+            State#state{file = write(File, From, Written)};
+        End =< Size, From < End, From >= Backed ->
+            ?assertEqual({error, sigbus}, iommap:pwrite(Handle, From, Written)),
+            State;
+        true ->
+            %% Of data across the file's end a part may be written, so that is not tried.
+            State
+    end;
+answer_on_changing_file({resize_by_another, Place}, #state{path = Path, size = Size, file = File} = State) ->
+    NewSize = resolve(Place, Size),
+    resize_by_another(Path, NewSize),
+    State#state{file = with_size(File, NewSize)};
+answer_on_changing_file(forget, State) ->
+    answer(forget, State).
+
+length_of({binary, Contents}) -> byte_size(Contents).
+
+%% Where the last page ends of which the file has a byte.
+backed(File) ->
+    (length_of(File) + page() - 1) div page() * page().
+
+expected(Offset, Length, Size, _Within) when Offset + Length > Size -> {error, out_of_bounds};
+expected(_Offset, _Length, _Size, Within) -> Within().
+
+with_another(Path, Use) ->
+    {ok, File} = file:open(Path, [read, write, raw, binary]),
+    Use(File),
+    ok = file:close(File).
+
+resize_by_another(Path, Size) ->
+    with_another(Path, fun(File) ->
+        {ok, Size} = file:position(File, Size),
+        ok = file:truncate(File)
+    end).
+
+written(Offset, Data, #state{mapping = Mapping} = State) ->
+    State#state{mapping = write(Mapping, Offset, Data)}.
+
+resized(Size, #state{mapping = Mapping, file = File} = State) ->
+    State#state{size = Size, mapping = with_size(Mapping, Size), file = with_size(File, Size)}.
+
+%% A view of a shared mapping shows the file for as long as the file reaches its end.
+keep_view(Offset, {ok, View}, #state{options = [shared], views = Views} = State) ->
+    State#state{views = [{Offset, View} | Views]};
+keep_view(_Offset, _View, State) ->
+    State.
+
+views_agree(#state{size = Size, mapping = Oracle, views = Views}) ->
+    [?assertEqual(read(Oracle, Offset, byte_size(View)), View) ||
+        {Offset, View} <- Views, Offset + byte_size(View) =< Size],
+    true.
+
+%% The oracle. One file serves a shared mapping and its file, as both are the same bytes.
+
+oracle([shared], Path, Contents) ->
+    {ok, File} = file:open(Path, [read, write, raw, binary]),
+    ok = file:pwrite(File, 0, Contents),
+    {file, File};
+oracle([private], _Path, Contents) ->
+    {binary, Contents}.
+
+read(_Oracle, _Offset, 0) -> <<>>;
+read({file, File}, Offset, Length) -> element(2, {ok, _} = file:pread(File, Offset, Length));
+read({binary, Binary}, Offset, Length) -> binary:part(Binary, Offset, Length).
+
+write({file, File}, Offset, Data) ->
+    ok = file:pwrite(File, Offset, Data),
+    {file, File};
+write({binary, Binary}, Offset, Data) ->
+    Length = iolist_size(Data),
+    <<Before:Offset/binary, _:Length/binary, After/binary>> = Binary,
+    {binary, iolist_to_binary([Before, Data, After])}.
+
+with_size({file, File}, Size) ->
+    {ok, Size} = file:position(File, Size),
+    ok = file:truncate(File),
+    {file, File};
+with_size({binary, Binary}, Size) when Size =< byte_size(Binary) ->
+    {binary, binary:part(Binary, 0, Size)};
+with_size({binary, Binary}, Size) ->
+    {binary, <<Binary/binary, (zeros(Size - byte_size(Binary)))/binary>>}.
