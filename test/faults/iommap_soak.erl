@@ -9,6 +9,9 @@
 
 -define(LARGE, 1_000_000).
 
+%% How long one step of a worker may take, in milliseconds; more means that it hangs.
+-define(PATIENCE, 60_000).
+
 main() ->
     [Directory, Libraries, Seconds] = init:get_plain_arguments(),
     Duration = list_to_integer(Seconds),
@@ -60,6 +63,8 @@ count({Role, Pid, Monitor}, Workers) ->
     receive
         {'DOWN', Monitor, process, Pid, {done, Count}} -> {Role, Count};
         {'DOWN', Monitor, process, Pid, Reason} -> fail(Workers, Pid, Reason)
+    after ?PATIENCE ->
+        fail(Workers, Pid, {hangs, process_info(Pid, [status, current_stacktrace, message_queue_len])})
     end.
 
 start_worker({Role, Start, Step}, Number, Files) ->
