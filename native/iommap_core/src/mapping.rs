@@ -15,7 +15,7 @@ use crate::residency::Residency;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
@@ -62,6 +62,8 @@ pub struct Mapping {
     slot: Slot,
     reads: Residency,
     writes: Residency,
+    /// How many calls write back now.
+    writing_back: AtomicU32,
     locked: AtomicBool,
     writable: bool,
     /// The pages that a private mapping has of its own; `None` for a shared one.
@@ -80,6 +82,7 @@ impl Mapping {
             file,
             reads: Residency::new(size, READ_PROOF_LIFE, READ_BLOCK),
             writes: Residency::new(if writable { size } else { 0 }, WRITE_PROOF_LIFE, 1),
+            writing_back: AtomicU32::new(0),
             locked: AtomicBool::new(false),
             writable,
             changed: options.private.then(Mutex::default),
@@ -275,8 +278,10 @@ impl Mapping {
 
     /// The range was written, in a write that began at `stamp`.
     pub fn prove_written(&self, range: Range, stamp: crate::residency::Stamp) {
-        self.writes
-            .prove(range.widened(platform::page_size()), stamp);
+        if self.writing_back.load(Ordering::Acquire) == 0 {
+            self.writes
+                .prove(range.widened(platform::page_size()), stamp);
+        }
     }
 
     /// The stamp of a write that begins now.
@@ -312,16 +317,18 @@ impl Mapping {
         })
     }
 
-    /// Writeback cleans pages, and the next write to a clean page may wait: what was proved of writing ends, and what
-    /// is proved while it runs ends too.
+    /// Writeback cleans pages, and the next write to a clean page may wait: what was proved of writing ends, and nothing
+    /// is proved while it runs. (A write that began before either `forget` is proved too late to be believed.)
     fn writes_back(&self, write_back: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.check_whole()?;
         if self.is_private() || !self.writable {
             return Ok(());
         }
+        self.writing_back.fetch_add(1, Ordering::AcqRel);
         self.writes.forget();
         let done = write_back();
         self.writes.forget();
+        self.writing_back.fetch_sub(1, Ordering::AcqRel);
         done?;
         self.check_whole()
     }
@@ -451,4 +458,55 @@ fn map(file: &BackingFile, size: usize, options: &Options) -> Result<MmapRaw, Er
         (true, false) => unsafe { how.map_copy_read_only(fd)? }.into(),
     };
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Access;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn mapping(pages: usize) -> Mapping {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let options = Options {
+            create: true,
+            size: (pages * platform::page_size()) as u64,
+            ..Options::new(Access::ReadWrite)
+        };
+        let (file, size) = BackingFile::open(&path, &options).unwrap();
+        Mapping::new(Arc::new(file), size, &options).unwrap()
+    }
+
+    #[test]
+    fn a_write_is_proved_neither_before_nor_during_nor_by_a_write_begun_during_a_write_back() {
+        // Whatever was written before the write-back is over may be clean after it.
+        let mapping = mapping(4);
+        let range = mapping.range(0, 10).unwrap();
+        let prove = |stamp| mapping.prove_written(range, stamp);
+        let written_back = mapping.writes_back(|| {
+            let stamp = mapping.write_stamp();
+            prove(stamp);
+            assert!(!mapping.is_ready_to_write(range), "proved during");
+            assert!(mapping.writes_back(|| Ok(())).is_ok());
+            prove(mapping.write_stamp());
+            assert!(!mapping.is_ready_to_write(range), "one of two is over");
+            Ok(())
+        });
+        assert_eq!(written_back, Ok(()));
+        let mut stamp = mapping.write_stamp();
+        assert_eq!(
+            mapping.writes_back(|| {
+                stamp = mapping.write_stamp();
+                Ok(())
+            }),
+            Ok(())
+        );
+        prove(stamp);
+        assert!(!mapping.is_ready_to_write(range), "begun during");
+        prove(mapping.write_stamp());
+        assert!(mapping.is_ready_to_write(range), "begun after");
+    }
 }

@@ -180,16 +180,17 @@ fn pwrite_segments(
     wait: Wait,
 ) -> Answer {
     let [offset] = naturals(env, [offset])?;
-    let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
-    let length = segments.iter().fold(0, add);
-    let has_views = image::has_views();
-    if wait == Wait::Never && has_views && segments.iter().any(|one| image::intact(one).is_some()) {
+    // A segment that lies in no mapping now lies in none for as long as the call runs.
+    let views = image::has_views() && segments.iter().any(|one| image::intact(one).is_some());
+    if views && wait == Wait::Never {
         return Err(Error::WouldWait.into()); // views are read where reading may wait
     }
     let is_lost = || {
         let lost = |segment| image::intact(segment) == Some(false);
-        has_views && (segments.iter().any(lost) || copied && !image::all_intact())
+        views && segments.iter().any(lost) || copied && !image::all_intact()
     };
+    let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
+    let length = segments.iter().fold(0, add);
     if is_lost() {
         handle.check_pwrite(wait, offset, length)?;
         return Err(Error::Fault.into());

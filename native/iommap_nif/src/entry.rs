@@ -5,6 +5,7 @@ use crate::{image, schedule};
 use iommap_core::Wait;
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_uint, c_void, CStr};
+use std::sync::Once;
 
 /// Every NIF: its number for other images, its name and arity, where it starts, and its body.
 ///
@@ -124,7 +125,8 @@ static ENTRY: Entry = Entry(ErlNifEntry {
 /// What the VM looks for in the library.
 #[no_mangle]
 pub extern "C" fn nif_init() -> *const ErlNifEntry {
-    // SAFETY: before anything else runs; looks the VM's functions up.
-    unsafe { rustler::codegen_runtime::internal_write_symbols() };
+    static LOOKED_UP: Once = Once::new();
+    // SAFETY: once, before anything else of this image runs; looks the VM's functions up.
+    LOOKED_UP.call_once(|| unsafe { rustler::codegen_runtime::internal_write_symbols() });
     &raw const ENTRY.0
 }
