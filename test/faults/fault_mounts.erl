@@ -17,14 +17,25 @@
 mount(Kind, Directory) ->
     Point = filename:join(Directory, name(Kind)),
     ok = filelib:ensure_path(Point),
-    case Kind =:= faultfs orelse fault_rig:is_root() of
-        true ->
+    case lacks(Kind) of
+        nothing ->
             case fault_rig:shell(command(Kind, Point)) of
                 {0, _} -> {ok, #{kind => Kind, point => Point}};
                 {_, Output} -> skip(Kind, Output)
             end;
-        false ->
-            skip(Kind, "mounting needs root")
+        Lack ->
+            skip(Kind, Lack)
+    end.
+
+lacks(faultfs) ->
+    case filelib:is_regular(fault_rig:built("faultfs")) of
+        true -> nothing;
+        false -> "it is built where libfuse3 is"
+    end;
+lacks(_) ->
+    case fault_rig:is_root() of
+        true -> nothing;
+        false -> "mounting needs root"
     end.
 
 skip(Kind, Why) ->
