@@ -57,7 +57,8 @@ static _Atomic(const struct previous *) newest;
 /* Images of this library that were loaded after this one, whose handler is ours: handlers that called each other would
  * go deeper with every image, on an alternate stack that has no room for that. */
 struct follower {
-    iommap_cases cases;
+    iommap_leave leave;
+    iommap_resolve resolve;
     const struct follower *next;
 };
 
@@ -192,31 +193,37 @@ static void pass_on(int signal, siginfo_t *info, void *context)
     }
 }
 
-int iommap_guard_cases(siginfo_t *info)
+void iommap_guard_leave(uintptr_t address)
 {
-    uintptr_t address = (uintptr_t)info->si_addr;
     struct iommap_thread *mine = owned_by((uintptr_t)pthread_self());
     struct frame *frame = mine != NULL ? mine->armed : NULL;
-    iommap_resolve resolve = atomic_load_explicit(&resolver, memory_order_acquire);
 
     if (frame != NULL
         && (covers(frame->from, frame->from_end, address) || covers(frame->to, frame->to_end, address)))
         siglongjmp(frame->back, 1);
-    return resolve != NULL && resolve(address);
 }
 
-static int is_of_a_follower(siginfo_t *info)
+/* Cases 1 and 2, each of all images before the next: one image's copy may read a view of another's mapping. */
+static int is_settled(uintptr_t address)
 {
-    const struct follower *follower = atomic_load_explicit(&followers, memory_order_acquire);
-    while (follower != NULL && !follower->cases(info))
-        follower = follower->next;
-    return follower != NULL;
+    const struct follower *first = atomic_load_explicit(&followers, memory_order_acquire), *follower;
+    iommap_resolve resolve = atomic_load_explicit(&resolver, memory_order_acquire);
+
+    iommap_guard_leave(address);
+    for (follower = first; follower != NULL; follower = follower->next)
+        follower->leave(address);
+    if (resolve != NULL && resolve(address))
+        return 1;
+    for (follower = first; follower != NULL; follower = follower->next)
+        if (follower->resolve(address))
+            return 1;
+    return 0;
 }
 
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
-    if (!is_access(info) || !(iommap_guard_cases(info) || is_of_a_follower(info)))
+    if (!is_access(info) || !is_settled((uintptr_t)info->si_addr))
         pass_on(signal, info, context);
     errno = saved_errno;
 }
@@ -259,12 +266,13 @@ void iommap_guard_prepare(iommap_resolve resolve, size_t page_size)
     atomic_store_explicit(&resolver, resolve, memory_order_release);
 }
 
-int iommap_guard_follow(iommap_cases cases)
+int iommap_guard_follow(iommap_leave leave, iommap_resolve resolve)
 {
     struct follower *added = malloc(sizeof *added);
     if (added == NULL)
         return ENOMEM;
-    added->cases = cases;
+    added->leave = leave;
+    added->resolve = resolve;
     added->next = atomic_load_explicit(&followers, memory_order_relaxed);
     atomic_store_explicit(&followers, added, memory_order_release);
     return 0;

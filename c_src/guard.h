@@ -17,13 +17,13 @@ void iommap_guard_prepare(iommap_resolve resolve, size_t page_size);
  * Returns 0 or an errno. Callers serialize. */
 int iommap_guard_install(void);
 
-/* Called in the signal handler, for a fault of this thread: jumps back into a guarded copy, or is nonzero if a view was
- * read and the fault has been mended, or is 0: not ours. */
-typedef int (*iommap_cases)(siginfo_t *info);
-int iommap_guard_cases(siginfo_t *info);
+/* Called in the signal handler, for a fault of this thread at `address`: jumps back into a guarded copy, if there is one
+ * and the address is of it; else returns. */
+typedef void (*iommap_leave)(uintptr_t address);
+void iommap_guard_leave(uintptr_t address);
 
 /* Lets this image's handler ask another image too. Returns 0 or an errno. Callers serialize. */
-int iommap_guard_follow(iommap_cases cases);
+int iommap_guard_follow(iommap_leave leave, iommap_resolve resolve);
 
 /* The record of the calling thread, by which the handler finds what it guards; NULL if there is no memory for one. */
 struct iommap_thread *iommap_guard_thread(void);

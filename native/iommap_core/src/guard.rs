@@ -11,10 +11,10 @@ use std::sync::{Once, OnceLock};
 mod c {
     use std::ffi::{c_int, c_void};
     extern "C" {
-        pub fn iommap_guard_prepare(resolve: extern "C" fn(usize) -> c_int, page_size: usize);
+        pub fn iommap_guard_prepare(resolve: super::Resolve, page_size: usize);
         pub fn iommap_guard_install() -> c_int;
-        pub fn iommap_guard_cases(info: *mut libc::siginfo_t) -> c_int;
-        pub fn iommap_guard_follow(cases: super::Cases) -> c_int;
+        pub fn iommap_guard_leave(address: usize);
+        pub fn iommap_guard_follow(leave: super::Leave, resolve: super::Resolve) -> c_int;
         pub fn iommap_guard_thread() -> *mut c_void;
         pub fn iommap_guard_copy(
             thread: *mut c_void,
@@ -58,7 +58,8 @@ extern "C" fn resolve(address: usize) -> c_int {
     c_int::from(registry::resolve(address))
 }
 
-type Cases = unsafe extern "C" fn(*mut libc::siginfo_t) -> c_int;
+type Leave = unsafe extern "C" fn(usize);
+type Resolve = extern "C" fn(usize) -> c_int;
 
 /// The handler of an image of this library, as later images use it: one process has one handler of ours, however many
 /// images were loaded.
@@ -66,7 +67,7 @@ type Cases = unsafe extern "C" fn(*mut libc::siginfo_t) -> c_int;
 #[repr(C)]
 pub struct Handler {
     install: extern "C" fn() -> c_int,
-    follow: extern "C" fn(Cases) -> c_int,
+    follow: extern "C" fn(Leave, Resolve) -> c_int,
 }
 
 impl Handler {
@@ -92,16 +93,15 @@ fn prepare() {
 
 extern "C" fn install_own() -> c_int {
     let _one_at_a_time = SERIALIZED.lock();
-    platform::keep_spare();
     prepare();
     // SAFETY: calls are serialized.
     unsafe { c::iommap_guard_install() }
 }
 
-extern "C" fn follow_own(cases: Cases) -> c_int {
+extern "C" fn follow_own(leave: Leave, resolve: Resolve) -> c_int {
     let _one_at_a_time = SERIALIZED.lock();
-    // SAFETY: the cases are another image's `iommap_guard_cases`, which is never unloaded; calls are serialized.
-    unsafe { c::iommap_guard_follow(cases) }
+    // SAFETY: the two are another image's `iommap_guard_leave` and `resolve`, never unloaded; calls are serialized.
+    unsafe { c::iommap_guard_follow(leave, resolve) }
 }
 
 /// From now on this image uses the handler of another one, which was loaded before.
@@ -109,7 +109,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
     let mut status = 0;
     FOLLOWED.get_or_init(|| {
         prepare();
-        status = (handler.follow)(c::iommap_guard_cases);
+        status = (handler.follow)(c::iommap_guard_leave, resolve);
         handler
     });
     succeeded(status)
@@ -119,6 +119,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
 ///
 /// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
 pub fn install() -> Result<(), Error> {
+    platform::keep_spare();
     let own = Handler::own();
     succeeded((FOLLOWED.get().unwrap_or(&own).install)())
 }

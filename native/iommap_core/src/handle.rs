@@ -374,6 +374,8 @@ impl<V> Handle<V> {
         if mapping.is_faulted() || mapping.size() != size {
             drop(mapping);
             self.fit(size, || Ok(()))?;
+        } else {
+            mapping.forget_residency();
         }
         Ok(size)
     }

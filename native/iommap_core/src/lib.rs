@@ -36,4 +36,4 @@ pub use mapping::Hint;
 pub use options::{Access, Options};
 pub use platform::page_size;
 pub use range::Range;
-pub use view::{all_intact, has_views, intact, View};
+pub use view::{all_intact, has_views, intact, look_up_cost, View};

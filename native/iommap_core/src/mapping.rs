@@ -291,6 +291,9 @@ impl Mapping {
 
     fn note_changed(&self, range: Range) {
         if let Some(changed) = &self.changed {
+            if self.writes.covers(range) {
+                return; // what was proved was noted
+            }
             let pages = range.widened(platform::page_size());
             let page_size = platform::page_size();
             changed
@@ -349,11 +352,16 @@ impl Mapping {
                     self.map
                         .unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length)?;
                 }
-                self.reads.forget();
-                self.writes.forget();
+                self.forget_residency();
             }
         }
         Ok(())
+    }
+
+    /// What was found out about pages in memory holds no longer.
+    pub fn forget_residency(&self) {
+        self.reads.forget();
+        self.writes.forget();
     }
 
     /// Locks the pages in memory, if the system lets us.

@@ -36,6 +36,12 @@ pub fn has_views() -> bool {
     registry::has_views()
 }
 
+/// What `intact` costs at the worst, in the time that it takes with few mappings.
+#[inline]
+pub fn look_up_cost() -> usize {
+    registry::look_up_cost()
+}
+
 /// Whether all bytes of all mappings are what their files held.
 pub fn all_intact() -> bool {
     registry::all_intact()

@@ -156,3 +156,16 @@ fn a_sync_holds_up_nobody_and_everything_races_with_it() {
         [(499 % 256) as u8; 100]
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_barrier_for_all_threads_everything_holds() {
+    // Where the system lacks membarrier(2), the lock is a plain one, and keeps what the other keeps.
+    rig::in_its_own_process(|| {
+        rig::forbid_membarrier();
+        no_read_sees_half_of_a_write();
+        calls_that_race_with_a_close_finish_or_are_told();
+        reads_writes_and_views_race_with_resizing();
+        a_sync_holds_up_nobody_and_everything_races_with_it();
+    });
+}

@@ -17,7 +17,7 @@ const QUIET: Location = 2;
 const INNER: Location = 3;
 /// Two halves of the value, which are equal whenever no writer is inside.
 const VALUE: [Location; 2] = [4, 5];
-/// `Seat::reading` of each thread.
+/// `Place::reading` of each thread.
 const SEATS: Location = 6;
 
 const WRITER: Value = 255;

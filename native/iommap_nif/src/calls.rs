@@ -86,6 +86,7 @@ pub fn open(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
     })();
     let (path, flags, size) = decoded.map_err(|_| Stop::Raise)?;
     let path = CString::new(path.as_slice()).map_err(|_| Stop::Raise)?;
+    assert!(!cfg!(feature = "stranger") || path.as_c_str() != c"panic on purpose");
     let is_set = |flag| flags.iter().any(|set| set.as_c_arg() == flag);
 
     let handle = Handle::open(
@@ -182,8 +183,8 @@ fn pwrite_segments(
     let [offset] = naturals(env, [offset])?;
     // A segment that lies in no mapping now lies in none for as long as the call runs.
     let views = image::has_views() && segments.iter().any(|one| image::intact(one).is_some());
-    if views && wait == Wait::Never {
-        return Err(Error::WouldWait.into()); // views are read where reading may wait
+    if (views || copied) && wait == Wait::Never {
+        return Err(Error::WouldWait.into()); // views are read where reading may wait, and all asked about where that may
     }
     let is_lost = || {
         let lost = |segment| image::intact(segment) == Some(false);
@@ -308,13 +309,13 @@ pub fn info(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 }
 
 /// `intact(Binary)`
-pub fn intact(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+pub fn intact(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
-    intact_part(env, arguments[0], &binary, 0, binary.iov_len)
+    intact_part(env, arguments[0], &binary, &binary, wait)
 }
 
 /// `intact(Binary, Offset, Length)`; a range that is not inside raises, as it does in `binary:part/3`.
-pub fn intact_range(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
+pub fn intact_range(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
     let natural = |term| match ffi::number(env, term)? {
         Number::Natural(number) => Ok(number),
@@ -322,19 +323,29 @@ pub fn intact_range(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
     };
     let (offset, length) = (natural(arguments[1])?, natural(arguments[2])?);
     let range = Range::checked(offset, length, binary.iov_len).map_err(|_| Stop::Raise)?;
-    intact_part(env, arguments[0], &binary, range.offset(), range.length())
+    let part = libc::iovec {
+        iov_base: binary.iov_base.wrapping_byte_add(range.offset()),
+        iov_len: range.length(),
+    };
+    intact_part(env, arguments[0], &binary, &part, wait)
 }
 
-fn intact_part(env: Env, term: Term, binary: &libc::iovec, offset: usize, length: usize) -> Answer {
-    let part = libc::iovec {
-        iov_base: binary.iov_base.wrapping_byte_add(offset),
-        iov_len: length,
-    };
-    // Where the bytes of a copy came from cannot be known, so all mappings are asked about.
-    let intact = if ffi::is_copied(env, term, binary) {
+/// `binary` is where the term's bytes are, `part` some of them.
+fn intact_part(
+    env: Env,
+    term: Term,
+    binary: &libc::iovec,
+    part: &libc::iovec,
+    wait: Wait,
+) -> Answer {
+    // Where the bytes of a copy came from cannot be known, so all mappings are asked about, which may take long.
+    let intact = if image::has_views() && ffi::is_copied(env, term, binary) {
+        if wait == Wait::Never {
+            return Err(Error::WouldWait.into());
+        }
         image::all_intact()
     } else {
-        image::intact(&part).unwrap_or(true)
+        image::intact(part).unwrap_or(true)
     };
     Ok(if intact {
         atoms().true_

@@ -16,7 +16,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Begins every image's table and every object's header.
-pub const MAGIC: u64 = u64::from_be_bytes(*b"iommap\x00\x01");
+pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "stranger") {
+    *b"stranger"
+} else {
+    *b"iommap\x00\x01"
+});
 
 /// What one image is to the others. Fields are only ever added, at the end.
 #[repr(C)]

@@ -5,7 +5,7 @@ use crate::ffi::{self, BadArgument, Env, Term};
 use crate::image;
 use smallvec::SmallVec;
 
-/// How many list cells are visited without waiting.
+/// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
 const SHORT: usize = 2048;
 
 /// Why there are no segments.
@@ -34,10 +34,15 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Fills in the segments of the term; no more than `SHORT` list cells of it if `at_once`.
+    /// Fills in the segments of the term; no more than so many list cells of it if `at_once`.
     pub fn collect(&mut self, env: Env, term: Term, at_once: bool) -> Result<(), Refusal> {
-        let most = if at_once { SHORT } else { usize::MAX };
-        self.walk(env, term, most, image::has_views())?;
+        let has_views = image::has_views();
+        let most = match (at_once, has_views) {
+            (true, true) => SHORT / iommap_core::look_up_cost(),
+            (true, false) => SHORT,
+            (false, _) => usize::MAX,
+        };
+        self.walk(env, term, most, has_views)?;
         self.settle();
         Ok(())
     }

@@ -1,8 +1,15 @@
-//! Where a call runs: the one place that decides.
+//! Where a call runs.
 //!
-//! A call starts on a normal scheduler and finishes there if the lock is free, the copy is short, and the pages are known
-//! to be in memory: the core finds out on the way and answers `WouldWait` otherwise. Then the same call is made again on
-//! a dirty I/O scheduler, where it may wait. Calls that always wait are born there (the table in `entry`).
+//! The table in `entry` says where a call starts: what always waits is born on a dirty I/O scheduler, all others start on
+//! the normal scheduler of their process, with `Wait::Never`. There a call finishes if nothing could make it wait, else
+//! it answers `WouldWait`, having done nothing, and the one way out (`calls::enter`) makes the same call again on a dirty
+//! I/O scheduler, with `Wait::Gladly`. What could make it wait:
+//!
+//! - the handle's lock is taken (`Handle::reading`, `Handle::writing`);
+//! - the copy is longer than `SHORT`, or its data is of more list cells (`iodata`), or is a view (`calls::pwrite`);
+//! - the pages are not known to be in memory (`Mapping::is_ready_to_read`, `Mapping::is_ready_to_write`).
+//!
+//! What finishes on a normal scheduler is charged to the process's time slice.
 
 use crate::ffi::{Env, Term};
 use rustler::sys::{self, ErlNifEnv};

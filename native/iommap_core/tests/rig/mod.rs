@@ -215,6 +215,7 @@ pub fn in_its_own_process<F: FnOnce()>(body: F) {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
+        std::io::stderr().write_all(&output.stderr).unwrap();
     }
 }
 
@@ -239,6 +240,52 @@ fn in_another_process<F: FnOnce()>(body: F) -> Option<Output> {
         .env(INSIDE, name)
         .output();
     Some(output.unwrap())
+}
+
+/// Says why a test does nothing, not by `println!`: the harness shows that of failed tests only.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let inside = std::env::var(INSIDE).ok();
+    let test = inside.as_deref().or(thread.name()).unwrap_or("a test");
+    writeln!(std::io::stderr(), "skipped: {test}: {why}").unwrap();
+}
+
+/// Forbids this thread, and those that it starts, the barrier that the lock is built on.
+#[cfg(target_os = "linux")]
+pub fn forbid_membarrier() {
+    let instruction = |code: u32, jump_if_not: u8, value: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_if_not,
+        k: value,
+    };
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    // The number of the call is the first word of what a filter is given.
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            1,
+            libc::SYS_membarrier as u32,
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, refuse),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the filter is read during the call only; the query asks which barriers there are.
+    let (set, refused) = unsafe {
+        (
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0,
+            libc::syscall(libc::SYS_membarrier, 0, 0, 0) == -1,
+        )
+    };
+    let error = std::io::Error::last_os_error();
+    assert!(set && refused, "membarrier goes on to work: {error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
 }
 
 /// A file system of its own, which nobody else sees.
@@ -273,10 +320,8 @@ pub fn small_disk(size: usize) -> Option<Disk> {
             && libc::mount(tmpfs, target.as_ptr(), tmpfs, 0, options.as_ptr().cast()) == 0
     };
     if !mounted {
-        println!(
-            "skipped: mounting needs root ({})",
-            std::io::Error::last_os_error()
-        );
+        let error = std::io::Error::last_os_error();
+        skip(&format!("mounting needs root ({error})"));
     }
     mounted.then(|| Disk(disk))
 }
