@@ -11,6 +11,9 @@
 -export([a_prebuilt_library_that_does_not_exist_is_an_error/1]).
 -export([an_unchanged_library_is_left_alone/1]).
 -export([a_path_with_spaces_and_quotes_works/1]).
+-export([cargo_build_target_is_respected/1]).
+-export([cargo_target_dir_is_respected/1]).
+-export([cargo_is_respected/1]).
 -export([a_failing_cargo_fails_the_build_and_keeps_the_library/1]).
 -export([a_virtual_machine_goes_on_while_its_library_is_replaced/1]).
 -export([clean_removes_what_was_built/1]).
@@ -25,6 +28,9 @@ all() ->
      a_prebuilt_library_that_does_not_exist_is_an_error,
      an_unchanged_library_is_left_alone,
      a_path_with_spaces_and_quotes_works,
+     cargo_build_target_is_respected,
+     cargo_target_dir_is_respected,
+     cargo_is_respected,
      a_failing_cargo_fails_the_build_and_keeps_the_library,
      a_virtual_machine_goes_on_while_its_library_is_replaced,
      clean_removes_what_was_built].
@@ -93,6 +99,39 @@ a_path_with_spaces_and_quotes_works(Config) ->
     {0, _} = build(Config, [{"CARGO", Cargo}, {"CARGO_TARGET_DIR", Target}]),
     <<"built">> = library(Config).
 
+%% A library built for a named target is taken from that target's directory, whatever lies in the usual one.
+cargo_build_target_is_respected(Config) ->
+    Target = "riscv64gc-unknown-linux-musl",
+    put_built(Config, "target/release", <<"usual">>),
+    {0, _} = build(Config, [{"CARGO", building_cargo(Config, "of a target")}, {"CARGO_BUILD_TARGET", Target}]),
+    <<"of a target\n">> = library(Config),
+    <<"of a target\n">> = built(Config, filename:join(["target", Target, "release"])).
+
+%% A library built in a named directory is taken from there, alone or for a named target.
+cargo_target_dir_is_respected(Config) ->
+    put_built(Config, "target/release", <<"usual">>),
+    [begin
+         Target = filename:join([proplists:get_value(project, Config), "elsewhere"]),
+         Environment = [{"CARGO", building_cargo(Config, Word)}, {"CARGO_TARGET_DIR", Target} | Triple],
+         {0, _} = build(Config, Environment),
+         Expected = list_to_binary(Word ++ "\n"),
+         Expected = library(Config),
+         Expected = built(Config, Below)
+     end || {Word, Triple, Below} <- [{"one", [], "elsewhere/release"},
+                                      {"two", [{"CARGO_BUILD_TARGET", "triple"}], "elsewhere/triple/release"}]].
+
+%% CARGO names the cargo that builds, not the first of the PATH.
+cargo_is_respected(Config) ->
+    Project = proplists:get_value(project, Config),
+    Cargo = building_cargo(Config, "by the one that was named"),
+    Named = filename:join(Project, "another cargo"),
+    ok = file:rename(Cargo, Named),
+    _ = building_cargo(Config, "by the first of the PATH"),
+    {0, _} = build(Config, [{"PATH", Project ++ ":" ++ os:getenv("PATH")}, {"CARGO", Named}]),
+    <<"by the one that was named\n">> = library(Config),
+    {0, _} = build(Config, [{"PATH", Project ++ ":" ++ os:getenv("PATH")}]),
+    <<"by the first of the PATH\n">> = library(Config).
+
 %% When cargo fails, so does the build, and the library of the last one stays.
 a_failing_cargo_fails_the_build_and_keeps_the_library(Config) ->
     put_library(Config, <<"last one">>),
@@ -148,9 +187,10 @@ build(Config, Environment) ->
     run(proplists:get_value(project, Config), "build", Environment).
 
 run(Project, Word, Environment) ->
-    Clean = [{Name, false} || Name <- ["CARGO", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CC", "IOMMAP_PREBUILT"]],
+    Clean = [{Name, false} || Name <- ["CARGO", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CC", "IOMMAP_PREBUILT"],
+                              not lists:keymember(Name, 1, Environment)],
     Port = open_port({spawn_executable, filename:join([Project, "native", "build.sh"])},
-                     [{args, [Word]}, {env, Clean}, {env, Environment},
+                     [{args, [Word]}, {env, Clean ++ Environment},
                       exit_status, binary, stderr_to_stdout]),
     collect(Port, <<>>).
 
@@ -189,6 +229,18 @@ put_library(Config, Bytes) ->
     ok = filelib:ensure_dir(library_path(Config)),
     ok = file:write_file(library_path(Config), Bytes).
 
+%% What cargo left, or would have left, in a directory of the project.
+built_path(Config, Below) ->
+    filename:join([proplists:get_value(project, Config), Below, "libiommap_nif.so"]).
+
+built(Config, Below) ->
+    {ok, Bytes} = file:read_file(built_path(Config, Below)),
+    Bytes.
+
+put_built(Config, Below, Bytes) ->
+    ok = filelib:ensure_dir(built_path(Config, Below)),
+    ok = file:write_file(built_path(Config, Below), Bytes).
+
 needed_rust() ->
     {ok, Manifest} = file:read_file(filename:join(root(), "Cargo.toml")),
     {match, [Version]} = re:run(Manifest, "rust-version = \"([^\"]*)\"", [{capture, all_but_first, list}]),
@@ -196,7 +248,19 @@ needed_rust() ->
 
 %% A cargo new enough, that does Action when it is told to build.
 new_cargo(Config, Action) ->
-    script(Config, "cargo", "if [ \"$1\" = --version ]; then echo 'cargo 999.0.0'; exit; fi\n" ++ Action).
+    script(Config, "cargo", ["if [ \"$1\" = --version ]; then echo 'cargo 999.0.0'; exit; fi\n", Action]).
+
+%% A cargo that puts Word where the true one puts the library, and tells of it as that does.
+building_cargo(Config, Word) ->
+    new_cargo(Config, [
+        "built=${CARGO_TARGET_DIR:-$PWD/target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release\n"
+        "mkdir -p \"$built\"\n"
+        "echo '", Word, "' > \"$built/libiommap_nif.so\"\n"
+        "artifact() { printf '{\"reason\":\"compiler-artifact\",\"target\":{\"kind\":[\"%s\"],\"name\":\"%s\"},"
+        "\"profile\":{\"opt_level\":\"3\"},\"features\":[],\"filenames\":[%s],\"executable\":null,\"fresh\":false}\\n' \"$@\"; }\n"
+        "artifact lib libc '\"/deps/liblibc.rlib\",\"/deps/liblibc.rmeta\"'\n"
+        "artifact cdylib iommap_nif \"\\\"$built/libiommap_nif.so\\\"\"\n"
+        "echo '{\"reason\":\"build-finished\",\"success\":true}'"]).
 
 script(Config, Name, Body) ->
     Path = filename:join(proplists:get_value(project, Config), Name),

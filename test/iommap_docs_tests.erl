@@ -30,6 +30,11 @@ install_instructions_name_the_version_test() ->
     Tags = matches(read("README.md"), "tag(?:,|:) \"([^\"]+)\""),
     ?assertEqual([Version, Version], Tags).
 
+the_manifests_name_the_version_test() ->
+    %% The version in Cargo.toml is the version of the application.
+    {ok, [{application, iommap, Properties}]} = file:consult(filename:join(root(), "src/iommap.app.src")),
+    ?assertEqual([proplists:get_value(vsn, Properties)], matches(read("Cargo.toml"), "^version = \"([^\"]+)\"")).
+
 %% Evaluating
 
 evaluate(Text) ->

@@ -242,12 +242,13 @@ fn in_another_process<F: FnOnce()>(body: F) -> Option<Output> {
     Some(output.unwrap())
 }
 
-/// Says why a test does nothing, not by `println!`: the harness shows that of failed tests only.
+/// Says why a test does nothing, past the harness, which shows what is printed by failed tests only.
 pub fn skip(why: &str) {
     let thread = std::thread::current();
     let inside = std::env::var(INSIDE).ok();
     let test = inside.as_deref().or(thread.name()).unwrap_or("a test");
-    writeln!(std::io::stderr(), "skipped: {test}: {why}").unwrap();
+    let note = format!("skipped: {test}: {why}\n");
+    std::io::stderr().write_all(note.as_bytes()).unwrap();
 }
 
 /// Forbids this thread, and those that it starts, the barrier that the lock is built on.
