@@ -285,7 +285,7 @@ a_file_system_that_goes_away_is_an_error(Config) ->
 %% Out of descriptors: emfile, every handle that is open works, and one that is closed makes room.
 descriptors_exhausted_is_emfile(Config) ->
     limited(Config, "ulimit -n 200; exec \"$@\"", [], fun(Path) ->
-        {Handles, Error} = open_until_error(Path, 1000),
+        {Handles, Error} = fault_limits:open_until_error(Path, 1000),
         emfile = Error,
         true = length(Handles) > 50,
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
@@ -341,13 +341,12 @@ memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
         {ok, #{locked := false}} = iommap:info(Again)
     end).
 
-%% Out of map entries: enomem, and room comes back with a close. Advice on every other page of one
-%% mapping uses up the entries without a descriptor each.
+%% Out of map entries: enomem, and room comes back with a close.
 map_count_exhausted_is_enomem(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
         {ok, Before} = iommap:open(Path, read_write, []),
-        Splitter = exhaust_map_count(Path),
-        {Handles, enomem} = open_until_error(Path, 1000),
+        {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
+        {error, enomem} = iommap:open(Path, read, []),
         {ok, <<_>>} = iommap:pread(Before, 0, 1),
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
         ok = iommap:close(Splitter),
@@ -364,33 +363,13 @@ a_lost_view_is_read_though_the_map_count_is_exhausted(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
         {ok, Handle} = iommap:open(Path, read_write, []),
         {ok, View} = iommap:region_binary(Handle, 0, 10_000),
-        _Splitter = exhaust_map_count(Path),
-        {_, enomem} = open_until_error(Path, 1000),
+        _Held = fault_limits:exhaust_map_count(Path),
         [] = os:cmd("truncate -s 4096 " ++ Path),
         Page = fault_pattern:page(),
         <<_:Page/binary, 0, _/binary>> = View,
         false = iommap:intact(View),
         {error, sigbus} = iommap:pread(Handle, 0, 1)
     end).
-
-exhaust_map_count(Path) ->
-    Page = fault_pattern:page(),
-    {ok, Limit} = file:read_file("/proc/sys/vm/max_map_count"),
-    Pages = 2 * binary_to_integer(string:trim(Limit)),
-    Sparse = Path ++ ".sparse",
-    [] = os:cmd("truncate -s " ++ integer_to_list(Pages * Page) ++ " " ++ Sparse),
-    {ok, Splitter} = iommap:open(Sparse, read, []),
-    %% madvise's word for it.
-    eagain = split(Splitter, Page, 0, Pages),
-    Splitter.
-
-split(_, _, Index, Pages) when Index >= Pages ->
-    nothing;
-split(Splitter, Page, Index, Pages) ->
-    case iommap:advise(Splitter, Index * Page, Page, random) of
-        ok -> split(Splitter, Page, Index + 2, Pages);
-        {error, Error} -> Error
-    end.
 
 %% Fifty thousand mappings, or what the limit of descriptors allows: a file lost under any of them is
 %% told apart from the rest.
@@ -435,17 +414,6 @@ fifty_thousand_views_are_safe(Config) ->
         end || {Index, View} <- Views],
         ok
     end).
-
-open_until_error(Path, Most) ->
-    open_until_error(Path, Most, []).
-
-open_until_error(_, 0, Handles) ->
-    {Handles, nothing};
-open_until_error(Path, Most, Handles) ->
-    case iommap:open(Path, read, []) of
-        {ok, Handle} -> open_until_error(Path, Most - 1, [Handle | Handles]);
-        {error, Error} -> {Handles, Error}
-    end.
 
 %% ---- VMs and file systems for a case ----------------------------------------------------------
 

@@ -18,6 +18,11 @@ all() ->
      a_fault_of_an_old_generation_is_known_to_the_newest,
      old_code_is_purged_while_its_handles_live,
      the_module_is_deleted_and_purged_while_its_views_live,
+     a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted,
+     writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file,
+     writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file,
+     objects_of_a_strange_generation_raise_badarg_and_are_collected,
+     a_panic_is_an_exception_of_its_caller_alone,
      a_call_inside_the_old_generation_ends_well_in_the_new_one,
      a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives,
      sixty_generations_pass_on_a_neighbours_fault,
@@ -28,6 +33,7 @@ all() ->
 init_per_suite(Config) ->
     ok = fault_rig:build(),
     ok = fault_rig:build("relayout"),
+    ok = fault_rig:build("stranger"),
     Config.
 
 end_per_suite(_Config) ->
@@ -165,6 +171,110 @@ the_module_is_deleted_and_purged_while_its_views_live(Config) ->
         everything_works(Other, New)
     end).
 
+%% Putting zero pages under a view may need one map entry more than there is, also for a generation that
+%% was not the first.
+a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {_, _Old} = open(Directory, old, 10_000),
+        put_in_place(Directory, relayout),
+        ok = reload(),
+        {Path, Handle} = open(Directory, new, 10_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+        _Held = fault_limits:exhaust_map_count(Path),
+        [] = os:cmd("truncate -s 4096 " ++ Path),
+        Zeros = fault_pattern:zeros(10_000 - 4096),
+        Zeros = binary:copy(binary:part(View, 4096, 10_000 - 4096)),
+        false = iommap:intact(View),
+        {error, sigbus} = iommap:pread(Handle, 0, 1)
+    end).
+
+%% A view of one generation that has lost its file, as data for a handle of the next one: the write is
+%% an error, its target is what it was, and the view's own handle has met no fault.
+writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {Path, Source} = open(Directory, source, 10_000),
+        write_a_view_of_an_old_generation(Directory, Source, fun() -> [] = os:cmd("truncate -s 0 " ++ Path) end),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+        everything_works(Path, Source)
+    end).
+
+%% The same with a view whose pages cannot be read.
+writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
+    on_faultfs(Config, fun(Mount, Path) ->
+        in_vm(Config, fun(Directory) ->
+            {ok, Source} = iommap:open(Path, read_write, []),
+            write_a_view_of_an_old_generation(Directory, Source, fun() ->
+                ok = fault_mounts:control(Mount, "slow", {eio, [0, 10_000]}),
+                drop_cache(Path)
+            end),
+            ok = fault_mounts:control(Mount, "slow", {clear, []}),
+            everything_works(Path, Source)
+        end)
+    end).
+
+write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
+    {ok, View} = iommap:region_binary(Source, 0, 10_000),
+    put_in_place(Directory, relayout),
+    ok = reload(),
+    {Path, Target} = open(Directory, target, 20_000),
+    Whole = fault_pattern:bytes(0, 20_000),
+    ok = iommap:pwrite(Target, 0, Whole),
+    MakeTrouble(),
+    {error, sigbus} = iommap:pwrite(Target, 5000, View),
+    {error, sigbus} = iommap:pwrite(Target, 5000, [<<"begin">>, View]),
+    {ok, #{faulted := false}} = iommap:info(Source),
+    {ok, #{faulted := false}} = iommap:info(Target),
+    {ok, Whole} = iommap:pread(Target, 0, 20_000),
+    everything_works(Path, Target).
+
+%% A generation that cannot be understood: its handles raise badarg, its views are read on, and neither
+%% harms the VM when it is collected.
+objects_of_a_strange_generation_raise_badarg_and_are_collected(Config) ->
+    in_vm(Config, fun(Directory) ->
+        put_in_place(Directory, stranger),
+        {Holder, Monitor} = spawn_monitor(fun() ->
+            {_, Handle} = open(Directory, strange, 10_000),
+            {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+            put_in_place(Directory, same),
+            ok = reload(),
+            [badarg = try Call(Handle) catch error:Reason -> Reason end || Call <- every_call()],
+            Whole = fault_pattern:bytes(0, 10_000),
+            Whole = binary:copy(View),
+            true = iommap:intact(View),
+            exit(done)
+        end),
+        receive {'DOWN', Monitor, process, Holder, Reason} -> done = Reason end,
+        [erlang:garbage_collect(Process) || Process <- processes()],
+        {Path, Ours} = open(Directory, ours, 10_000),
+        everything_works(Path, Ours)
+    end).
+
+every_call() ->
+    [fun(Handle) -> iommap:pread(Handle, 0, 1) end,
+     fun(Handle) -> iommap:pwrite(Handle, 0, <<1>>) end,
+     fun(Handle) -> iommap:region_binary(Handle, 0, 1) end,
+     fun(Handle) -> iommap:sync(Handle) end,
+     fun(Handle) -> iommap:sync(Handle, async) end,
+     fun(Handle) -> iommap:truncate(Handle, 10) end,
+     fun(Handle) -> iommap:remap(Handle) end,
+     fun(Handle) -> iommap:advise(Handle, 0, 0, random) end,
+     fun(Handle) -> iommap:position(Handle) end,
+     fun(Handle) -> iommap:info(Handle) end,
+     fun(Handle) -> iommap:close(Handle) end].
+
+%% A panic inside the library raises where it was called; the VM and the other handles go on. The strange
+%% library panics on purpose.
+a_panic_is_an_exception_of_its_caller_alone(Config) ->
+    in_vm(Config, fun(Directory) ->
+        put_in_place(Directory, stranger),
+        {Path, Handle} = open(Directory, before, 10_000),
+        [nif_panicked = try iommap:open(<<"panic on purpose">>, read, []) catch error:Reason -> Reason end
+         || _ <- lists:seq(1, 100)],
+        everything_works(Path, Handle),
+        {Other, New} = open(Directory, afterwards, 10_000),
+        everything_works(Other, New)
+    end).
+
 %% ---- A call that is under way -----------------------------------------------------------------
 
 %% A read hangs in the file system while the library is replaced: it ends with the right bytes.
@@ -198,23 +308,29 @@ a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives(Config) -
     end).
 
 with_hanging_read(Config, Function) ->
+    on_faultfs(Config, fun(Mount, Path) ->
+        in_vm(Config, fun(Directory) ->
+            Self = self(),
+            {ok, Handle} = iommap:open(Path, read, []),
+            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            drop_cache(Path),
+            Reader = spawn(fun() -> Self ! {self(), iommap:pread(Handle, 0, 10_000)} end),
+            ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+            Function(Directory, Reader, fun() -> ok = fault_mounts:control(Mount, "slow", {release, []}) end)
+        end)
+    end).
+
+%% Evaluates the function with the path of a file that may be in trouble.
+on_faultfs(Config, Function) ->
     case fault_mounts:mount(faultfs, ?config(directory, Config)) of
         {ok, Mount} ->
             Path = fault_mounts:path(Mount, "slow"),
-            ok = file:write_file(fault_mounts:path(Mount, "slow"), fault_pattern:bytes(0, 10_000)),
+            ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
             {0, _} = fault_rig:shell(["sync ", Path]),
             try
-                in_vm(Config, fun(Directory) ->
-                    Self = self(),
-                    {ok, Handle} = iommap:open(Path, read, []),
-                    ok = fault_mounts:control(Mount, "slow", {hang, []}),
-                    drop_cache(Path),
-                    Reader = spawn(fun() -> Self ! {self(), iommap:pread(Handle, 0, 10_000)} end),
-                    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
-                    Function(Directory, Reader, fun() -> ok = fault_mounts:control(Mount, "slow", {release, []}) end)
-                end)
+                Function(Mount, Path)
             after
-                fault_mounts:control(Mount, "slow", {release, []}),
+                fault_mounts:control(Mount, "slow", {clear, []}),
                 fault_mounts:unmount(Mount)
             end;
         Skip ->
@@ -281,7 +397,8 @@ descriptors(Directory) ->
 %% ---- A release upgrade ------------------------------------------------------------------------
 
 %% release_handler installs a release with another build of iommap; a process that keeps a handle and
-%% a view across it goes on with both, and the release is made permanent.
+%% a view across it goes on with both, an application that runs on iommap does not notice, and the release
+%% is made permanent.
 a_release_upgrade_keeps_handles_and_views(Config) ->
     Root = filename:join(?config(directory, Config), "release"),
     Old = release(Root, "1", "2.0.0-old", fault_rig:built("iommap/priv/iommap_nif.so"), []),
@@ -290,7 +407,9 @@ a_release_upgrade_keeps_handles_and_views(Config) ->
     Vm = fault_rig:start_vm(#{
         application => maps:get(application, Old),
         args => ["-boot", filename:join([Root, "releases", "1", "start"]),
-                 "-kernel", "logger_level", "error"],
+                 "-kernel", "logger_level", "error",
+                 "-pa", filename:join([Root, "lib", "tally-1.0.0", "ebin"]),
+                 "-tally", "file", "\"" ++ filename:join(Root, "tally") ++ "\""],
         env => [{"RELDIR", filename:join(Root, "releases")}]
     }),
     try
@@ -300,17 +419,25 @@ a_release_upgrade_keeps_handles_and_views(Config) ->
     end.
 
 upgrade(Root, Old, New) ->
-    ok = release_handler:create_RELEASES(code:root_dir(), filename:join(Root, "releases"), maps:get(rel, Old), []),
+    Libraries = filename:join(Root, "lib"),
+    ok = release_handler:create_RELEASES(code:root_dir(), filename:join(Root, "releases"), maps:get(rel, Old),
+                                         [{iommap, "2.0.0-old", Libraries}, {tally, "1.0.0", Libraries}]),
     {Path, Handle} = open(Root, kept, 50_000),
     {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+    [1, 2] = [tally:next() || _ <- [a, b]],
+    Tally = whereis(tally),
     OldImages = images(),
-    {ok, "2"} = release_handler:set_unpacked(maps:get(rel, New), [{iommap, "2.0.0-new", filename:dirname(maps:get(application, New))}]),
+    {ok, "2"} = release_handler:set_unpacked(maps:get(rel, New),
+                                             [{iommap, "2.0.0-new", Libraries}, {tally, "1.0.0", Libraries}]),
     {ok, "1", _} = release_handler:install_release("2"),
     ok = release_handler:make_permanent("2"),
     {ok, "2.0.0-new"} = application:get_key(iommap, vsn),
     true = images() > OldImages,
     true = iommap:intact(View),
-    everything_works(Path, Handle).
+    everything_works(Path, Handle),
+    Tally = whereis(tally),
+    [3, 4] = [tally:next() || _ <- [a, b]],
+    {ok, <<4:64>>} = file:read_file(filename:join(Root, "tally")).
 
 %% How many libraries of ours the VM has loaded.
 images() ->
@@ -321,23 +448,31 @@ images() ->
 
 release(Root, Version, Vsn, Library, UpgradesFrom) ->
     Application = filename:join([Root, "lib", "iommap-" ++ Vsn]),
-    {0, _} = fault_rig:shell(["mkdir -p ", Root, "/lib ", Root, "/releases/", Version,
+    Tally = filename:join([Root, "lib", "tally-1.0.0"]),
+    {0, _} = fault_rig:shell(["mkdir -p ", Tally, " ", Root, "/releases/", Version,
+                              " && cp -r ", fault_rig:built("tally/ebin"), " ", Tally,
                               " && cp -r ", fault_rig:built("iommap"), " ", Application,
                               " && cp ", Library, " ", Application, "/priv/iommap_nif.so"]),
-    AppFile = filename:join([Application, "ebin", "iommap.app"]),
-    {ok, [{application, iommap, Properties}]} = file:consult(AppFile),
-    Modules = [list_to_atom(filename:basename(Beam, ".beam")) || Beam <- filelib:wildcard(Application ++ "/ebin/*.beam")],
-    write_term(AppFile, {application, iommap, [{vsn, Vsn}, {modules, Modules}
-                                               | lists:keydelete(vsn, 1, lists:keydelete(modules, 1, Properties))]}),
+    complete(Application, iommap, Vsn),
+    complete(Tally, tally, "1.0.0"),
     Instructions = [{From, [{load_module, iommap}]} || From <- UpgradesFrom],
     write_term(filename:join([Application, "ebin", "iommap.appup"]), {Vsn, Instructions, Instructions}),
     Rel = filename:join([Root, "releases", Version, "iommap_release.rel"]),
     write_term(Rel, {release, {"iommap_release", Version}, {erts, erlang:system_info(version)},
-                     [{iommap, Vsn} | [{App, version(App)} || App <- [kernel, stdlib, sasl]]]}),
-    Path = [filename:join(Application, "ebin") | [filename:join(code:lib_dir(App), "ebin") || App <- [kernel, stdlib, sasl]]],
+                     [{iommap, Vsn}, {tally, "1.0.0"} | [{App, version(App)} || App <- [kernel, stdlib, sasl]]]}),
+    Path = [filename:join(Application, "ebin"), filename:join(Tally, "ebin")
+            | [filename:join(code:lib_dir(App), "ebin") || App <- [kernel, stdlib, sasl]]],
     ok = systools:make_script(filename:rootname(Rel), [{path, Path}, {outdir, filename:dirname(Rel)}, no_warn_sasl]),
     {0, _} = fault_rig:shell(["cp ", filename:rootname(Rel), ".boot ", filename:dirname(Rel), "/start.boot"]),
     #{rel => Rel, application => Application, path => Path}.
+
+%% Writes what a build tool writes into an application's file.
+complete(Directory, App, Vsn) ->
+    File = filename:join([Directory, "ebin", atom_to_list(App) ++ ".app"]),
+    {ok, [{application, App, Properties}]} = file:consult(File),
+    Modules = [list_to_atom(filename:basename(Beam, ".beam")) || Beam <- filelib:wildcard(Directory ++ "/ebin/*.beam")],
+    write_term(File, {application, App, [{vsn, Vsn}, {modules, Modules}
+                                         | lists:keydelete(vsn, 1, lists:keydelete(modules, 1, Properties))]}).
 
 make_relup(Root, #{rel := New, path := NewPath}, #{rel := Old, path := OldPath}) ->
     ok = systools:make_relup(filename:rootname(New), [filename:rootname(Old)], [filename:rootname(Old)],
@@ -376,7 +511,7 @@ reload() ->
 put_in_place(Directory, Library) ->
     Source = case Library of
         same -> fault_rig:built("iommap/priv/iommap_nif.so");
-        relayout -> fault_rig:built("relayout/iommap_nif.so")
+        _ -> fault_rig:built(filename:join(Library, "iommap_nif.so"))
     end,
     Target = filename:join([Directory, "iommap", "priv", "iommap_nif.so"]),
     {ok, _} = file:copy(Source, Target ++ ".new"),

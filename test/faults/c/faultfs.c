@@ -8,12 +8,13 @@
  *
  *     delay NAME MILLISECONDS    every read of the file takes this much longer
  *     eio NAME OFFSET LENGTH     reads that meet this range fail with EIO
- *     hang NAME                  reads of the file wait ...
+ *     eio_write NAME OFFSET LENGTH   so do writes
+ *     hang NAME                  reads, writes, resizes and syncs of the file wait ...
  *     release NAME               ... until this
  *     clear NAME                 no trouble any more
  *
  * A name is a path from the mount point, as in "delay /data 50". The trouble is
- * in the reads that reach the file system: what the page cache holds, it serves.
+ * in what reaches the file system: what the page cache holds, it serves and takes.
  * Reading .control gives "NAME reads R waiting W" for every file ever named.
  */
 #define FUSE_USE_VERSION 31
@@ -39,6 +40,7 @@ struct trouble {
     char name[256];
     long delay_ms;
     off_t eio_start, eio_end;
+    off_t eio_write_start, eio_write_end;
     bool hang;
     long reads, waiting;
 };
@@ -93,13 +95,16 @@ static int obey(const char *command)
     } else if (strcmp(verb, "eio") == 0 && words == 4) {
         t->eio_start = first;
         t->eio_end = first + second;
+    } else if (strcmp(verb, "eio_write") == 0 && words == 4) {
+        t->eio_write_start = first;
+        t->eio_write_end = first + second;
     } else if (strcmp(verb, "hang") == 0) {
         t->hang = true;
     } else if (strcmp(verb, "release") == 0) {
         t->hang = false;
         pthread_cond_broadcast(&released);
     } else if (strcmp(verb, "clear") == 0) {
-        t->delay_ms = t->eio_start = t->eio_end = 0;
+        t->delay_ms = t->eio_start = t->eio_end = t->eio_write_start = t->eio_write_end = 0;
         t->hang = false;
         pthread_cond_broadcast(&released);
     } else {
@@ -109,8 +114,16 @@ static int obey(const char *command)
     return error;
 }
 
+static void hang(struct trouble *t)
+{
+    t->waiting++;
+    while (t->hang)
+        pthread_cond_wait(&released, &lock);
+    t->waiting--;
+}
+
 /* What a read of [start, end) has to suffer first. */
-static int suffer(const char *path, off_t start, off_t end)
+static int suffer_read(const char *path, off_t start, off_t end)
 {
     struct trouble *t;
     long delay_ms = 0;
@@ -119,10 +132,7 @@ static int suffer(const char *path, off_t start, off_t end)
     pthread_mutex_lock(&lock);
     if ((t = find(path))) {
         t->reads++;
-        t->waiting++;
-        while (t->hang)
-            pthread_cond_wait(&released, &lock);
-        t->waiting--;
+        hang(t);
         delay_ms = t->delay_ms;
         if (start < t->eio_end && end > t->eio_start)
             error = -EIO;
@@ -132,6 +142,22 @@ static int suffer(const char *path, off_t start, off_t end)
         struct timespec pause = {delay_ms / 1000, delay_ms % 1000 * 1000000};
         nanosleep(&pause, NULL);
     }
+    return error;
+}
+
+/* What a write of [start, end) has to suffer first; what else changes the file or syncs it writes nothing. */
+static int suffer_write(const char *path, off_t start, off_t end)
+{
+    struct trouble *t;
+    int error = 0;
+
+    pthread_mutex_lock(&lock);
+    if ((t = find(path))) {
+        hang(t);
+        if (start < t->eio_write_end && end > t->eio_write_start)
+            error = -EIO;
+    }
+    pthread_mutex_unlock(&lock);
     return error;
 }
 
@@ -226,7 +252,7 @@ static int fs_read(const char *path, char *data, size_t size, off_t offset, stru
 
     if (is_control(path))
         return report(data, size, offset);
-    if ((error = suffer(path, offset, offset + size)) < 0)
+    if ((error = suffer_read(path, offset, offset + size)) < 0)
         return error;
     length = pread(fi->fh, data, size, offset);
     return length < 0 ? -errno : length;
@@ -236,14 +262,16 @@ static int fs_write(const char *path, const char *data, size_t size, off_t offse
                     struct fuse_file_info *fi)
 {
     ssize_t length;
+    int error;
 
     if (is_control(path)) {
         char command[512];
-        int error;
         snprintf(command, sizeof command, "%.*s", (int)size, data);
         error = obey(command);
         return error ? error : (int)size;
     }
+    if ((error = suffer_write(path, offset, offset + size)) < 0)
+        return error;
     length = pwrite(fi->fh, data, size, offset);
     return length < 0 ? -errno : length;
 }
@@ -254,6 +282,7 @@ static int fs_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 
     if (is_control(path))
         return 0;
+    suffer_write(path, 0, 0);
     if (fi)
         return answer(ftruncate(fi->fh, size));
     if ((fd = openat(root, below(path), O_WRONLY | O_CLOEXEC)) < 0)
@@ -266,7 +295,7 @@ static int fs_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 static int fs_fallocate(const char *path, int mode, off_t offset, off_t length,
                         struct fuse_file_info *fi)
 {
-    (void)path;
+    suffer_write(path, 0, 0);
     return answer(fallocate(fi->fh, mode, offset, length));
 }
 
@@ -274,6 +303,7 @@ static int fs_fsync(const char *path, int data_only, struct fuse_file_info *fi)
 {
     if (is_control(path))
         return 0;
+    suffer_write(path, 0, 0);
     return answer(data_only ? fdatasync(fi->fh) : fsync(fi->fh));
 }
 
