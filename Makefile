@@ -1,5 +1,7 @@
 # One word per job; `make help` lists them. Every word gets the tools it needs by itself (see setup.sh).
 
+CARGO ?= cargo
+
 .NOTPARALLEL:
 .PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind ci clean help \
         test-core test-eunit test-ct test-properties test-consumers fault-tools
@@ -13,8 +15,8 @@ test:               ## run every test
 	$(MAKE) --keep-going test-core test-eunit test-ct test-properties test-consumers
 
 test-core:          ## cargo's tests of the core
-	cargo test --locked --workspace --no-fail-fast
-	cargo test --locked --release -p iommap_core --test lock_model -- --ignored
+	$(CARGO) test --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --release -p iommap_core --test lock_model -- --ignored
 
 test-eunit:         ## EUnit: one case for one promise
 	rebar3 eunit
@@ -34,8 +36,11 @@ fault-tools:
 
 lint:               ## formatting, clippy, xref and dialyzer, warnings being errors
 	@./setup.sh build
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/relayout -- -D warnings
+	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
+	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --target-dir target/faults/stress -- -D warnings
 	rebar3 as lint do xref, dialyzer
 
 docs: build         ## HTML pages of the public modules, in doc/
