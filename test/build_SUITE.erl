@@ -19,6 +19,8 @@
 -export([clean_removes_what_was_built/1]).
 -export([open_and_keep/1, read_kept/2]).
 
+-import(iommap_system, [root/0]).
+
 all() ->
     [without_cargo_it_says_what_to_install,
      without_cargo_an_existing_library_serves,
@@ -211,9 +213,6 @@ copy(Name, Project) ->
     To = filename:join(Project, Name),
     {ok, _} = file:copy(filename:join(root(), Name), To),
     ok = file:change_mode(To, 8#755).
-
-root() ->
-    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
 
 built_library() ->
     filename:join(code:priv_dir(iommap), "iommap_nif.so").

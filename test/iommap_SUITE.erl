@@ -50,7 +50,8 @@
     failed_open_gives_back_everything/1,
     ten_thousand_cycles_leave_nothing/1,
     lock_keeps_the_pages_in_memory/1,
-    populate_fetches_the_pages/1
+    populate_fetches_the_pages/1,
+    lasting_hints_survive_resizing/1
 ]).
 -export([
     reads_see_no_half_of_a_write/1,
@@ -127,7 +128,8 @@ groups() ->
             failed_open_gives_back_everything,
             ten_thousand_cycles_leave_nothing,
             lock_keeps_the_pages_in_memory,
-            populate_fetches_the_pages
+            populate_fetches_the_pages,
+            lasting_hints_survive_resizing
         ]},
         {many_processes, [], [
             reads_see_no_half_of_a_write,
@@ -736,6 +738,27 @@ populate_fetches_the_pages(Config) ->
     {Path, Handle} = mapping(Config, bytes(64 * page()), read, [populate]),
     ?assertEqual(64 * page(), iommap_system:resident(Path)),
     ok = iommap:close(Handle).
+
+lasting_hints_survive_resizing(Config) ->
+    %% A hint for the whole mapping holds after truncate and remap too, also where a view makes another mapping of it.
+    [begin
+         {Path, Handle} = mapping(Config, bytes(3 * page())),
+         [ok = iommap:advise(Handle, 0, 0, Hint) || Hint <- Hints],
+         Told = fun() -> [[Flag || Flag <- Flags, lists:member(Flag, [<<"rr">>, <<"sr">>])] ||
+             Flags <- iommap_system:flags(Path)] end,
+         ok = iommap:truncate(Handle, 5 * page()),
+         ?assertEqual([Lasting], Told()),
+         {ok, First} = iommap:region_binary(Handle, 0, page()),
+         ok = iommap:truncate(Handle, 8 * page()),
+         ?assertEqual([Lasting, Lasting], Told()),
+         {ok, Second} = iommap:region_binary(Handle, 0, page()),
+         ok = truncate(Path, 2 * page()),
+         {ok, _} = iommap:remap(Handle),
+         ?assertEqual([Lasting, Lasting, Lasting], Told()),
+         ?assertEqual([bytes(page())], lists:usort([First, Second])),
+         ok = iommap:close(Handle)
+     end || {Hints, Lasting} <- [{[random], [<<"rr">>]}, {[sequential], [<<"sr">>]}, {[random, normal], []},
+                                 {[random, willneed, dontneed], [<<"rr">>]}]].
 
 held(Path) ->
     {iommap_system:descriptors(Path), iommap_system:ranges(Path)}.

@@ -3,6 +3,8 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
+-import(iommap_system, [root/0]).
+
 erlang_examples_run_test_() ->
     %% Every Erlang example is evaluated to its end: all of its matches hold.
     [{Title, fun() -> in_a_directory(fun(_) -> evaluate(Text) end) end}
@@ -62,9 +64,6 @@ documents() ->
 read(Document) ->
     {ok, Text} = file:read_file(filename:join(root(), Document)),
     unicode:characters_to_list(Text).
-
-root() ->
-    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
 
 %% The code blocks of a language, each with the place where it begins.
 examples(Language) ->

@@ -88,6 +88,31 @@ open_checks_in_order_test() ->
         ?assertEqual({ok, [filename:basename(File)]}, file:list_dir(filename:dirname(File)))
     end).
 
+%% What the system says
+
+every_errno_has_a_name_test() ->
+    %% Each number that the C headers give a name to has one in the library: none comes out as unknown.
+    case c_errnos() of
+        [] -> ?debugMsg("skipped: the C headers are not installed");
+        Names -> ?assertEqual([], Names -- library_errnos())
+    end.
+
+%% EOPNOTSUPP is the number that file:posix() calls enotsup.
+c_errnos() ->
+    Headers = filelib:wildcard("/usr/include/asm-generic/errno{,-base}.h"),
+    [case Name of "EOPNOTSUPP" -> "ENOTSUP"; _ -> Name end || Header <- Headers,
+        Name <- matches(Header, "^#define\\s+(E\\w+)\\s+\\d")].
+
+library_errnos() ->
+    Source = filename:join(iommap_system:root(), "native/iommap_nif/src/errno.rs"),
+    [Names] = matches(Source, "target_os = \"linux\"\\)\\]\\s*names! {([^}]*)}"),
+    string:lexemes(Names, " \n").
+
+matches(Path, Pattern) ->
+    {ok, Text} = file:read_file(Path),
+    {match, Found} = re:run(Text, Pattern, [global, multiline, {capture, all_but_first, list}]),
+    lists:append(Found).
+
 %% What the shell says
 
 open_says_which_argument_is_wrong_test() ->

@@ -1,6 +1,7 @@
 %% The operating system as the tests see it: other processes, descriptors, address ranges, a second VM.
 -module(iommap_system).
 
+-export([root/0]).
 -export([run/2]).
 -export([truncate/2]).
 -export([allocated/1]).
@@ -9,11 +10,18 @@
 -export([ranges/1]).
 -export([ranges/0]).
 -export([resident/1]).
+-export([dirty/1]).
+-export([flags/1]).
 -export([locked/0]).
 -export([eventually/1]).
 -export([in_a_process/1]).
 -export([start_vm/3]).
 -export([stop_vm/1]).
+
+%% The directory of the project.
+-spec root() -> file:filename().
+root() ->
+    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
 
 %% Runs a program to its end in a process of its own; it must succeed.
 -spec run(string(), [file:name_all()]) -> binary().
@@ -83,9 +91,27 @@ names(Path, Target) ->
 %% The bytes of a mapped file that this VM has mapped and in memory.
 -spec resident(file:filename()) -> non_neg_integer().
 resident(Path) ->
+    kilobytes("Rss", hd(range_details(Path))).
+
+%% The bytes of a mapped file that were written through this VM's mappings and not written back yet.
+-spec dirty(file:filename()) -> non_neg_integer().
+dirty(Path) ->
+    lists:sum([kilobytes(Name, Range) || Range <- range_details(Path), Name <- ["Shared_Dirty", "Private_Dirty"]]).
+
+%% What the kernel knows of each address range of a mapped file, in its two-letter words.
+-spec flags(file:filename()) -> [[binary()]].
+flags(Path) ->
+    [begin
+         {match, [Flags]} = re:run(Range, "VmFlags: (.*)", [{capture, all_but_first, binary}]),
+         binary:split(Flags, <<" ">>, [global, trim_all])
+     end || Range <- range_details(Path)].
+
+%% What is told of each range of a mapped file, and then of those that follow it.
+range_details(Path) ->
     {ok, Ranges} = file:read_file("/proc/self/smaps"),
-    [_, Range | _] = binary:split(Ranges, unicode:characters_to_binary(Path)),
-    kilobytes("Rss", Range).
+    Name = unicode:characters_to_binary([Path, "\n"]),
+    [_ | Rest] = binary:split(Ranges, Name, [global]),
+    Rest.
 
 %% The bytes that this VM has locked in memory.
 -spec locked() -> non_neg_integer().

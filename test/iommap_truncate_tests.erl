@@ -83,6 +83,42 @@ truncate_allocates_the_blocks_test() ->
         ?assert(iommap_system:allocated(Path) >= 2_000_000)
     end).
 
+truncate_writes_nothing_back_test_() ->
+    %% What waits to be written back still waits after growing and shrinking, with a view and without.
+    {timeout, 60, fun() ->
+        [begin
+             %% The system writes back on its own too, but not in between every time.
+             Waiting = [waiting_after_truncate(Size, Seen) || _ <- lists:seq(1, 5)],
+             case lists:member(unknown, Waiting) of
+                 true -> ?debugMsg("skipped: this file system writes nothing back");
+                 false -> ?assertEqual({Size, Seen, true}, {Size, Seen, lists:max(Waiting) >= 4_000_000})
+             end
+         end || Size <- [5_000_000, 16_000_000], Seen <- [false, true]]
+    end}.
+
+%% How many of 8 MB that were written wait to be written back after truncate to a size. Not known where a sync does not
+%% end the waiting, or the system does not tell.
+waiting_after_truncate(Size, Seen) ->
+    with_mapping(bytes(page()), fun(Handle, Path) ->
+        ok = iommap:truncate(Handle, 8_000_000),
+        View = Seen andalso iommap:region_binary(Handle, 0, page()),
+        ok = iommap:pwrite(Handle, 0, binary:copy(<<"unsynced">>, 1_000_000)),
+        ok = iommap:truncate(Handle, Size),
+        Waiting = dirty(Path),
+        ok = iommap:sync(Handle),
+        true = View =:= iommap:region_binary(Handle, 0, page()) orelse not Seen,
+        case dirty(Path) of
+            0 -> Waiting;
+            _ -> unknown
+        end
+    end).
+
+dirty(Path) ->
+    case os:type() of
+        {unix, linux} -> iommap_system:dirty(Path);
+        _ -> unknown
+    end.
+
 truncate_goes_by_the_file_not_by_the_mapping_test() ->
     %% Whatever another process did to the size, afterwards file and mapping are NewSize long.
     Bytes = bytes(4 * page()),
