@@ -4,6 +4,7 @@
 -export([mount/2]).
 -export([unmount/1]).
 -export([path/2]).
+-export([behind/2]).
 -export([control/3]).
 -export([waiting/2]).
 
@@ -70,13 +71,18 @@ unmount(#{point := Point}) ->
 path(#{point := Point}, Name) ->
     filename:join(Point, Name).
 
+%% Where faultfs keeps the file.
+-spec behind(mount(), file:filename()) -> file:filename().
+behind(#{kind := faultfs, point := Point}, Name) ->
+    filename:join(Point ++ ".backing", Name).
+
 %% Asks faultfs for trouble with a file, or for its end: see c/faultfs.c.
 -spec control(mount(), file:filename(), {Verb :: atom(), [integer()]}) -> ok.
 control(#{kind := faultfs} = Mount, Name, {Verb, Numbers}) ->
     Command = lists:join(" ", [atom_to_list(Verb), "/" ++ Name | [integer_to_list(N) || N <- Numbers]]),
     ok = file:write_file(path(Mount, ".control"), Command).
 
-%% How many reads of the file hang in faultfs now.
+%% How many calls of the file hang in faultfs now.
 -spec waiting(mount(), file:filename()) -> non_neg_integer().
 waiting(#{kind := faultfs} = Mount, Name) ->
     {ok, Report} = file:read_file(path(Mount, ".control")),

@@ -13,10 +13,17 @@ all() ->
     [a_hole_without_room_on_a_full_tmpfs_loses_nothing_else,
      growing_on_a_full_tmpfs_is_enospc_and_changes_nothing,
      a_hole_over_quota_loses_nothing_else,
+     growing_over_quota_is_edquot_and_changes_nothing,
      a_failing_disk_under_ext4_is_sigbus_until_it_heals,
+     sync_takes_what_was_written_to_the_file_system,
+     sync_tells_that_the_file_system_failed,
      a_hanging_file_system_keeps_only_its_callers_waiting,
+     a_hanging_file_system_keeps_only_its_writers_waiting,
      a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
      a_hanging_file_system_does_not_keep_the_vm_from_halting,
+     a_hanging_write_does_not_keep_the_vm_from_halting,
+     a_reader_of_a_hanging_view_goes_on_when_the_file_system_does,
+     a_hanging_view_does_not_keep_the_vm_from_being_killed,
      a_file_system_that_goes_away_is_an_error,
      descriptors_exhausted_is_emfile,
      address_space_exhausted_is_enomem,
@@ -56,20 +63,24 @@ a_hole_without_room_on_a_full_tmpfs_loses_nothing_else(Config) ->
 
 %% The same when the room is a quota.
 a_hole_over_quota_loses_nothing_else(Config) ->
+    with_quota(Config, fun(Volume) ->
+        More = ["btrfs qgroup limit 64M ", Volume],
+        fill_holes(filename:join(Volume, "sparse"), fault_pattern:page(),
+                   fun() -> {0, _} = fault_rig:shell(More) end,
+                   %% A file system that copies on write needs room for a page that it has.
+                   [ok, {error, sigbus}])
+    end).
+
+%% A directory with a quota of a megabyte.
+with_quota(Config, Function) ->
     on(Config, btrfs, fun(Mount) ->
         Point = maps:get(point, Mount),
         Volume = filename:join(Point, "volume"),
         Commands = ["btrfs quota enable ", Point, " && btrfs subvolume create ", Volume,
                     " && btrfs qgroup limit 1M ", Volume],
         case fault_rig:shell(Commands) of
-            {0, _} ->
-                More = ["btrfs qgroup limit 64M ", Volume],
-                fill_holes(filename:join(Volume, "sparse"), fault_pattern:page(),
-                           fun() -> {0, _} = fault_rig:shell(More) end,
-                           %% A file system that copies on write needs room for a page that it has.
-                           [ok, {error, sigbus}]);
-            {_, Output} ->
-                {skip, "no btrfs quota here: " ++ binary_to_list(Output)}
+            {0, _} -> Function(Volume);
+            {_, Output} -> {skip, "no btrfs quota here: " ++ binary_to_list(Output)}
         end
     end).
 
@@ -109,20 +120,24 @@ check(Handle, Page, Pages) ->
 
 %% open with a size and truncate take their blocks at once: a full disk is told there and then.
 growing_on_a_full_tmpfs_is_enospc_and_changes_nothing(Config) ->
-    on(Config, {tmpfs, "1m"}, fun(Mount) ->
-        Path = fault_mounts:path(Mount, "grow"),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
-        {error, enospc} = iommap:open(Path, read_write, [{size, 4_000_000}]),
-        10_000 = filelib:file_size(Path),
-        {ok, Handle} = iommap:open(Path, read_write, []),
-        {error, enospc} = iommap:truncate(Handle, 4_000_000),
-        {ok, 10_000} = iommap:position(Handle),
-        10_000 = filelib:file_size(Path),
-        ok = check(Handle, 1000, 10),
-        ok = iommap:pwrite(Handle, 0, <<1>>),
-        ok = iommap:truncate(Handle, 20_000),
-        ok = iommap:close(Handle)
-    end).
+    on(Config, {tmpfs, "1m"}, fun(Mount) -> grow(fault_mounts:path(Mount, "grow"), enospc) end).
+
+%% And so is a quota that is used up.
+growing_over_quota_is_edquot_and_changes_nothing(Config) ->
+    with_quota(Config, fun(Volume) -> grow(filename:join(Volume, "grow"), edquot) end).
+
+grow(Path, Error) ->
+    ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+    {error, Error} = iommap:open(Path, read_write, [{size, 4_000_000}]),
+    10_000 = filelib:file_size(Path),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    {error, Error} = iommap:truncate(Handle, 4_000_000),
+    {ok, 10_000} = iommap:position(Handle),
+    10_000 = filelib:file_size(Path),
+    ok = check(Handle, 1000, 10),
+    ok = iommap:pwrite(Handle, 0, <<1>>),
+    ok = iommap:truncate(Handle, 20_000),
+    ok = iommap:close(Handle).
 
 %% ---- Failing disks ----------------------------------------------------------------------------
 
@@ -173,6 +188,47 @@ drop_cache(Path) ->
     ok = file:advise(File, 0, 0, dont_need),
     file:close(File).
 
+%% ---- Writing back -----------------------------------------------------------------------------
+
+%% What was written is in the cache, which the file system has not seen; sync takes it there.
+sync_takes_what_was_written_to_the_file_system(Config) ->
+    on(Config, faultfs, fun(Mount) ->
+        {Handle, Behind} = written_back(Mount),
+        Whole = fault_pattern:bytes(0, 100_000),
+        ok = iommap:pwrite(Handle, 50_000, <<"written">>),
+        {ok, Whole} = file:read_file(Behind),
+        ok = iommap:sync(Handle),
+        {ok, <<Before:50_000/binary, "written", After/binary>>} = file:read_file(Behind),
+        Whole = <<Before/binary, (binary:part(Whole, 50_000, 7))/binary, After/binary>>,
+        ok = iommap:pwrite(Handle, 0, <<"again">>),
+        {ok, <<1, _/binary>>} = file:read_file(Behind),
+        ok = iommap:sync(Handle, async),
+        ok = fault_rig:eventually(fun() -> {ok, <<Now:5/binary, _/binary>>} = file:read_file(Behind), Now =:= <<"again">> end)
+    end).
+
+%% A file system that cannot take it answers eio, and the handle goes on.
+sync_tells_that_the_file_system_failed(Config) ->
+    on(Config, faultfs, fun(Mount) ->
+        {Handle, Behind} = written_back(Mount),
+        ok = fault_mounts:control(Mount, "file", {eio_write, [0, 100_000]}),
+        ok = iommap:pwrite(Handle, 50_000, <<"written">>),
+        {error, eio} = iommap:sync(Handle),
+        {ok, <<"written">>} = iommap:pread(Handle, 50_000, 7),
+        {ok, #{faulted := false}} = iommap:info(Handle),
+        ok = fault_mounts:control(Mount, "file", {clear, []}),
+        ok = iommap:pwrite(Handle, 50_000, <<"written">>),
+        ok = iommap:sync(Handle),
+        {ok, <<_:50_000/binary, "written", _/binary>>} = file:read_file(Behind)
+    end).
+
+%% A handle of a file, and the path by which the file system keeps it.
+written_back(Mount) ->
+    Path = fault_mounts:path(Mount, "file"),
+    ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+    {0, _} = fault_rig:shell(["sync ", Path]),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    {Handle, fault_mounts:behind(Mount, "file")}.
+
 %% ---- Hanging file systems ---------------------------------------------------------------------
 
 %% Reads of a file that hangs wait; every scheduler, the other handles and the calls that need no
@@ -184,13 +240,7 @@ a_hanging_file_system_keeps_only_its_callers_waiting(Config) ->
         {ok, #{faulted := false}} = iommap:info(Handle),
         {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
         true = iommap:intact(View),
-        Path = filename:join(Directory, "other"),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
-        {ok, Other} = iommap:open(Path, read_write, []),
-        ok = iommap:pwrite(Other, 0, fault_pattern:bytes(0, 10_000)),
-        Expected = {ok, fault_pattern:bytes(0, 10_000)},
-        Expected = iommap:pread(Other, 0, 10_000),
-        ok = iommap:close(Other),
+        ok = another_file_works(Directory),
         ok = every_scheduler_runs(),
         true = lists:all(fun is_process_alive/1, Readers),
         Release(),
@@ -198,15 +248,43 @@ a_hanging_file_system_keeps_only_its_callers_waiting(Config) ->
         ok
     end).
 
-%% close/1 from another process harms no scheduler; it ends, and so do the reads, once they can.
+%% So do a pwrite, a truncate and a sync of files that hang.
+a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
+    Directory = ?config(directory, Config),
+    on(Config, faultfs, fun(Mount) ->
+        Calls = [{"pwrite", fun(Handle) -> iommap:pwrite(Handle, 500_000, <<"written">>) end},
+                 {"truncate", fun(Handle) -> iommap:truncate(Handle, 2_000_000) end},
+                 {"sync", fun iommap:sync/1}],
+        Self = self(),
+        Callers = [begin
+            {ok, Handle} = open_uncached(Mount, Name),
+            ok = iommap:pwrite(Handle, 0, <<"before">>),
+            ok = fault_mounts:control(Mount, Name, {hang, []}),
+            {spawn(fun() -> Self ! {self(), Call(Handle)} end), Name, Handle}
+        end || {Name, Call} <- Calls],
+        try
+            [ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, Name) > 0 end) || {_, Name, _} <- Callers],
+            ok = every_scheduler_runs(),
+            ok = another_file_works(Directory),
+            ok = every_scheduler_runs(),
+            true = lists:all(fun({Caller, _, _}) -> is_process_alive(Caller) end, Callers)
+        after
+            [fault_mounts:control(Mount, Name, {release, []}) || {_, Name, _} <- Callers]
+        end,
+        [receive {Caller, Result} -> ok = Result end || {Caller, _, _} <- Callers],
+        [{ok, <<"before">>} = iommap:pread(Handle, 0, 6) || {_, _, Handle} <- Callers],
+        ok
+    end).
+
+%% close/1 from another process harms no scheduler and does not wait; the reads end once they can.
 a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
     hanging(Config, fun(Handle, Readers, Release, _Directory) ->
         Self = self(),
         Closer = spawn_link(fun() -> Self ! {self(), iommap:close(Handle)} end),
         ok = every_scheduler_runs(),
+        receive {Closer, Closed} -> ok = Closed after 10_000 -> error(close_waits) end,
         ok = every_scheduler_runs(),
         Release(),
-        receive {Closer, Closed} -> ok = Closed end,
         [receive {Reader, Result} -> true = Result =:= {error, closed} orelse element(1, Result) =:= ok end
          || Reader <- Readers],
         {error, closed} = iommap:pread(Handle, 0, 1)
@@ -214,12 +292,61 @@ a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
 
 %% halt does not wait for the file system.
 a_hanging_file_system_does_not_keep_the_vm_from_halting(Config) ->
+    Directory = ?config(directory, Config),
+    outliving(Config, fun(Mount, Vm) ->
+        fault_rig:run(Vm, fun() -> _ = hang(Mount, Directory), ok end),
+        {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+    end).
+
+%% Not for a write either.
+a_hanging_write_does_not_keep_the_vm_from_halting(Config) ->
+    outliving(Config, fun(Mount, Vm) ->
+        fault_rig:run(Vm, fun() ->
+            {ok, Handle} = open_uncached(Mount, "slow"),
+            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            _ = spawn(fun() -> iommap:pwrite(Handle, 500_000, <<"written">>) end),
+            fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end)
+        end),
+        {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+    end).
+
+%% A view is read by a scheduler, and that waits; nothing else is lost.
+a_reader_of_a_hanging_view_goes_on_when_the_file_system_does(Config) ->
+    outliving(Config, fun(Mount, Vm) ->
+        Reader = read_a_hanging_view(Mount, Vm),
+        ok = fault_mounts:control(Mount, "slow", {release, []}),
+        Expected = {erlang:crc32(fault_pattern:bytes(0, 1_000_000)), true},
+        receive {Reader, Result} -> Expected = Result end,
+        ok = fault_rig:run(Vm, fun every_scheduler_runs/0)
+    end).
+
+%% Whatever waits, SIGKILL ends the VM.
+a_hanging_view_does_not_keep_the_vm_from_being_killed(Config) ->
+    outliving(Config, fun(Mount, Vm) ->
+        _ = read_a_hanging_view(Mount, Vm),
+        {0, _} = fault_rig:shell(["kill -KILL ", fault_rig:os_pid(Vm)]),
+        {signal, 9} = fault_rig:death(Vm)
+    end).
+
+%% The answer comes as a message from the process that this gives.
+read_a_hanging_view(Mount, Vm) ->
+    Self = self(),
+    ReadView = fun() ->
+        {ok, Handle} = open_uncached(Mount, "slow"),
+        {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
+        ok = fault_mounts:control(Mount, "slow", {hang, []}),
+        {erlang:crc32(View), iommap:intact(View)}
+    end,
+    Reader = spawn(fun() -> Self ! {self(), catch fault_rig:run(Vm, ReadView)} end),
+    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+    Reader.
+
+%% Evaluates the function with a VM that may die while the file "slow" hangs.
+outliving(Config, Function) ->
     on_mount(Config, faultfs, fun(Mount) ->
         Vm = fault_rig:start_vm(),
-        Directory = ?config(directory, Config),
         try
-            fault_rig:run(Vm, fun() -> _ = hang(Mount, Directory), ok end),
-            {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+            Function(Mount, Vm)
         after
             fault_mounts:control(Mount, "slow", {release, []}),
             fault_rig:stop_vm(Vm)
@@ -236,17 +363,33 @@ hanging(Config, Function) ->
 
 %% Four processes read a file that hangs.
 hang(Mount, _Directory) ->
-    Path = fault_mounts:path(Mount, "slow"),
-    ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
-    {0, _} = fault_rig:shell(["sync ", Path]),
-    {ok, Handle} = iommap:open(Path, read, []),
-    ok = drop_cache(Path),
+    {ok, Handle} = open_uncached(Mount, "slow"),
     ok = fault_mounts:control(Mount, "slow", {hang, []}),
     Self = self(),
     Readers = [spawn(fun() -> Self ! {self(), iommap:pread(Handle, N * 200_000, 1000)} end)
                || N <- lists:seq(0, 3)],
     ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
     {Handle, Readers}.
+
+%% A file of which no page is in memory.
+open_uncached(Mount, Name) ->
+    Path = fault_mounts:path(Mount, Name),
+    ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
+    {0, _} = fault_rig:shell(["sync ", Path]),
+    Opened = iommap:open(Path, read_write, []),
+    ok = drop_cache(Path),
+    Opened.
+
+another_file_works(Directory) ->
+    Path = filename:join(Directory, "other"),
+    Expected = fault_pattern:bytes(0, 10_000),
+    ok = file:write_file(Path, Expected),
+    {ok, Other} = iommap:open(Path, read_write, []),
+    ok = iommap:pwrite(Other, 0, Expected),
+    {ok, Expected} = iommap:pread(Other, 0, 10_000),
+    ok = iommap:sync(Other),
+    ok = iommap:truncate(Other, 20_000),
+    ok = iommap:close(Other).
 
 every_scheduler_runs() ->
     Self = self(),
