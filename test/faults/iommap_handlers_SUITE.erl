@@ -16,6 +16,7 @@ all() ->
      a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open,
      a_plain_handler_after_ours_is_put_below_ours_by_the_next_open,
      a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
+     a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
      a_handler_before_ours_that_jumps_is_found_again_under_another_one,
      two_neighbours_and_ours_each_get_their_own_faults,
      putting_ours_back_makes_no_loop_of_handlers,
@@ -121,6 +122,23 @@ a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) ->
         survive_a_lost_view(Directory),
         zeros = read(Lost)
     end).
+
+%% The same when what it found was a third library's: that one then gets its own faults from us.
+a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) ->
+    in_vm(Config, fun(Directory) ->
+        neighbour:install(not_chaining),
+        other_neighbour:install(chaining),
+        Lost = lost_view(Directory),
+        other_neighbour:restore(),
+        "neighbour.so" = filename:basename(neighbour:owner()),
+        survive_a_lost_view(Directory),
+        "iommap_nif.so" = filename:basename(neighbour:owner()),
+        zeros = read(Lost),
+        [recovered = neighbour:recover() || _ <- lists:seq(1, 10)],
+        [recovered = neighbour:recover_dirty() || _ <- lists:seq(1, 10)],
+        survive_a_lost_view(Directory)
+    end),
+    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% A handler that recovers by a jump never returns to us; that must not confuse the next delegation,
 %% also when another library has come on top since.
@@ -293,14 +311,18 @@ no_other_signal_of_the_vm_changes(Config) ->
         After = Before#{"SigCgt" := Caught bor Bus}
     end).
 
-%% os:set_signal/2 goes on to rule the signals that it knows.
+%% os:set_signal/2 goes on to rule the signals that it knows: one is ignored, one reaches Erlang, one ends
+%% the VM.
 set_signal_works_as_before(Config) ->
     Vm = ?config(vm, Config),
     in_vm(Config, fun(Directory) ->
         survive_a_lost_view(Directory),
         ok = os:set_signal(sigusr1, ignore),
         ok = os:set_signal(sigusr2, handle),
+        ok = signal_witness:watch(),
         [] = os:cmd("kill -USR1 " ++ os:getpid()),
+        [] = os:cmd("kill -USR2 " ++ os:getpid()),
+        receive {signal, Signal} -> sigusr2 = Signal after 10_000 -> error(no_signal) end,
         ok = os:set_signal(sighup, default),
         survive_a_lost_view(Directory)
     end),
