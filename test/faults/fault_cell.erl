@@ -244,32 +244,36 @@ kernel_reader(#{reader := file_write, path := Path, view := View} = State, Candi
     ok = file:close(File),
     {ok, Written} = file:read_file(Copy),
     ok = file:delete(Copy),
-    kernel_result(State, Candidates, Result, Written);
+    kernel_result(State, Candidates, Result, Written, fun() -> promise(error, {error, efault}, Result) end);
 kernel_reader(#{reader := tcp_send, view := View} = State, Candidates) ->
     {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
     {ok, Port} = inet:port(Listener),
     {ok, Sender} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
     {ok, Receiver} = gen_tcp:accept(Listener),
     Result = gen_tcp:send(Sender, View),
+    %% Sending what is lost closes the socket by itself.
+    is_lost(State) orelse gen_tcp:close(Sender),
+    {Received, End} = receive_all(Receiver, <<>>),
     ok = gen_tcp:close(Sender),
-    Received = receive_all(Receiver, <<>>),
     ok = gen_tcp:close(Receiver),
     ok = gen_tcp:close(Listener),
-    kernel_result(State, Candidates, Result, Received).
+    kernel_result(State, Candidates, Result, Received, fun() ->
+        promise(error, error, tag(Result)) ++ promise(closed, {error, closed}, End)
+    end).
 
 receive_all(Socket, Received) ->
-    case gen_tcp:recv(Socket, 0) of
+    case gen_tcp:recv(Socket, 0, 10_000) of
         {ok, Data} -> receive_all(Socket, <<Received/binary, Data/binary>>);
-        {error, _} -> Received
+        Error -> {Received, Error}
     end.
 
-%% The kernel does not raise a signal for itself: it gives up with an error, having passed on at most
-%% what the view has.
-kernel_result(State, Candidates, Result, Passed) ->
+%% The kernel does not raise a signal for itself: it gives up with an error, the one that WhenLost checks,
+%% having passed on at most what the view has.
+kernel_result(State, Candidates, Result, Passed, WhenLost) ->
     Prefix = lists:any(fun(Candidate) -> is_prefix(Passed, Candidate) end, Candidates),
     case is_lost(State) of
         true ->
-            {error, promise(error, error, tag(Result)) ++ promise(prefix, true, Prefix)};
+            {error, WhenLost() ++ promise(prefix, true, Prefix)};
         false ->
             {saw(State), promise(result, ok, Result) ++ promise(passed, true, lists:member(Passed, Candidates))}
     end.

@@ -10,7 +10,7 @@
          no_trouble_on_btrfs_kills_the_vm_or_passes_for_data/1,
          no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data/1,
          no_trouble_on_fuse_kills_the_vm_or_passes_for_data/1,
-         the_matrix_has_at_least_200_cells/1]).
+         at_least_200_cells_ran/1]).
 
 suite() ->
     [{timetrap, {minutes, 5}}].
@@ -21,11 +21,11 @@ all() ->
      no_trouble_on_btrfs_kills_the_vm_or_passes_for_data,
      no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data,
      no_trouble_on_fuse_kills_the_vm_or_passes_for_data,
-     the_matrix_has_at_least_200_cells].
+     at_least_200_cells_ran].
 
 init_per_suite(Config) ->
     ok = fault_rig:build(),
-    Config.
+    [{cells, counters:new(1, [])} | Config].
 
 end_per_suite(_Config) ->
     ok.
@@ -52,7 +52,7 @@ kind(no_trouble_on_xfs_kills_the_vm_or_passes_for_data) -> xfs;
 kind(no_trouble_on_btrfs_kills_the_vm_or_passes_for_data) -> btrfs;
 kind(no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data) -> {tmpfs, "64m"};
 kind(no_trouble_on_fuse_kills_the_vm_or_passes_for_data) -> faultfs;
-kind(the_matrix_has_at_least_200_cells) -> none.
+kind(at_least_200_cells_ran) -> none.
 
 %% Whatever happens to a file on ext4, readers of its mapping go on, and what was lost is told.
 no_trouble_on_ext4_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
@@ -69,10 +69,14 @@ no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
 %% The same on a FUSE file system, whose reads can also fail.
 no_trouble_on_fuse_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
 
-%% The generated table is as large as was promised, on the two file systems that are always there.
-the_matrix_has_at_least_200_cells(_Config) ->
-    Cells = length(columns({tmpfs, "64m"})) * length(fault_cell:readers()),
-    true = Cells >= 200.
+%% What the other cases of this run checked is as much as was promised, whichever file systems there were.
+at_least_200_cells_ran(Config) ->
+    Cells = counters:get(?config(cells, Config), 1),
+    io:format(user, "~b cells ran~n", [Cells]),
+    case Cells of
+        0 -> {skip, "no file system was there"};
+        _ -> true = Cells >= 200
+    end.
 
 %% ---- The table --------------------------------------------------------------------------------
 
@@ -83,6 +87,9 @@ matrix(Config) ->
         fault_rig:start_vm(), fault_cell:readers()),
     fault_rig:stop_vm(Vm),
     print(Kind, Rows),
+    %% A cell that did not come to its end has checked nothing.
+    Ran = length([ran || {_, Cells} <- Rows, {_, {Saw, _}} <- Cells, not lists:member(Saw, [died, hangs, failed])]),
+    counters:add(?config(cells, Config), 1, Ran),
     Broken = [{Reader, Column, Wrong} || {Reader, Cells} <- Rows, {Column, {_, Wrong}} <- Cells, Wrong =/= []],
     case Broken of
         [] -> ok;
@@ -110,7 +117,7 @@ cell(Vm, Cell) ->
         error:vm_hangs ->
             {{hangs, [hangs]}, fault_rig:start_vm()};
         Class:Reason ->
-            {{Class, [Reason]}, Vm}
+            {{failed, [{Class, Reason}]}, Vm}
     end.
 
 print(Kind, Rows) ->
