@@ -8,7 +8,10 @@ use crate::answer::Stop;
 use crate::ffi::{BadArgument, Env, Term};
 use crate::image::{Image, MAGIC, THIS};
 use iommap_core::{Handle, View};
-use rustler::sys::{self, ErlNifEnv, ErlNifResourceType};
+use rustler::sys::{
+    self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
+    ErlNifResourceType, ErlNifResourceTypeInit,
+};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::mem::{align_of, size_of};
 use std::ptr::{self, NonNull};
@@ -158,16 +161,20 @@ fn open_type(
     type OpenResourceType = unsafe extern "C" fn(
         *mut ErlNifEnv,
         *const c_char,
-        *const c_char,
-        Destructor,
+        *const ErlNifResourceTypeInit,
         c_int,
         *mut c_int,
     ) -> *mut ErlNifResourceType;
     const CREATE_OR_TAKE_OVER: c_int = 1 | 2;
 
-    // SAFETY: the VM exports the function, with this signature.
+    let callbacks = ErlNifResourceTypeInit {
+        dtor: destructor as *const ErlNifResourceDtor,
+        stop: ptr::null(),
+        down: nobody_went_down as *const ErlNifResourceDown,
+    };
+    // SAFETY: the VM exports the function, with this signature; it copies the callbacks.
     unsafe {
-        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"enif_open_resource_type".as_ptr());
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"enif_open_resource_type_x".as_ptr());
         if symbol.is_null() {
             return false;
         }
@@ -175,15 +182,25 @@ fn open_type(
         let mut tried = 0;
         let opened = open(
             env,
-            ptr::null(),
             name.as_ptr(),
-            destructor,
+            &callbacks,
             CREATE_OR_TAKE_OVER,
             &mut tried,
         );
         kind.store(opened, Ordering::Relaxed);
         !opened.is_null()
     }
+}
+
+/// Never called: nobody is monitored. But a type must always have this callback. While a load takes a type over, the VM
+/// puts one of its own in its place, and `enif_alloc_resource` on another thread looks twice whether there is one; if it
+/// saw none first and one then, it would lay its mutex over the object (seen in OTP 25).
+unsafe extern "C" fn nobody_went_down(
+    _env: *mut ErlNifEnv,
+    _object: *mut c_void,
+    _process: *const ErlNifPid,
+    _monitor: *const ErlNifMonitor,
+) {
 }
 
 unsafe extern "C" fn drop_any_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
