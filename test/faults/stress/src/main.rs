@@ -82,22 +82,31 @@ fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
 
 /// A range as a view shows it: what keeps it alive, and where it is.
 fn region(handle: &Shared, offset: usize, length: usize) -> Result<(Arc<View>, usize), Error> {
-    handle.region(Wait::Gladly, offset as u64, length as u64, Arc::new, |view, address, _| {
-        (view.clone(), address as usize)
-    })
+    handle.region(
+        Wait::Gladly,
+        offset as u64,
+        length as u64,
+        Arc::new,
+        |view, address, _| (view.clone(), address as usize),
+    )
 }
 
 /// What the other threads of the process see of a view, as a NIF of another library would read it.
 fn look(address: usize, length: usize) -> Vec<u8> {
     // SAFETY: the caller holds the view; pages that are lost are mended by the handler.
-    (0..length).map(|index| unsafe { ((address + index) as *const u8).read_volatile() }).collect()
+    (0..length)
+        .map(|index| unsafe { ((address + index) as *const u8).read_volatile() })
+        .collect()
 }
 
 // What each thread does over and over.
 
 fn read(handle: &Shared, random: &mut Random) {
     let (offset, length) = random.range(SIZE);
-    assert_eq!(pread(handle, offset, length).unwrap(), bytes(offset, length));
+    assert_eq!(
+        pread(handle, offset, length).unwrap(),
+        bytes(offset, length)
+    );
 }
 
 fn write(handle: &Shared, random: &mut Random) {
@@ -120,7 +129,10 @@ fn read_truncated(handle: &Shared, random: &mut Random) {
     let (offset, length) = random.range(SIZE);
     match pread(handle, offset, length) {
         Ok(copy) => assert_eq!(copy, bytes(offset, length)),
-        Err(error) => assert!(matches!(error, Error::Fault | Error::OutOfBounds), "{error:?}"),
+        Err(error) => assert!(
+            matches!(error, Error::Fault | Error::OutOfBounds),
+            "{error:?}"
+        ),
     }
     match region(handle, offset, length) {
         Ok((_view, address)) => {
@@ -189,15 +201,24 @@ impl Drop for Directory {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let seconds = arguments.next().map_or(10, |argument| argument.parse().unwrap());
+    let seconds = arguments
+        .next()
+        .map_or(10, |argument| argument.parse().unwrap());
     let whole = arguments.next().is_some_and(|argument| argument == "whole");
-    let directory = Directory(std::env::temp_dir().join(format!("iommap-stress-{}", std::process::id())));
+    let directory =
+        Directory(std::env::temp_dir().join(format!("iommap-stress-{}", std::process::id())));
     fs::create_dir(&directory.0).unwrap();
 
     let well_path = directory.file("well");
     let well = &open(&well_path, Options::new(Access::ReadWrite));
     let read_only = &open(&directory.file("read-only"), Options::new(Access::Read));
-    let private = &open(&directory.file("private"), Options { private: true, ..Options::new(Access::ReadWrite) });
+    let private = &open(
+        &directory.file("private"),
+        Options {
+            private: true,
+            ..Options::new(Access::ReadWrite)
+        },
+    );
     let victim_path = directory.file("victim");
     let victim = &open(&victim_path, Options::new(Access::ReadWrite));
     let resized = &open(&directory.file("resized"), Options::new(Access::ReadWrite));
@@ -215,7 +236,13 @@ fn main() {
         Box::new(|random| write(private, random)),
         Box::new(|random| read_truncated(victim, random)),
         Box::new(|random| read_truncated(victim, random)),
-        Box::new(|random| if whole { read(victim, random) } else { truncate(file, random) }),
+        Box::new(|random| {
+            if whole {
+                read(victim, random)
+            } else {
+                truncate(file, random)
+            }
+        }),
         Box::new(|random| resize(resized, random)),
         Box::new(|random| resize(resized, random)),
         Box::new(|_| reopen(reopened, reopened_path)),
@@ -247,7 +274,10 @@ fn main() {
             }
         }
         enough.store(true, Ordering::Relaxed);
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     println!("stress: {seconds} seconds, {counts:?} steps, every answer right");
 }
