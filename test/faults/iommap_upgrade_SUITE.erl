@@ -269,7 +269,7 @@ a_panic_is_an_exception_of_its_caller_alone(Config) ->
         put_in_place(Directory, stranger),
         {Path, Handle} = open(Directory, before, 10_000),
         [nif_panicked = try iommap:open(<<"panic on purpose">>, read, []) catch error:Reason -> Reason end
-         || _ <- lists:seq(1, 100)],
+         || _ <- lists:seq(1, 10)],
         everything_works(Path, Handle),
         {Other, New} = open(Directory, afterwards, 10_000),
         everything_works(Other, New)
