@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 
 /* What the handler must know of a guarded copy. It lives on the stack of the copying thread. The handler reads the
  * bounds at moments the compiler does not see: signal fences keep them in place before the copy they are of. */
@@ -193,25 +194,42 @@ static void pass_on(int signal, siginfo_t *info, void *context)
     }
 }
 
-void iommap_guard_leave(uintptr_t address)
+/* The kernel called us with SIGBUS open, but a handler that passed the signal on to us may have been called with it blocked.
+ * The jump leaves the mask as it is; so it is put back to what it was before the fault. */
+static void restore_mask(void *context)
+{
+#ifdef __OpenBSD__
+    sigset_t bus;
+    (void)context;
+    sigemptyset(&bus);
+    sigaddset(&bus, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+#else
+    pthread_sigmask(SIG_SETMASK, &((ucontext_t *)context)->uc_sigmask, NULL);
+#endif
+}
+
+void iommap_guard_leave(uintptr_t address, void *context)
 {
     struct iommap_thread *mine = owned_by((uintptr_t)pthread_self());
     struct frame *frame = mine != NULL ? mine->armed : NULL;
 
     if (frame != NULL
-        && (covers(frame->from, frame->from_end, address) || covers(frame->to, frame->to_end, address)))
+        && (covers(frame->from, frame->from_end, address) || covers(frame->to, frame->to_end, address))) {
+        restore_mask(context);
         siglongjmp(frame->back, 1);
+    }
 }
 
 /* Cases 1 and 2, each of all images before the next: one image's copy may read a view of another's mapping. */
-static int is_settled(uintptr_t address)
+static int is_settled(uintptr_t address, void *context)
 {
     const struct follower *first = atomic_load_explicit(&followers, memory_order_acquire), *follower;
     iommap_resolve resolve = atomic_load_explicit(&resolver, memory_order_acquire);
 
-    iommap_guard_leave(address);
+    iommap_guard_leave(address, context);
     for (follower = first; follower != NULL; follower = follower->next)
-        follower->leave(address);
+        follower->leave(address, context);
     if (resolve != NULL && resolve(address))
         return 1;
     for (follower = first; follower != NULL; follower = follower->next)
@@ -223,7 +241,7 @@ static int is_settled(uintptr_t address)
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
-    if (!is_access(info) || !is_settled((uintptr_t)info->si_addr))
+    if (!is_access(info) || !is_settled((uintptr_t)info->si_addr, context))
         pass_on(signal, info, context);
     errno = saved_errno;
 }
@@ -377,6 +395,31 @@ int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t le
     if (guarded(thread, &frame))
         return -1;
     touch_pages(from, (const volatile char *)from + length);
+    disarm(thread);
+    return 0;
+}
+
+/* One byte of every page is replaced by itself, atomically, so that nobody's write is lost. */
+#if defined(__has_attribute) && __has_attribute(no_sanitize)
+__attribute__((no_sanitize("thread"))) /* others copy to and from these bytes meanwhile */
+#endif
+static void rewrite_pages(char *byte, const char *end)
+{
+    while (byte < end) {
+        char value = __atomic_load_n(byte, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(byte, &value, value, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            ;
+        byte = (char *)(((uintptr_t)byte & ~(page - 1)) + page);
+    }
+}
+
+int iommap_guard_rewrite(struct iommap_thread *thread, void *to, size_t length)
+{
+    struct frame frame;
+    bound(&frame, to, to, length);
+    if (guarded(thread, &frame))
+        return -1;
+    rewrite_pages(to, (const char *)to + length);
     disarm(thread);
     return 0;
 }

@@ -18,9 +18,9 @@ void iommap_guard_prepare(iommap_resolve resolve, size_t page_size);
 int iommap_guard_install(void);
 
 /* Called in the signal handler, for a fault of this thread at `address`: jumps back into a guarded copy, if there is one
- * and the address is of it; else returns. */
-typedef void (*iommap_leave)(uintptr_t address);
-void iommap_guard_leave(uintptr_t address);
+ * and the address is of it; else returns. `context` is what the kernel gave the handler. */
+typedef void (*iommap_leave)(uintptr_t address, void *context);
+void iommap_guard_leave(uintptr_t address, void *context);
 
 /* Lets this image's handler ask another image too. Returns 0 or an errno. Callers serialize. */
 int iommap_guard_follow(iommap_leave leave, iommap_resolve resolve);
@@ -36,5 +36,8 @@ int iommap_guard_gather(struct iommap_thread *thread, void *to, const struct iov
 
 /* Reads one byte of every page of the range, so that later accesses find it in memory. Returns 0 or -1. */
 int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t length);
+
+/* Writes one byte of every page of the range, so that later writes need not wait; no byte changes. Returns 0 or -1. */
+int iommap_guard_rewrite(struct iommap_thread *thread, void *to, size_t length);
 
 #endif

@@ -77,7 +77,9 @@ impl BackingFile {
         if options.truncate && now > 0 {
             // Before the file is emptied, which may have holes: when the disk is full, nothing is lost.
             platform::reserve(self.fd(), wanted).inspect_err(|_| {
-                let _ = platform::set_size(self.fd(), now);
+                if self.size() == Ok(now) {
+                    let _ = platform::set_size(self.fd(), now); // gives back what was reserved
+                }
             })?;
         } else if wanted > now {
             self.grow(now, wanted)?;
@@ -97,10 +99,12 @@ impl BackingFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Makes the file longer, with its blocks allocated; as long as it was if that fails.
+    /// Makes the file longer, with its blocks allocated; as long as it was if that fails, unless others made it longer yet.
     pub fn grow(&self, from: u64, to: u64) -> Result<(), Error> {
         platform::preallocate(self.fd(), from, to).inspect_err(|_| {
-            let _ = platform::set_size(self.fd(), from);
+            if self.size().is_ok_and(|now| from < now && now <= to) {
+                let _ = platform::set_size(self.fd(), from);
+            }
         })
     }
 

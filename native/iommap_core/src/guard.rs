@@ -13,7 +13,7 @@ mod c {
     extern "C" {
         pub fn iommap_guard_prepare(resolve: super::Resolve, page_size: usize);
         pub fn iommap_guard_install() -> c_int;
-        pub fn iommap_guard_leave(address: usize);
+        pub fn iommap_guard_leave(address: usize, context: *mut c_void);
         pub fn iommap_guard_follow(leave: super::Leave, resolve: super::Resolve) -> c_int;
         pub fn iommap_guard_thread() -> *mut c_void;
         pub fn iommap_guard_copy(
@@ -30,6 +30,7 @@ mod c {
         ) -> c_int;
         pub fn iommap_guard_touch(thread: *mut c_void, from: *const c_void, length: usize)
             -> c_int;
+        pub fn iommap_guard_rewrite(thread: *mut c_void, to: *mut c_void, length: usize) -> c_int;
     }
 }
 
@@ -58,7 +59,7 @@ extern "C" fn resolve(address: usize) -> c_int {
     c_int::from(registry::resolve(address))
 }
 
-type Leave = unsafe extern "C" fn(usize);
+type Leave = unsafe extern "C" fn(usize, *mut c_void);
 type Resolve = extern "C" fn(usize) -> c_int;
 
 /// The handler of an image of this library, as later images use it: one process has one handler of ours, however many
@@ -162,6 +163,19 @@ pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
 pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only reads within the range.
     done(unsafe { c::iommap_guard_touch(Thread::mine(), from.cast(), length) })
+}
+
+/// Makes the pages of a range writable by writing a byte of each, which keeps its value; `Fault` if one is gone.
+///
+/// It may wait for the file system, and then holds up nobody else: `madvise(MADV_POPULATE_WRITE)` would hold a lock of the
+/// whole address space meanwhile.
+///
+/// # Safety
+///
+/// The range is mapped and writable; pages that their file no longer backs are allowed.
+pub unsafe fn rewrite(to: *mut u8, length: usize) -> Result<(), Error> {
+    // SAFETY: the C function only replaces bytes of the range by themselves, atomically.
+    done(unsafe { c::iommap_guard_rewrite(Thread::mine(), to.cast(), length) })
 }
 
 #[inline]

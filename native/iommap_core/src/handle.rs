@@ -45,8 +45,6 @@ pub struct Handle<V> {
 struct Open<V> {
     mapping: Arc<Mapping>,
     view: OnceLock<V>,
-    /// Grows with every write, so that a reader who read without the lock can tell that none came between.
-    writes: u64,
     hint: Option<Hint>,
 }
 
@@ -83,7 +81,6 @@ impl<V> Handle<V> {
             lock: Lock::new(Some(Open {
                 mapping: Arc::new(mapping),
                 view: OnceLock::new(),
-                writes: 0,
                 hint: None,
             })),
             resizing: Mutex::new(()),
@@ -154,25 +151,20 @@ impl<V> Handle<V> {
         length: u64,
         out: impl FnOnce(usize) -> Option<NonNull<u8>>,
     ) -> Result<(), Error> {
-        let (mapping, writes, range) = {
+        let (mapping, range) = {
             let reading = self.reading(Wait::Gladly)?;
             let open = self.readable(&reading)?;
-            (
-                open.mapping.clone(),
-                open.writes,
-                open.mapping.range(offset, length)?,
-            )
+            (open.mapping.clone(), open.mapping.range(offset, length)?)
         };
         let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
-        let fetched = !mapping.is_ready_to_read(range)
+        if !mapping.is_ready_to_read(range) {
             // SAFETY: the caller's promise.
-            && unsafe { mapping.fetch(range, to.as_ptr()) };
+            unsafe { mapping.fetch(range, to.as_ptr()) };
+        }
+        drop(mapping);
 
         let reading = self.reading(Wait::Gladly)?;
         let open = self.readable(&reading)?;
-        if fetched && open.writes == writes && Arc::ptr_eq(&open.mapping, &mapping) {
-            return mapping.check_whole();
-        }
         let range = open.mapping.range(offset, length)?;
         // SAFETY: the caller's promise; the length is what `out` was asked for.
         unsafe { open.mapping.copy_out(range, to.as_ptr()) }
@@ -219,7 +211,6 @@ impl<V> Handle<V> {
         if !open.mapping.is_ready_to_write(range) {
             return Err(Error::WouldWait);
         }
-        open.writes += 1;
         // SAFETY: the caller's promise; the mapping is writable, and we are alone.
         unsafe { open.mapping.copy_in(range, segments) }
     }
@@ -253,14 +244,14 @@ impl<V> Handle<V> {
             // SAFETY: the caller's promise.
             unsafe { guard::touch(segment.iov_base.cast(), segment.iov_len)? };
         }
-        mapping.prepare_to_write(range);
+        // SAFETY: the handle, and so its mapping, is writable.
+        unsafe { mapping.prepare_to_write(range)? };
         drop(mapping);
 
         let mut writing = self.writing(Wait::Gladly)?;
         let open = self.writable(&mut writing)?;
         let range = open.mapping.range(offset, length as u64)?;
         let stamp = open.mapping.write_stamp();
-        open.writes += 1;
         // SAFETY: the caller's promise; the mapping is writable, and we are alone.
         unsafe { open.mapping.copy_in(range, segments)? };
         open.mapping.prove_written(range, stamp);
@@ -386,7 +377,6 @@ impl<V> Handle<V> {
         let replaced = {
             let mut writing = self.lock.write();
             let open = writing.as_mut().ok_or(Error::Closed)?;
-            open.writes += 1;
             // What keeps views alive holds a reference: without it the mapping is ours alone if no view is left.
             drop(open.view.take());
             match open.alone() {
@@ -413,8 +403,11 @@ impl<V> Handle<V> {
                 None => Some(open.replace(size, &self.options, shrink)?),
             }
         };
-        if replaced.is_some() && self.options.lock {
-            self.mapping(Wait::Gladly)?.lock();
+        if replaced.is_some() {
+            drop(replaced); // its locked pages count until then
+            if self.options.lock {
+                self.mapping(Wait::Gladly)?.lock();
+            }
         }
         Ok(())
     }

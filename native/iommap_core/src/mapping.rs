@@ -227,17 +227,16 @@ impl Mapping {
         self.check_whole()
     }
 
-    /// Reads the range through the descriptor, which brings it into memory without dragging its neighbours along and
-    /// cannot fault. `true` if `to` now holds what the mapping shows; a short or failed read decides nothing.
+    /// Brings the range into memory through the descriptor, which does not drag its neighbours along and cannot fault.
+    /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
     ///
     /// # Safety
     ///
     /// As for `copy_out`.
-    pub unsafe fn fetch(&self, range: Range, to: *mut u8) -> bool {
+    pub unsafe fn fetch(&self, range: Range, scratch: *mut u8) {
         let (fd, offset) = (self.file.fd(), range.offset() as u64);
         // SAFETY: the caller's promise.
-        let read = unsafe { platform::read_file(fd, offset, to, range.length()) };
-        read == range.length() && !self.is_private() && platform::DESCRIPTOR_IS_COHERENT
+        unsafe { platform::fetch(fd, offset, scratch, range.length()) }
     }
 
     // Writing.
@@ -248,15 +247,16 @@ impl Mapping {
         range.length() == 0 || self.writes.covers(range)
     }
 
-    /// Makes the pages of the range writable, which may wait for the file system, and remembers that.
-    pub fn prepare_to_write(&self, range: Range) {
+    /// Makes the pages of the range writable, which may wait for the file system; `Fault` if one is gone.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is writable.
+    pub unsafe fn prepare_to_write(&self, range: Range) -> Result<(), Error> {
+        debug_assert!(self.writable && range.end() <= self.size());
         self.note_changed(range);
-        let pages = range.widened(platform::page_size());
-        // SAFETY: callers have a writable mapping, and the pages of a range inside it are mapped.
-        unsafe {
-            let address = self.map.as_mut_ptr().add(pages.offset());
-            platform::populate_for_writing(address, pages.length());
-        }
+        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
+        unsafe { guard::rewrite(self.map.as_mut_ptr().add(range.offset()), range.length()) }
     }
 
     /// Copies the segments to the range, which is as long as they are together.

@@ -5,19 +5,14 @@
 //! | preallocate | fallocate | F_PREALLOCATE, ftruncate | posix_fallocate | ftruncate |
 //! | size of a file, without asking a server | statx | fstat | fstat | fstat |
 //! | residency | mincore, preadv2 | mincore | mincore | none: cold |
-//! | make pages writable beforehand | MADV_POPULATE_WRITE | none: the copy faults | none | none |
 //! | barrier on all threads | membarrier | none: readers lock | none | none |
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
-//! | descriptor and mapping agree | yes | yes | yes | no |
 
 use crate::error::Error;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
-
-/// Whether what `pread(2)` returns is always what the mapping shows.
-pub const DESCRIPTOR_IS_COHERENT: bool = !cfg!(target_os = "openbsd");
 
 /// The page size, in bytes.
 pub fn page_size() -> usize {
@@ -289,48 +284,31 @@ pub fn cached(fd: RawFd, offset: u64, length: usize) -> bool {
     }
 }
 
-/// Reads from the file until the range is full or the file ends or fails; how many bytes came.
+/// Brings a range of the file into the page cache, by reading it to `scratch`; how much of it the file has, and whether
+/// that succeeds, does not matter.
 ///
 /// # Safety
 ///
-/// `to` is writable for `length` bytes.
-pub unsafe fn read_file(fd: RawFd, offset: u64, to: *mut u8, length: usize) -> usize {
+/// `scratch` is writable for `length` bytes.
+pub unsafe fn fetch(fd: RawFd, offset: u64, scratch: *mut u8, length: usize) {
     let mut read = 0;
     while read < length {
         // SAFETY: the rest of the caller's range.
         let got = unsafe {
             libc::pread(
                 fd,
-                to.add(read).cast(),
+                scratch.add(read).cast(),
                 length - read,
                 (offset + read as u64) as libc::off_t,
             )
         };
         match got {
-            0 => break,
+            0 => return,
             got if got > 0 => read += got as usize,
             _ if matches!(Error::last(), Error::System(libc::EINTR)) => {}
-            _ => break,
+            _ => return,
         }
     }
-    read
-}
-
-/// Makes the pages of a page-aligned range writable without a fault, where the system can; it may wait for the file
-/// system. Failures do not matter: the write itself finds out.
-///
-/// # Safety
-///
-/// The range is mapped for writing.
-pub unsafe fn populate_for_writing(address: *mut u8, length: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        const MADV_POPULATE_WRITE: i32 = 23; // since Linux 5.14; before, EINVAL
-                                             // SAFETY: the caller's promise; contents do not change.
-        unsafe { libc::madvise(address.cast(), length, MADV_POPULATE_WRITE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (address, length);
 }
 
 /// Puts zero pages over a page-aligned part of a mapping. Async-signal-safe.

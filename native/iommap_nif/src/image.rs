@@ -5,7 +5,8 @@
 //! What an image is to others (`Image`) is fixed for ever; calls are numbered, and numbers are only added.
 //!
 //! The images form a list, newest first. Its head is handed from one to the next by `iommap.erl`, which keeps it in a
-//! persistent term: it survives even the deletion of the module.
+//! persistent term: it survives even the deletion of the module. The next one tells all others: handles of any may meet
+//! views of any.
 
 use crate::entry::FUNCTIONS;
 use crate::ffi::{self, Env, Number, Term};
@@ -36,6 +37,8 @@ pub struct Image {
     intact: unsafe extern "C" fn(*const u8, usize) -> c_int,
     older: AtomicPtr<Image>,
     handler: iommap_core::Handler,
+    /// Tells the image which is the newest.
+    set_newest: unsafe extern "C" fn(*mut Image),
 }
 
 // SAFETY: everything but `older` is constant, and points to constants.
@@ -61,10 +64,11 @@ pub static THIS: This = This {
         intact: intact_here,
         older: AtomicPtr::new(ptr::null_mut()),
         handler: iommap_core::Handler::own(),
+        set_newest,
     },
 };
 
-/// The newest image that this one knows.
+/// The newest image.
 static NEWEST: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 
 impl This {
@@ -130,8 +134,16 @@ pub unsafe fn load(env: Env, older: ERL_NIF_TERM) -> bool {
         // SAFETY: this image's own table.
         unsafe { (*this).older.store(older, Ordering::Release) };
         NEWEST.store(this.cast_mut(), Ordering::Release);
+        for image in images() {
+            // SAFETY: this image's own table.
+            unsafe { (image.set_newest)(this.cast_mut()) };
+        }
     }
     follow_first(this) && object::open_types(env)
+}
+
+unsafe extern "C" fn set_newest(newest: *mut Image) {
+    NEWEST.store(newest, Ordering::Release);
 }
 
 /// The first image of the process handles the signal for all.
