@@ -7,8 +7,8 @@
 -export([built/1]).
 -export([nif/1]).
 -export([start_vm/0, start_vm/1]).
--export([call/4]).
--export([run/2]).
+-export([call/4, call/5]).
+-export([run/2, run/3]).
 -export([death/1, death/4]).
 -export([os_pid/1]).
 -export([stop_vm/1]).
@@ -99,9 +99,14 @@ testify(Reason) ->
 
 %% Calls a function in the VM. Raises {vm_died, death()} or vm_hangs.
 -spec call(vm(), module(), atom(), [term()]) -> term().
-call(#{peer := Peer} = Vm, Module, Function, Arguments) ->
+call(Vm, Module, Function, Arguments) ->
+    call(Vm, Module, Function, Arguments, ?PATIENCE).
+
+%% The same with so many milliseconds of patience.
+-spec call(vm(), module(), atom(), [term()], pos_integer()) -> term().
+call(#{peer := Peer} = Vm, Module, Function, Arguments, Patience) ->
     try
-        peer:call(Peer, Module, Function, Arguments, ?PATIENCE)
+        peer:call(Peer, Module, Function, Arguments, Patience)
     catch
         exit:{{exit_status, Status}, _} ->
             error({vm_died, death_of(Status)});
@@ -115,10 +120,14 @@ call(#{peer := Peer} = Vm, Module, Function, Arguments) ->
 %% Evaluates a function of the calling module in a fresh process of the VM, and gives what it gives.
 -spec run(vm(), fun(() -> Result)) -> Result.
 run(Vm, Function) ->
+    run(Vm, Function, ?PATIENCE).
+
+-spec run(vm(), fun(() -> Result), Patience :: pos_integer()) -> Result.
+run(Vm, Function, Patience) ->
     {module, Module} = erlang:fun_info(Function, module),
     {Module, Binary, File} = code:get_object_code(Module),
     {module, Module} = call(Vm, code, load_binary, [Module, File, Binary]),
-    call(Vm, erlang, apply, [Function, []]).
+    call(Vm, erlang, apply, [Function, []], Patience).
 
 %% How the VM ends when it evaluates the call.
 -spec death(vm(), module(), atom(), [term()]) -> death().

@@ -13,6 +13,7 @@ suite() ->
 all() ->
     [the_same_library_is_loaded_again_under_load,
      a_rebuilt_library_is_loaded_under_load,
+     objects_are_made_while_the_library_is_loaded_without_a_pause,
      handles_of_every_generation_work_in_the_newest,
      views_of_every_generation_are_safe_in_the_newest,
      a_fault_of_an_old_generation_is_known_to_the_newest,
@@ -21,6 +22,7 @@ all() ->
      a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted,
      writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file,
      writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file,
+     writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file,
      objects_of_a_strange_generation_raise_badarg_and_are_collected,
      a_panic_is_an_exception_of_its_caller_alone,
      a_call_inside_the_old_generation_ends_well_in_the_new_one,
@@ -68,6 +70,47 @@ a_rebuilt_library_is_loaded_under_load(Config) ->
         [load(Workers, Directory, Library) || _ <- lists:seq(1, 10), Library <- [relayout, same]],
         stop_workers(Workers)
     end).
+
+%% Handles and views are made and collected while one load follows the other: the VM takes over the types
+%% of objects that are just being made, goes on, and everything comes back.
+objects_are_made_while_the_library_is_loaded_without_a_pause(Config) ->
+    Directory = ?config(directory, Config),
+    Loads = fault_rig:run(?config(vm, Config), fun() ->
+        ok = logger:set_primary_config(level, none),
+        {Path, Handle} = open(Directory, made, 10_000),
+        Makers = [spawn_monitor(fun() -> make_objects(Path) end) || _ <- lists:seq(1, 6)],
+        Made = load_until(erlang:monotonic_time(millisecond) + 10_000, 0),
+        [Maker ! stop || {Maker, _} <- Makers],
+        [receive {'DOWN', Monitor, process, _, Reason} -> stopped = Reason end || {_, Monitor} <- Makers],
+        everything_works(Path, Handle),
+        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 0 end),
+        ok = fault_rig:eventually(fun() -> descriptors(Directory) =:= 0 end),
+        Made
+    end, 45_000),
+    true = Loads > 200.
+
+make_objects(Path) ->
+    receive
+        stop -> exit(stopped)
+    after 0 ->
+        {ok, Handle} = iommap:open(Path, read, []),
+        {ok, View} = iommap:region_binary(Handle, 5000, 1000),
+        true = View =:= fault_pattern:bytes(5000, 1000),
+        make_objects(Path)
+    end.
+
+%% How often the library was loaded by then.
+load_until(Deadline, Loads) ->
+    case erlang:monotonic_time(millisecond) < Deadline of
+        true -> load_until(Deadline, Loads + load_if_possible());
+        false -> Loads
+    end.
+
+load_if_possible() ->
+    case code:soft_purge(iommap) of
+        true -> {module, iommap} = code:load_file(iommap), 1;
+        false -> 0
+    end.
 
 load(Workers, Directory) ->
     Before = count(Workers),
@@ -226,6 +269,28 @@ write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
     {ok, #{faulted := false}} = iommap:info(Target),
     {ok, Whole} = iommap:pread(Target, 0, 20_000),
     everything_works(Path, Target).
+
+%% The other way round: a view of the next generation that has lost its file, and showed it, as data for a
+%% handle of the one before.
+writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
+    in_vm(Config, fun(Directory) ->
+        {Path, Target} = open(Directory, target, 20_000),
+        put_in_place(Directory, relayout),
+        ok = reload(),
+        {Lost, Source} = open(Directory, source, 10_000),
+        {ok, View} = iommap:region_binary(Source, 0, 10_000),
+        [] = os:cmd("truncate -s 0 " ++ Lost),
+        Zeros = fault_pattern:zeros(10_000),
+        Zeros = binary:copy(View),
+        false = iommap:intact(View),
+        {error, sigbus} = iommap:pwrite(Target, 0, View),
+        {error, sigbus} = iommap:pwrite(Target, 0, [<<"begin">>, View]),
+        {ok, #{faulted := false}} = iommap:info(Target),
+        Whole = fault_pattern:bytes(0, 20_000),
+        {ok, Whole} = file:read_file(Path),
+        0 = filelib:file_size(Lost),
+        everything_works(Path, Target)
+    end).
 
 %% A generation that cannot be understood: its handles raise badarg, its views are read on, and neither
 %% harms the VM when it is collected.
