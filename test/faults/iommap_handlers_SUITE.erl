@@ -13,6 +13,7 @@ all() ->
     [a_handler_before_ours_gets_its_own_faults,
      a_plain_handler_before_ours_gets_its_own_faults,
      a_handler_after_ours_that_chains_gets_its_own_faults_and_passes_on_ours,
+     a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fault,
      a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open,
      a_plain_handler_after_ours_is_put_below_ours_by_the_next_open,
      a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
@@ -88,6 +89,33 @@ a_handler_after_ours_that_chains_gets_its_own_faults_and_passes_on_ours(Config) 
         survive_a_lost_view(Directory),
         recovered = neighbour:recover()
     end).
+
+%% The kernel blocks the signal while such a handler runs. We leave it by a jump into a guarded read, and the
+%% next fault of the thread reaches us all the same: a blocked one would end the VM.
+a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fault(Config) ->
+    Directory = ?config(directory, Config),
+    Vm = fault_rig:start_vm(#{args => ["+S", "1", "+SDcpu", "1", "+SDio", "1"]}),
+    try
+        fault_rig:run(Vm, fun() ->
+            Lost = lost_view(Directory),
+            Paths = [filename:join(Directory, "read-" ++ integer_to_list(N)) || N <- lists:seq(1, 50)],
+            Handles = [begin
+                ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+                {ok, Handle} = iommap:open(Path, read, []),
+                {ok, <<_>>} = iommap:pread(Handle, 0, 1),
+                Handle
+            end || Path <- Paths],
+            neighbour:install(chaining),
+            [] = os:cmd("truncate -s 0 " ++ filename:join(Directory, "read-*")),
+            [{error, sigbus} = iommap:pread(Handle, 5000, 10) || Handle <- Handles],
+            true = neighbour:calls() >= length(Handles),
+            zeros = read(Lost),
+            recovered = neighbour:recover(),
+            recovered = neighbour:recover_dirty()
+        end)
+    after
+        fault_rig:stop_vm(Vm)
+    end.
 
 %% One that comes later and does not chain would keep our faults from us; the next open puts us on
 %% top, and both work from then on.
