@@ -26,6 +26,7 @@ all() ->
      a_hanging_write_does_not_keep_the_vm_from_halting,
      a_reader_of_a_hanging_view_goes_on_when_the_file_system_does,
      a_hanging_view_does_not_keep_the_vm_from_being_killed,
+     a_frozen_file_system_keeps_only_its_writer_waiting,
      a_file_system_that_goes_away_is_an_error,
      descriptors_exhausted_is_emfile,
      address_space_exhausted_is_enomem,
@@ -49,6 +50,7 @@ init_per_testcase(_Case, Config) ->
 
 end_per_testcase(_Case, Config) ->
     Before = ?config(max_map_count, Config),
+    thaw(filename:join(?config(directory, Config), "ext4")),
     max_map_count() =:= Before orelse file:write_file(?MAP_COUNT, integer_to_list(Before)).
 
 %% ---- Full disks -------------------------------------------------------------------------------
@@ -335,16 +337,77 @@ a_hanging_view_does_not_keep_the_vm_from_being_killed(Config) ->
 
 %% The answer comes as a message from the process that this gives.
 read_a_hanging_view(Mount, Vm) ->
-    Self = self(),
-    ReadView = fun() ->
+    Reader = begin_run(Vm, fun() ->
         {ok, Handle} = open_uncached(Mount, "slow"),
         {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
         ok = fault_mounts:control(Mount, "slow", {hang, []}),
         {erlang:crc32(View), iommap:intact(View)}
-    end,
-    Reader = spawn(fun() -> Self ! {self(), catch fault_rig:run(Vm, ReadView)} end),
+    end),
     ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
     Reader.
+
+%% Evaluates the function in the VM meanwhile; the answer comes as a message from the process that this gives.
+begin_run(Vm, Function) ->
+    Self = self(),
+    spawn(fun() -> Self ! {self(), catch fault_rig:run(Vm, Function)} end).
+
+%% A file system that is frozen, for a snapshot say, keeps a write waiting; but not whoever needs memory,
+%% another file or a process meanwhile. The write ends well when the file system goes on.
+a_frozen_file_system_keeps_only_its_writer_waiting(Config) ->
+    case os:version() >= {6, 7, 0} of
+        true -> on_mount(Config, ext4, fun(Mount) -> write_to_a_frozen_file_system(Config, Mount) end);
+        false -> skip("before Linux 6.7 any fault that waits holds the lock of the whole address space")
+    end.
+
+skip(Reason) ->
+    io:put_chars(user, ["Skipped: ", Reason, $\n]),
+    {skip, Reason}.
+
+write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
+    Directory = ?config(directory, Config),
+    Path = fault_mounts:path(Mount, "file"),
+    Frozen = filename:join(Directory, "frozen"),
+    Vm = fault_rig:start_vm(),
+    try
+        Writer = begin_run(Vm, fun() ->
+            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            {0, _} = fault_rig:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
+            {iommap:pwrite(Handle, 50_000, <<"written">>), iommap:pread(Handle, 50_000, 7)}
+        end),
+        ok = fault_rig:eventually(fun() -> filelib:is_file(Frozen) andalso waiting_threads(Vm) > 0 end),
+        Others = begin_run(Vm, fun() -> everything_else_works(Directory) end),
+        receive {Others, Worked} -> ok = Worked after 20_000 -> error(others_wait) end,
+        true = waiting_threads(Vm) > 0,
+        true = is_process_alive(Writer),
+        thaw(Point),
+        receive {Writer, Written} -> {ok, {ok, <<"written">>}} = Written end
+    after
+        thaw(Point),
+        fault_rig:stop_vm(Vm)
+    end.
+
+%% Nothing to do if it is not frozen.
+thaw(Point) ->
+    fault_rig:shell(["fsfreeze -u ", Point]).
+
+%% The threads of the VM that nothing but the kernel can wake.
+waiting_threads(Vm) ->
+    Stats = [file:read_file(Stat) || Stat <- filelib:wildcard("/proc/" ++ fault_rig:os_pid(Vm) ++ "/task/*/stat")],
+    length([waits || {ok, Stat} <- Stats, binary:match(Stat, <<") D ">>) =/= nomatch]).
+
+%% Memory, processes and mappings, all of which need the lock of the address space.
+everything_else_works(Directory) ->
+    [begin
+        ok = every_scheduler_runs(),
+        Large = binary:copy(<<N>>, 64_000_000),
+        Large = binary:copy(Large),
+        {_, Monitor} = spawn_monitor(fun() -> exit(lists:sum(lists:seq(1, 100_000))) end),
+        receive {'DOWN', Monitor, process, _, 5_000_050_000} -> ok end,
+        [spawn(fun() -> ok end) || _ <- lists:seq(1, 10_000)],
+        ok = another_file_works(Directory)
+    end || N <- lists:seq(1, 3)],
+    ok.
 
 %% Evaluates the function with a VM that may die while the file "slow" hangs.
 outliving(Config, Function) ->
