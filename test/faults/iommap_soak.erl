@@ -38,6 +38,8 @@ roles(Libraries) ->
      {writer_of_truncated_file, fun start_victim/2, fun write_truncated/1},
      {resizer, fun start_resizer/2, fun resize/1},
      {opener, fun start_opener/2, fun open_and_leave/1},
+     {opener, fun start_opener/2, fun open_and_leave/1},
+     {opener, fun start_opener/2, fun open_and_leave/1},
      {closer, fun start_closer/2, fun close_under_a_reader/1},
      {collector, fun start_reader/2, fun collect/1},
      {neighbour, fun(_, _) -> none end, fun have_a_neighbours_fault/1},
@@ -64,7 +66,19 @@ count({Role, Pid, Monitor}, Workers) ->
         {'DOWN', Monitor, process, Pid, {done, Count}} -> {Role, Count};
         {'DOWN', Monitor, process, Pid, Reason} -> fail(Workers, Pid, Reason)
     after ?PATIENCE ->
-        fail(Workers, Pid, {hangs, process_info(Pid, [status, current_stacktrace, message_queue_len])})
+        io:format("HANGS ~p~n", [Role]),
+        fail(Workers, Pid, {hangs, state(Pid)})
+    end.
+
+%% A process that a scheduler does not come back from never answers.
+state(Pid) ->
+    {_, Monitor} = spawn_monitor(fun() ->
+        exit({state, process_info(Pid, [status, current_stacktrace, message_queue_len])})
+    end),
+    receive
+        {'DOWN', Monitor, process, _, {state, State}} -> State
+    after 10_000 ->
+        on_a_scheduler
     end.
 
 start_worker({Role, Start, Step}, Number, Files) ->
@@ -239,7 +253,8 @@ close_under_a_reader(Path) ->
     {Reader, Monitor} = spawn_monitor(fun() -> exit(read_until_closed(Handle, none)) end),
     erlang:yield(),
     ok = iommap:close(Handle),
-    receive {'DOWN', Monitor, process, Reader, closed} -> Path end.
+    receive {'DOWN', Monitor, process, Reader, Reason} -> closed = Reason end,
+    Path.
 
 read_until_closed(Handle, View) ->
     {Offset, Length} = part(?LARGE),
@@ -273,8 +288,8 @@ have_a_neighbours_fault(none) ->
     recovered = neighbour:recover_dirty(),
     receive after 100 -> none end.
 
-%% The same library again and again; another one now and then, ten times in all, since the images of
-%% replaced libraries stay.
+%% The same library again and again, and twenty times without a pause now and then; another one ten times
+%% in all, since the images of replaced libraries stay.
 start_reloader(_, Libraries) ->
     {Libraries, persistent_term:get(?MODULE, 0)}.
 
@@ -285,9 +300,13 @@ reload({Libraries, Generation}) ->
         _ -> Generation
     end,
     persistent_term:put(?MODULE, Now),
-    ok = fault_rig:eventually(fun() -> code:soft_purge(iommap) end),
-    {module, iommap} = code:load_file(iommap),
+    Loads = case rand:uniform(10) of 1 -> 20; _ -> 1 end,
+    [load() || _ <- lists:seq(1, Loads)],
     {Libraries, Now}.
+
+load() ->
+    ok = fault_rig:eventually(fun() -> code:soft_purge(iommap) end),
+    {module, iommap} = code:load_file(iommap).
 
 put_in_place(Libraries, Generation) ->
     Library = lists:nth(1 + Generation rem 2, string:lexemes(Libraries, ":")),
