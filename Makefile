@@ -39,8 +39,9 @@ lint:               ## formatting, clippy, xref and dialyzer, warnings being err
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/relayout -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/stranger -- -D warnings
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
-	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --target-dir target/faults/stress -- -D warnings
+	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
 	rebar3 as lint do xref, dialyzer
 
 docs: build         ## HTML pages of the public modules, in doc/
