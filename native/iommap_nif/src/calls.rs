@@ -155,6 +155,9 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let handle = object::unwrap(env, arguments[0])?;
     let data = arguments[2];
+    if let Ok([offset]) = naturals(env, [arguments[1]]) {
+        handle.prefetch(offset, 1);
+    }
     match ffi::binary(env, data) {
         Some(binary) => {
             let copied = image::has_views() && ffi::is_copied(env, data, &binary);

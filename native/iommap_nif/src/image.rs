@@ -13,6 +13,7 @@ use crate::ffi::{self, Env, Number, Term};
 use crate::{atoms, object};
 use rustler::sys::{ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_void};
+use std::mem::size_of;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -23,10 +24,13 @@ pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "stranger") {
     *b"iommap\x00\x01"
 });
 
-/// What one image is to the others. Fields are only ever added, at the end.
+/// What one image is to the others. Fields are only ever added, at the end; an older image has no more than its size.
 #[repr(C)]
 pub struct Image {
     magic: u64,
+    /// Of this table, in bytes: who uses a field that was added later sees first whether it is there.
+    #[allow(dead_code)] // for later images
+    size: usize,
     /// The NIFs, by their numbers.
     calls: *const ErlNifFunc,
     call_count: usize,
@@ -57,6 +61,7 @@ pub static THIS: This = This {
     _elsewhere: [0; 9],
     image: Image {
         magic: MAGIC,
+        size: size_of::<Image>(),
         calls: FUNCTIONS.0.as_ptr(),
         call_count: FUNCTIONS.0.len(),
         drop_handle: object::drop_handle,

@@ -20,7 +20,7 @@ pub type Location = usize;
 /// What a word holds.
 pub type Value = u8;
 /// How many words there are.
-pub const WORDS: usize = 8;
+pub const WORDS: usize = 10;
 
 /// What an access says about those around it, as in `std::sync::atomic`.
 #[derive(Clone, Copy, PartialEq, Eq)]
