@@ -32,6 +32,8 @@ hot(Of) ->
      at_most("view 4 KB: iommap / a NIF that does nothing", 4.5, Busy("view 4 KB", iommap), Busy("view 4 KB", nif)),
      at_most("write 64 B: iommap / floor", 1.5, Busy("write 64 B", iommap), Busy("write 64 B", floor)),
      at_most("iommap: write of 16 x 256 B / of 4 KB", 1.5, Busy("write 16 x 256 B", iommap), Busy("write 4 KB", iommap)),
+     at_most("write of 16 x 256 B, not flattened: iommap / floor", 1.5,
+             Busy("write 16 x 256 B, not flattened", iommap), Busy("write 16 x 256 B, not flattened", floor)),
      at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
               Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
 

@@ -26,7 +26,7 @@ cases() ->
     [{Name, nanoseconds} || Name <- [
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
-        "read 64 B, not lately read", "write 64 B, not lately written"]]
+        "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
 %% Makes the files and tables, and has every contender's first answers checked.
@@ -113,9 +113,17 @@ cells(Fixture) ->
         || {Name, Count} <- [{"1 process", 1}, {"2 processes", 2}, {"4 processes", 4}]]
     ++ [{"write " ++ Size, nanoseconds, writers(Fixture, Data)}
         || {Size, Data} <- [{"64 B", binary:copy(<<"w">>, 64)}, {"4 KB", binary:copy(<<"x">>, ?PAGE)},
-                            {"16 x 256 B", [binary:copy(<<Byte>>, 256) || Byte <- lists:seq($a, $p)]}]]
+                            {"16 x 256 B", segments()}]]
+    ++ [{"write 16 x 256 B, not flattened", nanoseconds,
+         [case Writer of
+              #{name := floor} -> warmed(Writer#{call := fun floor:pwrite_segments/3}, binary:copy(<<"b">>, ?BLOCK));
+              _ -> Writer
+          end || #{name := Name} = Writer <- writers(Fixture, segments()), lists:member(Name, [iommap, floor])]}]
     ++ [{"read 64 B, not lately read", {first, ?FIRST}, Readers(64)},
         {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))}].
+
+segments() ->
+    [binary:copy(<<Byte>>, 256) || Byte <- lists:seq($a, $p)].
 
 nothings() ->
     [#{name => Name, open => fun() -> none end, call => Call, argument => none, mask => ?ANYWHERE(8),

@@ -51,7 +51,8 @@ notes(Results, Rounds) ->
      "read or written.\n\n",
      "- iommap: this library.\n",
      "- floor: a C NIF that copies from a mapping of the same file (view: makes the binary) and answers in the same form, ",
-     "without lock, guard or checks.\n",
+     "without lock, guard or checks. It flattens iodata with `enif_inspect_iolist_as_binary`; \"not flattened\", it takes the ",
+     "list apart as a NIF can, and copies each binary.\n",
      "- file: `file:pread/3` and `file:pwrite/3` of a raw file.\n",
      "- part: `binary:part/3` of a view of the whole file, which copies up to 64 B and makes a sub-binary beyond.\n",
      "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n"].

@@ -50,6 +50,21 @@ static ERL_NIF_TERM write_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     return atom_ok;
 }
 
+/* Iodata as a NIF can take it without flattening it first: a list of binaries, or a binary. */
+static ERL_NIF_TERM write_segments(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ErlNifUInt64 offset;
+    ErlNifBinary data;
+    ERL_NIF_TERM segment, list = argv[2];
+    enif_get_uint64(env, argv[1], &offset);
+    if (enif_inspect_binary(env, list, &data)) memcpy(mapping->bytes + offset, data.data, data.size);
+    for (; enif_get_list_cell(env, list, &segment, &list); offset += data.size) {
+        enif_inspect_binary(env, segment, &data);
+        memcpy(mapping->bytes + offset, data.data, data.size);
+    }
+    return atom_ok;
+}
+
 static ERL_NIF_TERM view(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     Mapping *mapping = mapping_of(env, argv[0]);
     ErlNifUInt64 offset, length;
@@ -132,6 +147,7 @@ static ErlNifFunc functions[] = {
     {"open", 2, open_shared, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"pread", 3, read_copy, 0},
     {"pwrite", 3, write_copy, 0},
+    {"pwrite_segments", 3, write_segments, 0},
     {"region_binary", 3, view, 0},
 };
 

@@ -195,6 +195,9 @@ fn pwrite_segments(
     };
     let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
     let length = segments.iter().fold(0, add);
+    if segments.len() > 1 {
+        handle.prefetch(offset, length);
+    }
     if is_lost() {
         handle.check_pwrite(wait, offset, length)?;
         return Err(Error::Fault.into());
