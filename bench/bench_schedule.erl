@@ -16,7 +16,7 @@ cases() ->
     [{hot, "64 B and 4 KB reads and 4 KB writes by three processes"},
      {megabyte, "1 MB reads, one after the other"},
      {cold, "4 KB reads of a file that is not in memory"},
-     {contended, "readers, writers, 16 MB writers and (iommap) sync on one handle"},
+     {contended, "readers, writers, a 16 MB writer and sync on one handle; the floor's last two on dirty schedulers too"},
      {large, "a read and a write of a quarter of the large file"},
      {unmap, "garbage collection of the last view of the large file, mapped with populate"}].
 
@@ -65,8 +65,8 @@ works(contended, Module, #{hot := Path, calls := Calls}) ->
     Handle = open(Module, Path, write),
     lists:duplicate(4, reading(Module, Handle, Path, ?PAGE, Calls))
     ++ lists:duplicate(2, writing(Module, Handle, Path, 64, Calls))
-    ++ [writing(Module, Handle, Path, 16 bsl 20, 20),
-        fun() -> [sync(Module, Handle) || _ <- lists:seq(1, 20)] end];
+    ++ [writing_long(Module, Handle, Path, 16 bsl 20, 20),
+        fun() -> [sync(Module, Handle, Path) || _ <- lists:seq(1, 20)] end];
 works(large, Module, #{large := Path}) ->
     Handle = open(Module, Path, write),
     Length = filelib:file_size(Path) div 4,
@@ -87,6 +87,12 @@ reading(Module, Handle, Path, Length, Calls) ->
 writing(Module, Handle, Path, Length, Calls) ->
     Data = bench_file:contents(0, Length),
     each(Path, Length, Calls, fun(Offset) -> ok = Module:pwrite(Handle, Offset, Data) end).
+
+writing_long(iommap, Handle, Path, Length, Calls) ->
+    writing(iommap, Handle, Path, Length, Calls);
+writing_long(floor, Handle, Path, Length, Calls) ->
+    Data = bench_file:contents(0, Length),
+    each(Path, Length, Calls, fun(Offset) -> ok = floor:pwrite_dirty(Handle, Offset, Data) end).
 
 each(Path, Length, Calls, Act) ->
     Places = filelib:file_size(Path) div max(Length, ?PAGE),
@@ -123,5 +129,9 @@ open(iommap, Path, populate) -> element(2, {ok, _} = iommap:open(Path, read, [po
 close(floor, _Handle) -> ok;
 close(iommap, Handle) -> ok = iommap:close(Handle).
 
-sync(floor, _Handle) -> ok;
-sync(iommap, Handle) -> ok = iommap:sync(Handle).
+sync(floor, _Handle, Path) ->
+    {ok, File} = file:open(Path, [read, write, raw]),
+    ok = file:sync(File),
+    ok = file:close(File);
+sync(iommap, Handle, _Path) ->
+    ok = iommap:sync(Handle).

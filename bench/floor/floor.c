@@ -148,6 +148,7 @@ static ErlNifFunc functions[] = {
     {"pread", 3, read_copy, 0},
     {"pwrite", 3, write_copy, 0},
     {"pwrite_segments", 3, write_segments, 0},
+    {"pwrite_dirty", 3, write_copy, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"region_binary", 3, view, 0},
 };
 
