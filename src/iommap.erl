@@ -2,8 +2,8 @@
 %%
 %% A handle stands for a file mapped into memory. Any number of processes may use it at once: reads run in parallel, a
 %% write excludes reads and writes of the same handle, and what was given to a call is checked under the handle's lock.
-%% Short calls on pages that are in memory finish on the scheduler they are made on; all others move to a dirty I/O
-%% scheduler, so none holds up another process. Only a view is read wherever it is read, resident or not.
+%% Short calls on pages that are known to be in memory finish on the scheduler they are made on; all others move to a dirty
+%% I/O scheduler, so none holds up another process. Only a view is read wherever it is read, resident or not.
 %%
 %% Truncating or damaging a mapped file never brings the VM down. A call whose bytes the file no longer backs answers
 %% `{error, sigbus}'; a view ({@link region_binary/3}) whose bytes are gone shows zeros, and {@link intact/1} tells.

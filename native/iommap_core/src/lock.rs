@@ -110,9 +110,8 @@ impl<T> Lock<T> {
     #[inline(always)]
     fn sit_down(&self, to_readers: bool) -> Option<Seat> {
         let place = Place::mine();
-        let is_open = |open: *mut Place| {
-            to_readers && ptr::eq(open, READERS) || ptr::eq(open, place) //
-        };
+        let is_open =
+            |open: *mut Place| ptr::eq(open, place) || to_readers && ptr::eq(open, READERS);
         if !is_open(self.open.load(Ordering::Relaxed))
             || !place.reading.load(Ordering::Relaxed).is_null()
         {
