@@ -175,8 +175,8 @@ impl<V> Handle<V> {
         unsafe { open.mapping.copy_out(range, to.as_ptr()) }
     }
 
-    /// Tells the processor what will be written, as soon as that is known and before any check: the lock has the write wait
-    /// until its bytes have gone out, and so for a cache miss.
+    /// Tells the processor what will be written, as soon as that is known: the checks that come before the copy then take
+    /// place while the cache lines come, up to a page of them. Promises nothing.
     #[inline]
     pub fn prefetch(&self, offset: u64, length: usize) {
         let first = self.start.load(Ordering::Relaxed);
