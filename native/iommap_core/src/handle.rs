@@ -260,7 +260,7 @@ impl<V> Handle<V> {
             unsafe { guard::touch(segment.iov_base.cast(), segment.iov_len)? };
         }
         // SAFETY: the handle, and so its mapping, is writable.
-        unsafe { mapping.prepare_to_write(range)? };
+        unsafe { mapping.prepare_to_write(range) };
         drop(mapping);
 
         let mut writing = self.writing(Wait::Gladly)?;

@@ -247,16 +247,18 @@ impl Mapping {
         range.length() == 0 || self.writes.covers(range)
     }
 
-    /// Makes the pages of the range writable, which may wait for the file system; `Fault` if one is gone.
+    /// Makes the pages of the range writable, which may wait for the file system. A page that is gone does not matter yet: a
+    /// resize may have taken it, so the write itself finds out.
     ///
     /// # Safety
     ///
     /// The mapping is writable.
-    pub unsafe fn prepare_to_write(&self, range: Range) -> Result<(), Error> {
+    pub unsafe fn prepare_to_write(&self, range: Range) {
         debug_assert!(self.writable && range.end() <= self.size());
         self.note_changed(range);
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::rewrite(self.map.as_mut_ptr().add(range.offset()), range.length()) }
+        let _ =
+            unsafe { guard::rewrite(self.map.as_mut_ptr().add(range.offset()), range.length()) };
     }
 
     /// Copies the segments to the range, which is as long as they are together.
