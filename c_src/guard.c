@@ -400,9 +400,6 @@ int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t le
 }
 
 /* One byte of every page is replaced by itself, atomically, so that nobody's write is lost. */
-#if defined(__has_attribute) && __has_attribute(no_sanitize)
-__attribute__((no_sanitize("thread"))) /* others copy to and from these bytes meanwhile */
-#endif
 static void rewrite_pages(char *byte, const char *end)
 {
     while (byte < end) {

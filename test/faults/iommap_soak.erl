@@ -10,7 +10,7 @@
 -define(LARGE, 1_000_000).
 
 %% How long one step of a worker may take, in milliseconds; more means that it hangs.
--define(PATIENCE, 60_000).
+-define(PATIENCE, 150_000).
 
 main() ->
     [Directory, Libraries, Seconds] = init:get_plain_arguments(),

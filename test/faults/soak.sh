@@ -32,9 +32,9 @@ main() {
     echo "soak: no crash, no wrong byte, no leak"
 }
 
-# A worker that hangs is reported by the VM itself, within a minute after the end; this is for a VM that cannot.
+# A worker that hangs is reported by the VM itself, within minutes after the end; this is for a VM that cannot.
 watch_over() {
-    sleep $((seconds + 240)) &
+    sleep $((seconds + 400)) &
     trap "kill $!; exit" TERM
     wait $!
     echo "soak: the VM hangs"
