@@ -300,7 +300,7 @@ reload({Libraries, Generation}) ->
         _ -> Generation
     end,
     persistent_term:put(?MODULE, Now),
-    Loads = case rand:uniform(10) of 1 -> 20; _ -> 1 end,
+    Loads = case rand:uniform(10) of 1 -> 10; _ -> 1 end,
     [load() || _ <- lists:seq(1, Loads)],
     {Libraries, Now}.
 
