@@ -224,7 +224,12 @@ impl Mapping {
         debug_assert!(range.end() <= self.size());
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
         unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
-        self.check_whole()
+        self.check_whole()?;
+        // SAFETY: the caller's promise: the copy is there.
+        if unsafe { has_page_of_zeros(range, to) } && !self.slot.reaches(range.end()) {
+            return Err(Error::Fault);
+        }
+        Ok(())
     }
 
     /// Brings the range into memory through the descriptor, which does not drag its neighbours along and cannot fault.
@@ -450,6 +455,26 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         registry::withdraw(self.slot);
     }
+}
+
+/// Whether what was copied of some page begins with a zero. While a file is cut, a system that keeps files in memory in
+/// pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter
+/// by then, so that can be seen; but to ask costs more than a short read does.
+///
+/// # Safety
+///
+/// `copy` is readable for the length of the range.
+#[inline(always)]
+unsafe fn has_page_of_zeros(range: Range, copy: *const u8) -> bool {
+    let mut offset = range.offset();
+    while offset < range.end() {
+        // SAFETY: inside the copy.
+        if unsafe { *copy.add(offset - range.offset()) } == 0 {
+            return true;
+        }
+        offset = (offset | (platform::page_size() - 1)) + 1;
+    }
+    false
 }
 
 fn map(file: &BackingFile, size: usize, options: &Options) -> Result<MmapRaw, Error> {
