@@ -457,22 +457,26 @@ impl Drop for Mapping {
     }
 }
 
-/// Whether what was copied of some page begins with a zero. While a file is cut, a system that keeps files in memory in
+/// Whether what was copied of some page is nothing but zeros. While a file is cut, a system that keeps files in memory in
 /// pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter
 /// by then, so that can be seen; but to ask costs more than a short read does.
 ///
 /// # Safety
 ///
-/// `copy` is readable for the length of the range.
+/// `copy` is readable for the length of the range, and nobody writes to it.
 #[inline(always)]
 unsafe fn has_page_of_zeros(range: Range, copy: *const u8) -> bool {
     let mut offset = range.offset();
     while offset < range.end() {
-        // SAFETY: inside the copy.
-        if unsafe { *copy.add(offset - range.offset()) } == 0 {
+        let next = ((offset | (platform::page_size() - 1)) + 1).min(range.end());
+        // SAFETY: inside the copy, which is not of the mapping.
+        let part =
+            unsafe { std::slice::from_raw_parts(copy.add(offset - range.offset()), next - offset) };
+        // All are like the first.
+        if part[0] == 0 && part[1..] == part[..part.len() - 1] {
             return true;
         }
-        offset = (offset | (platform::page_size() - 1)) + 1;
+        offset = next;
     }
     false
 }
