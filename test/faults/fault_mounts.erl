@@ -10,7 +10,7 @@
 
 -export_type([mount/0, kind/0]).
 
--type kind() :: ext4 | xfs | btrfs | {tmpfs, Size :: string()} | faultfs.
+-type kind() :: ext4 | xfs | btrfs | {tmpfs, Options :: string()} | faultfs.
 -type mount() :: #{kind := kind(), point := file:filename()}.
 
 %% Mounts a file system of its own at Directory/KIND.
@@ -50,7 +50,7 @@ name(Kind) -> atom_to_list(Kind).
 command(ext4, Point) -> on_loop_device(Point, "64M", "mkfs.ext4 -q");
 command(xfs, Point) -> on_loop_device(Point, "320M", "mkfs.xfs -q");
 command(btrfs, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q");
-command({tmpfs, Size}, Point) -> ["mount -t tmpfs -o size=", Size, " iommap-test ", Point];
+command({tmpfs, Options}, Point) -> ["mount -t tmpfs -o ", Options, " iommap-test ", Point];
 command(faultfs, Point) ->
     ["mkdir -p ", Point, ".backing && ", fault_rig:built("faultfs"), " ", Point, ".backing ", Point].
 

@@ -58,7 +58,7 @@ end_per_testcase(_Case, Config) ->
 %% A sparse file is larger than the tmpfs. Writing to a hole fails once the room is used up; what was
 %% written stays, and the holes take data again when there is room.
 a_hole_without_room_on_a_full_tmpfs_loses_nothing_else(Config) ->
-    on(Config, {tmpfs, "1m"}, fun(Mount) ->
+    on(Config, {tmpfs, "size=1m"}, fun(Mount) ->
         Page = fault_pattern:page(),
         Path = fault_mounts:path(Mount, "sparse"),
         Ballast = fault_mounts:path(Mount, "ballast"),
@@ -125,7 +125,7 @@ check(Handle, Page, Pages) ->
 
 %% open with a size and truncate take their blocks at once: a full disk is told there and then.
 growing_on_a_full_tmpfs_is_enospc_and_changes_nothing(Config) ->
-    on(Config, {tmpfs, "1m"}, fun(Mount) -> grow(fault_mounts:path(Mount, "grow"), enospc) end).
+    on(Config, {tmpfs, "size=1m"}, fun(Mount) -> grow(fault_mounts:path(Mount, "grow"), enospc) end).
 
 %% And so is a quota that is used up.
 growing_over_quota_is_edquot_and_changes_nothing(Config) ->

@@ -50,7 +50,7 @@ end_per_testcase(_Case, Config) ->
 kind(no_trouble_on_ext4_kills_the_vm_or_passes_for_data) -> ext4;
 kind(no_trouble_on_xfs_kills_the_vm_or_passes_for_data) -> xfs;
 kind(no_trouble_on_btrfs_kills_the_vm_or_passes_for_data) -> btrfs;
-kind(no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data) -> {tmpfs, "64m"};
+kind(no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data) -> {tmpfs, "size=64m"};
 kind(no_trouble_on_fuse_kills_the_vm_or_passes_for_data) -> faultfs;
 kind(at_least_200_cells_ran) -> none.
 

@@ -8,7 +8,8 @@
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([what_intact_accepts_was_in_the_file_while_it_shrinks_and_is_appended_to/1,
          what_intact_accepts_was_in_the_file_while_it_only_shrinks/1,
-         what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to/1]).
+         what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to/1,
+         no_page_that_pread_returns_was_made_up_of_a_file_in_large_folios/1]).
 -export([appended/0, shrinking/0, pread/0]).
 
 suite() ->
@@ -17,7 +18,8 @@ suite() ->
 all() ->
     [what_intact_accepts_was_in_the_file_while_it_shrinks_and_is_appended_to,
      what_intact_accepts_was_in_the_file_while_it_only_shrinks,
-     what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to].
+     what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to,
+     no_page_that_pread_returns_was_made_up_of_a_file_in_large_folios].
 
 init_per_suite(Config) ->
     case code:which(proper) of
@@ -41,6 +43,48 @@ what_intact_accepts_was_in_the_file_while_it_only_shrinks(Config) ->
 %% A copy is the file's bytes or an error.
 what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to(Config) ->
     holds(Config, pread, 20).
+
+%% A kernel that keeps the file in pieces of many pages shows zeros in whole pages while it is cut, and without a
+%% fault. (What it zeroes in the very moment in which a page is copied can be anything.)
+no_page_that_pread_returns_was_made_up_of_a_file_in_large_folios(Config) ->
+    case fault_mounts:mount({tmpfs, "size=16m,huge=always"}, ?config(priv_dir, Config)) of
+        {ok, Mount} ->
+            Vm = fault_rig:start_vm(),
+            try
+                fault_rig:run(Vm, fun() -> race_readers(fault_mounts:path(Mount, "file"), 20_000) end)
+            after
+                fault_rig:stop_vm(Vm),
+                fault_mounts:unmount(Mount)
+            end;
+        Skipped ->
+            Skipped
+    end.
+
+race_readers(Path, Copies) ->
+    Size = 512 * fault_pattern:page(),
+    Mischief = mischief:start(),
+    ok = mischief:write(Mischief, Path, Size),
+    Handles = [Handle || {ok, Handle} <- [iommap:open(Path, read, []) || _ <- lists:seq(1, 3)]],
+    ok = mischief:race(Mischief, Path, Size, 1),
+    Readers = [spawn_monitor(fun() -> exit(read_pages(Handle, Size, Copies, 0)) end) || Handle <- Handles],
+    [receive {'DOWN', Monitor, process, Reader, Faults} -> true = is_integer(Faults) andalso Faults > 0 end
+     || {Reader, Monitor} <- Readers],
+    ok = mischief:stop_race(Mischief, Path, Size),
+    mischief:stop(Mischief).
+
+%% Reads until so many reads met no fault; how many did.
+read_pages(_Handle, _Size, 0, Faults) ->
+    Faults;
+read_pages(Handle, Size, Copies, Faults) ->
+    Page = fault_pattern:page(),
+    Pages = rand:uniform(16),
+    case iommap:pread(Handle, Page * rand:uniform(Size div Page - Pages), Page * Pages) of
+        {ok, Copy} ->
+            [] = [made_up || <<Part:Page/binary>> <= Copy, Part =:= fault_pattern:zeros(Page)],
+            read_pages(Handle, Size, Copies - 1, Faults);
+        {error, sigbus} ->
+            read_pages(Handle, Size, Copies, Faults + 1)
+    end.
 
 holds(Config, Property, Runs) ->
     Vm = fault_rig:start_vm(#{env => [{"TMPDIR", ?config(priv_dir, Config)}]}),

@@ -222,12 +222,18 @@ impl Mapping {
     #[inline]
     pub unsafe fn copy_out(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         debug_assert!(range.end() <= self.size());
-        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
-        self.check_whole()?;
-        // SAFETY: the caller's promise: the copy is there.
-        if unsafe { has_page_of_zeros(range, to) } && !self.slot.reaches(range.end()) {
-            return Err(Error::Fault);
+        // What looks cut off is believed the second time: it may have been, and the file have grown back since.
+        for _ in 0..2 {
+            // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
+            unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
+            self.check_whole()?;
+            // SAFETY: the caller's promise: the copy is there.
+            if !unsafe { has_page_of_zeros(range, to) } {
+                break;
+            }
+            if !self.slot.reaches(range.end()) {
+                return Err(Error::Fault);
+            }
         }
         Ok(())
     }
@@ -459,7 +465,8 @@ impl Drop for Mapping {
 
 /// Whether what was copied of some page is nothing but zeros. While a file is cut, a system that keeps files in memory in
 /// pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter
-/// by then, so that can be seen; but to ask costs more than a short read does.
+/// by then, so that can be seen; but to ask costs more than a short read does. (A page that was zeroed while it was copied
+/// has zeros anywhere, as other pages do.)
 ///
 /// # Safety
 ///
