@@ -131,6 +131,21 @@ fn take_away(handle: &AHandle, path: &Path) -> bool {
 }
 
 #[test]
+fn a_remap_that_changes_nothing_asks_again() {
+    // Somebody else resized the file, or it would not have been called: whatever was proved may be of before.
+    let scratch = Scratch::new();
+    let path = scratch.file(PAGES * page());
+    let handle = open_for(&path, Access::ReadWrite);
+    pread(&handle, 0, PAGES * page()).unwrap();
+    assert!(never(&handle, 5).is_ok());
+    if !take_away(&handle, &path) {
+        return skip("this file system keeps its pages");
+    }
+    assert_eq!(handle.remap(), Ok(PAGES * page()));
+    assert_eq!(never(&handle, 5), Err(Error::WouldWait));
+}
+
+#[test]
 fn a_drop_that_nobody_told_of_is_noticed_after_a_moment() {
     // A proof has a bounded life, whoever dropped the pages.
     let scratch = Scratch::new();

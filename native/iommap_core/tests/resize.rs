@@ -5,8 +5,10 @@ mod rig;
 use iommap_core::{Access, Error, Hint, Options, Wait};
 use rig::{
     contents, in_its_own_process, open, open_for, open_private, page, pattern, pread, pwrite,
-    set_size, show, small_disk, wait_until, Scratch,
+    set_size, show, skip, small_disk, wait_until, Scratch,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Sizes around which things change.
 fn sizes() -> Vec<usize> {
@@ -240,6 +242,75 @@ fn a_full_disk_leaves_the_handle_as_it_was() {
             assert_eq!(handle.truncate(5000), Ok(()));
             drop(view);
         }
+    });
+}
+
+#[test]
+fn what_others_appended_is_kept_when_the_disk_is_full() {
+    // A growth that failed is undone only if nobody made the file longer meanwhile.
+    in_its_own_process(|| {
+        let Some(disk) = small_disk(1 << 20) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        let (large, larger) = (1 << 22, (1 << 22) + 5000);
+        for round in 0..400 {
+            std::fs::write(&path, pattern(5000)).unwrap();
+            let handle = open_for(&path, Access::ReadWrite);
+            let started = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    started.store(true, Ordering::Relaxed);
+                    assert_eq!(handle.truncate(large), Err(Error::System(libc::ENOSPC)));
+                });
+                while !started.load(Ordering::Relaxed) {}
+                // Somewhere in the growth, which takes a moment to fill the disk.
+                let now = Instant::now();
+                while now.elapsed() < Duration::from_micros(round) {}
+                set_size(&path, larger);
+            });
+            assert_eq!(contents(&path).len(), larger);
+        }
+    });
+}
+
+#[test]
+fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
+    // RLIMIT_MEMLOCK allows for the new one and no more.
+    in_its_own_process(|| {
+        // SAFETY: tells who we are.
+        if unsafe { libc::geteuid() } != 0 {
+            return skip("only root can become somebody else");
+        }
+        let scratch = Scratch::new();
+        let path = scratch.file(8 * page());
+        let handle = open(
+            &path,
+            Options {
+                lock: true,
+                ..Options::new(Access::Read)
+            },
+        )
+        .unwrap();
+        let view = show(&handle, 0, 8 * page()).unwrap();
+        set_size(&path, page());
+        assert_eq!(view.byte(4 * page()), 0);
+        set_size(&path, 8 * page());
+        drop(view);
+        let limit = libc::rlimit {
+            rlim_cur: 8 * page() as u64,
+            rlim_max: 8 * page() as u64,
+        };
+        assert!(handle.info(Wait::Gladly).unwrap().faulted);
+        // SAFETY: sets a limit of this process, and gives up its rights to exceed it for a while.
+        unsafe {
+            assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit), 0);
+            assert_eq!(libc::seteuid(65534), 0);
+            assert_eq!(handle.remap(), Ok(8 * page()));
+            assert_eq!(libc::seteuid(0), 0);
+        }
+        let info = handle.info(Wait::Gladly).unwrap();
+        assert!(info.locked && !info.faulted, "{info:?}");
     });
 }
 
