@@ -174,3 +174,28 @@ intact_of_a_range_outside_raises_badarg_test() ->
         {<<"abc">>, 16#FFFFFFFFFFFFFFFF, 1}, {<<"abc">>, 1 bsl 64, 1}, {<<1:4>>, 0, 0}, {"abc", 0, 1}
     ]],
     ?assert(iommap:intact(<<"abc">>, 3, 0)).
+
+what_asks_about_every_mapping_waits_on_a_dirty_scheduler_test() ->
+    %% Of a binary that begins within a byte all views are asked about, which takes long among many; of a view, one.
+    with_mapping(bytes(200), fun(Handle, _Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 200),
+        <<_:4, Unaligned:100/binary, _/bitstring>> = bytes(200),
+        ?assert(lists:member(true, [stays(fun() -> true = iommap:intact(View) end) || _ <- lists:seq(1, 20)])),
+        ?assertNot(lists:member(true, [stays(fun() -> iommap:intact(Unaligned) end) || _ <- lists:seq(1, 20)])),
+        ok = iommap:close(Handle)
+    end).
+
+%% Whether the process that evaluates it is scheduled once and for all of it.
+stays(Fun) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> receive go -> Fun() end end),
+    1 = erlang:trace(Pid, true, [running]),
+    Pid ! go,
+    receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end,
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
+    [in] =:= [in || in <- flush(Pid)].
+
+flush(Pid) ->
+    receive {trace, Pid, Event, _} -> [Event | flush(Pid)]
+    after 0 -> []
+    end.
