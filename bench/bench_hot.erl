@@ -25,7 +25,7 @@
 cases() ->
     [{Name, nanoseconds} || Name <- [
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
-        "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
+        "read 8 B of zeros", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
@@ -81,13 +81,18 @@ fixture(#{directory := Directory}) ->
     Write = filename:join(Directory, "write-" ++ os:getpid()),
     ok = bench_file:make(Read, ?SIZE),
     ok = bench_file:make(Write, ?SIZE),
+    Zeros = filename:join(Directory, "zeros-" ++ os:getpid()),
+    ok = file:write_file(Zeros, binary:copy(<<0>>, ?SIZE)),
     {ok, Handle} = iommap:open(Read, read, []),
+    {ok, ZerosHandle} = iommap:open(Zeros, read, []),
     {ok, WriteHandle} = iommap:open(Write, read_write, []),
     {ok, Floor} = floor:open(Read, read),
+    {ok, ZerosFloor} = floor:open(Zeros, read),
     {ok, WriteFloor} = floor:open(Write, write),
     {ok, View} = iommap:region_binary(Handle, 0, ?SIZE),
     #{
         read => Read, handle => Handle, floor => Floor, view => View,
+        zeros => Zeros, zeros_handle => ZerosHandle, zeros_floor => ZerosFloor,
         write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
         tables => maps:from_list([{Length, table(Length)} || Length <- lengths()])
     }.
@@ -108,6 +113,8 @@ cells(Fixture) ->
     ++ [{"read " ++ Size, nanoseconds, Readers(Length)}
         || {Size, Length} <- lists:zip(["8 B", "64 B", "4 KB", "64 KB", "1 MB"], lengths())]
     ++ [{"read 8 B, same page", nanoseconds, [Reader#{mask := ?FIRST_PAGE} || Reader <- Readers(8)]},
+        {"read 8 B of zeros", nanoseconds, readers_of_zeros(Fixture, 8)},
+        {"read 4 KB of zeros", nanoseconds, readers_of_zeros(Fixture, ?PAGE)},
         {"view 4 KB", nanoseconds, viewers(Fixture) ++ nothings()}]
     ++ [{"read 64 B, " ++ Name, {processes, Count}, Readers(64)}
         || {Name, Count} <- [{"1 process", 1}, {"2 processes", 2}, {"4 processes", 4}]]
@@ -135,12 +142,20 @@ readers(#{read := Path, handle := Handle, floor := Floor, view := View, tables :
     Bytes = fun(Answer, Offset) -> Answer =:= bench_file:contents(Offset, Length) end,
     Answer = fun(Answer, Offset) -> Answer =:= {ok, bench_file:contents(Offset, Length)} end,
     Reader = #{argument => Length, mask => ?ANYWHERE(Length), expect => Answer},
+    readers(Reader, Path, Handle, Floor)
+    ++ [Reader#{name => part, open => fun() -> View end, call => fun binary:part/3, expect := Bytes},
+        Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3, expect := Bytes,
+                argument := 2}].
+
+readers_of_zeros(#{zeros := Path, zeros_handle := Handle, zeros_floor := Floor}, Length) ->
+    Zeros = <<0:Length/unit:8>>,
+    readers(#{argument => Length, mask => ?ANYWHERE(Length), expect => fun(Answer, _) -> Answer =:= {ok, Zeros} end},
+            Path, Handle, Floor).
+
+readers(Reader, Path, Handle, Floor) ->
     [warmed(Reader#{name => iommap, open => fun() -> Handle end, call => fun iommap:pread/3}, ?BLOCK),
      warmed(Reader#{name => floor, open => fun() -> Floor end, call => fun floor:pread/3}, ?BLOCK),
-     warmed(Reader#{name => file, open => fun() -> raw(Path, [read]) end, call => fun file:pread/3}, ?BLOCK),
-     Reader#{name => part, open => fun() -> View end, call => fun binary:part/3, expect := Bytes},
-     Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3, expect := Bytes,
-             argument := 2}].
+     warmed(Reader#{name => file, open => fun() -> raw(Path, [read]) end, call => fun file:pread/3}, ?BLOCK)].
 
 viewers(#{handle := Handle, floor := Floor, view := View}) ->
     Viewer = #{argument => ?PAGE, mask => ?ANYWHERE(?PAGE),
