@@ -123,6 +123,21 @@ impl BackingFile {
         (!self.is_block_device).then(|| self.fd())
     }
 
+    /// Whether the file has, or its last page holds, the byte before that offset. Never waits for a server.
+    pub fn reaches(&self, offset: usize) -> bool {
+        if self.is_block_device {
+            return true;
+        }
+        let size = if self.remote {
+            platform::file_size(self.fd())
+        } else {
+            platform::local_file_size(self.fd())
+        };
+        let page_size = platform::page_size() as u64;
+        size.and_then(|size| size.checked_next_multiple_of(page_size))
+            .is_none_or(|end| offset as u64 <= end)
+    }
+
     /// Whether closing it may wait for a server.
     pub fn is_remote(&self) -> bool {
         self.remote

@@ -222,20 +222,36 @@ impl Mapping {
     #[inline]
     pub unsafe fn copy_out(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         debug_assert!(range.end() <= self.size());
-        // What looks cut off is believed the second time: it may have been, and the file have grown back since.
+        // Zeros are believed the second time: the file may have been cut, and have grown back since.
         for _ in 0..2 {
             // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
             unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
             self.check_whole()?;
             // SAFETY: the caller's promise: the copy is there.
-            if !unsafe { has_page_of_zeros(range, to) } {
+            let is_zero = |part: &Range| unsafe { is_zero_part(range, *part, to) };
+            let mut zeros = range.pages().filter(is_zero).peekable();
+            if zeros.peek().is_none() {
                 break;
             }
-            if !self.slot.reaches(range.end()) {
+            if zeros.any(|part| self.lies_in_zeros(part)) && !self.file.reaches(range.end()) {
                 return Err(Error::Fault);
             }
         }
         Ok(())
+    }
+
+    /// Whether the lines of the cache that hold the part are nothing but zeros, as they are in pages that were zeroed. They
+    /// were read just now, so to look at them takes less than to ask where the file ends.
+    #[cold]
+    fn lies_in_zeros(&self, part: Range) -> bool {
+        const LINE: usize = 64;
+        let lines = part.widened(LINE);
+        let is_zero = |start: usize, end: usize| {
+            // SAFETY: a line lies in a page, and the mapping is of whole pages.
+            let zero = unsafe { guard::is_zero(self.map.as_ptr().add(start), end - start) };
+            zero != Ok(false)
+        };
+        is_zero(lines.offset(), part.offset()) && is_zero(part.end(), lines.end())
     }
 
     /// Brings the range into memory through the descriptor, which does not drag its neighbours along and cannot fault.
@@ -463,29 +479,27 @@ impl Drop for Mapping {
     }
 }
 
-/// Whether what was copied of some page is nothing but zeros. While a file is cut, a system that keeps files in memory in
-/// pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter
-/// by then, so that can be seen; but to ask costs more than a short read does. (A page that was zeroed while it was copied
-/// has zeros anywhere, as other pages do.)
+/// Whether what was copied of a page is nothing but zeros. While a file is cut, a system that keeps files in memory in pieces
+/// larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter by then,
+/// so that can be seen; but to ask costs more than a short read does. (A page that was zeroed while it was copied has zeros
+/// anywhere, as other pages do.)
 ///
 /// # Safety
 ///
-/// `copy` is readable for the length of the range, and nobody writes to it.
+/// `copy` is readable for the length of the range, and nobody writes to it; `part` is of the range, and not empty.
 #[inline(always)]
-unsafe fn has_page_of_zeros(range: Range, copy: *const u8) -> bool {
-    let mut offset = range.offset();
-    while offset < range.end() {
-        let next = ((offset | (platform::page_size() - 1)) + 1).min(range.end());
-        // SAFETY: inside the copy, which is not of the mapping.
-        let part =
-            unsafe { std::slice::from_raw_parts(copy.add(offset - range.offset()), next - offset) };
+unsafe fn is_zero_part(range: Range, part: Range, copy: *const u8) -> bool {
+    // SAFETY: inside the copy, which is not of the mapping.
+    let part = unsafe {
+        std::slice::from_raw_parts(copy.add(part.offset() - range.offset()), part.length())
+    };
+    match part.split_first_chunk() {
         // All are like the first.
-        if part[0] == 0 && part[1..] == part[..part.len() - 1] {
-            return true;
+        Some((first, rest)) => {
+            u64::from_ne_bytes(*first) == 0 && (rest.is_empty() || part[8..] == part[..rest.len()])
         }
-        offset = next;
+        None => part.iter().all(|byte| *byte == 0),
     }
-    false
 }
 
 fn map(file: &BackingFile, size: usize, options: &Options) -> Result<MmapRaw, Error> {

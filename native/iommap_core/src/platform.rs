@@ -66,11 +66,17 @@ pub fn file_size(fd: RawFd) -> Option<u64> {
     }
 }
 
+/// The same of a file that no server keeps, in half the time. Moves the descriptor's position, which nobody uses.
+pub fn local_file_size(fd: RawFd) -> Option<u64> {
+    // SAFETY: moves the descriptor's position.
+    u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_END) }).ok()
+}
+
 /// Whether operations on the file may wait for something other than a local device: a server or a user process.
 pub fn is_remote(fd: RawFd) -> bool {
     #[cfg(target_os = "linux")]
     {
-        const REMOTE: [i64; 10] = [
+        const REMOTE: [i64; 11] = [
             0x6573_5546, // FUSE
             0x6969,      // NFS
             0x517b,      // SMB
@@ -81,6 +87,7 @@ pub fn is_remote(fd: RawFd) -> bool {
             0x5346_414f, // AFS
             0x0bd0_0bd0, // Lustre
             0x7461_636f, // OCFS2
+            0x0116_1970, // GFS2
         ];
         // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
         unsafe {

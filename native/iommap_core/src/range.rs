@@ -1,6 +1,7 @@
 //! The one place where an offset and a length become a range that lies inside a mapping.
 
 use crate::error::Error;
+use crate::platform;
 
 /// A range of bytes known to lie inside a mapping of the size it was checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,18 @@ impl Range {
             offset,
             length: end - offset,
         }
+    }
+
+    /// The parts of it that lie in a page each.
+    #[inline]
+    pub fn pages(self) -> impl Iterator<Item = Range> {
+        let mut offset = self.offset;
+        std::iter::from_fn(move || {
+            let next = ((offset | (platform::page_size() - 1)) + 1).min(self.end());
+            let part = Range::between(offset, next);
+            offset = next;
+            (part.length > 0).then_some(part)
+        })
     }
 
     /// The part that ends at `size`, or nothing.

@@ -352,13 +352,6 @@ impl Slot {
         self.faulted() && self.record().lost.touches(start, end)
     }
 
-    /// Whether the file has, or its last page holds, the byte before that offset.
-    pub fn reaches(self, offset: usize) -> bool {
-        let end = self.record().file_end().unwrap_or(usize::MAX);
-        end.checked_next_multiple_of(platform::page_size())
-            .is_none_or(|end| offset <= end)
-    }
-
     /// Whether the bytes from offset `start` to before `end` are and were the file's.
     fn intact(self, start: usize, end: usize) -> bool {
         !self.lost(start, end)

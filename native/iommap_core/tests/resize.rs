@@ -263,10 +263,14 @@ fn what_others_appended_is_kept_when_the_disk_is_full() {
                     started.store(true, Ordering::Relaxed);
                     assert_eq!(handle.truncate(large), Err(Error::System(libc::ENOSPC)));
                 });
-                while !started.load(Ordering::Relaxed) {}
+                while !started.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
                 // Somewhere in the growth, which takes a moment to fill the disk.
                 let now = Instant::now();
-                while now.elapsed() < Duration::from_micros(round) {}
+                while now.elapsed() < Duration::from_micros(round) {
+                    std::hint::spin_loop();
+                }
                 set_size(&path, larger);
             });
             assert_eq!(contents(&path).len(), larger);
