@@ -21,6 +21,7 @@ all() ->
      sync_tells_that_the_file_system_failed,
      a_hanging_file_system_keeps_only_its_callers_waiting,
      a_hanging_file_system_keeps_only_its_writers_waiting,
+     what_is_in_memory_of_a_hanging_file_system_is_at_hand,
      a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
      a_hanging_file_system_does_not_keep_the_vm_from_halting,
      a_hanging_write_does_not_keep_the_vm_from_halting,
@@ -279,6 +280,25 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
         [receive {Caller, Result} -> ok = Result end || {Caller, _, _} <- Callers],
         [{ok, <<"before">>} = iommap:pread(Handle, 0, 6) || {_, _, Handle} <- Callers],
         ok
+    end).
+
+%% Reads and views of pages in memory wait for nothing, not even where a page of zeros raises the question how long the file
+%% is, and the kernel would have to ask again. (It believes an answer for a second.)
+what_is_in_memory_of_a_hanging_file_system_is_at_hand(Config) ->
+    outliving(Config, fun(Mount, Vm) ->
+        Path = fault_mounts:path(Mount, "slow"),
+        Zeros = fault_pattern:zeros(100_000),
+        ok = file:write_file(Path, Zeros),
+        Reader = begin_run(Vm, fun() ->
+            {ok, Handle} = iommap:open(Path, read, []),
+            {ok, Zeros} = iommap:pread(Handle, 0, 100_000),
+            {ok, View} = iommap:region_binary(Handle, 0, 100_000),
+            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            receive after 1500 -> ok end,
+            {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros}
+        end),
+        receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end,
+        0 = fault_mounts:waiting(Mount, "slow")
     end).
 
 %% close/1 from another process harms no scheduler and does not wait; the reads end once they can.

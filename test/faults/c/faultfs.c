@@ -9,7 +9,7 @@
  *     delay NAME MILLISECONDS    every read of the file takes this much longer
  *     eio NAME OFFSET LENGTH     reads that meet this range fail with EIO
  *     eio_write NAME OFFSET LENGTH   so do writes
- *     hang NAME                  reads, writes, resizes and syncs of the file wait ...
+ *     hang NAME                  reads, writes, resizes, syncs and questions about the file wait ...
  *     release NAME               ... until this
  *     clear NAME                 no trouble any more
  *
@@ -161,6 +161,17 @@ static int suffer_write(const char *path, off_t start, off_t end)
     return error;
 }
 
+/* What a question about the file has to suffer first. */
+static void suffer_question(const char *path)
+{
+    struct trouble *t;
+
+    pthread_mutex_lock(&lock);
+    if ((t = find(path)))
+        hang(t);
+    pthread_mutex_unlock(&lock);
+}
+
 static int report(char *text, size_t size, off_t offset)
 {
     char whole[65536];
@@ -199,6 +210,7 @@ static int fs_getattr(const char *path, struct stat *st, struct fuse_file_info *
         st->st_nlink = 1;
         return 0;
     }
+    suffer_question(path);
     if (fi)
         return answer(fstat(fi->fh, st));
     return answer(fstatat(root, below(path), st, AT_SYMLINK_NOFOLLOW));
