@@ -123,6 +123,39 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_the_range_cut_where_pages_end() {
+        let page = platform::page_size();
+        for (start, end) in [
+            (0, 0),
+            (5, 5),
+            (0, 1),
+            (0, page),
+            (1, page + 1),
+            (page - 1, 3 * page),
+            (page, 4 * page - 1),
+        ] {
+            let parts: Vec<_> = Range::between(start, end).pages().collect();
+            assert!(parts
+                .iter()
+                .all(|part| part.length() > 0 && part.offset() / page == (part.end() - 1) / page));
+            let ends: Vec<_> = parts
+                .iter()
+                .flat_map(|part| [part.offset(), part.end()])
+                .collect();
+            let wanted: Vec<_> = (start + 1..end)
+                .filter(|at| at % page == 0)
+                .flat_map(|at| [at, at])
+                .collect();
+            let bounds = if start < end {
+                [vec![start], wanted, vec![end]].concat()
+            } else {
+                vec![]
+            };
+            assert_eq!(ends, bounds);
+        }
+    }
+
+    #[test]
     fn widened_covers_the_range_and_is_aligned() {
         for offset in SEEDS.iter().filter(|seed| **seed <= 3 * PAGE) {
             for length in SEEDS.iter().filter(|seed| **seed <= 3 * PAGE) {
