@@ -129,9 +129,9 @@ impl Mapping {
         }
     }
 
-    /// Whether unmapping may take longer than a scheduler should wait.
+    /// Whether unmapping, and closing the file with it, may take longer than a scheduler should wait.
     pub fn is_slow_to_unmap(&self) -> bool {
-        self.size() >= SLOW_TO_UNMAP || self.file.is_remote()
+        self.size() >= SLOW_TO_UNMAP || self.file.is_slow_to_close()
     }
 
     /// The range, if it lies inside.

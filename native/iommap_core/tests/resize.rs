@@ -7,6 +7,7 @@ use rig::{
     contents, in_its_own_process, open, open_for, open_private, page, pattern, pread, pwrite,
     set_size, show, skip, small_disk, wait_until, Scratch,
 };
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -213,12 +214,45 @@ fn the_mapping_goes_with_its_last_view_and_the_descriptor_with_it() {
         assert_eq!(view.byte(0), 0);
         drop(view);
         wait_until("it is unmapped", || rig::maps_of(&path).is_empty());
-        wait_until("its descriptor is closed", || {
-            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-            open.flat_map(|entry| std::fs::read_link(entry.path()))
-                .all(|file| file != path)
-        });
+        wait_until("its descriptor is closed", || !has_open(&path));
     }
+}
+
+fn has_open(path: &Path) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.flat_map(|entry| std::fs::read_link(entry.path()))
+        .any(|file| file == path || file == with_deleted(path))
+}
+
+/// How the system names a descriptor's file that was deleted.
+fn with_deleted(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(" (deleted)");
+    name.into()
+}
+
+#[test]
+fn a_deleted_file_that_others_made_large_is_freed_by_a_thread_of_its_own() {
+    // However little of it was mapped: to free its pages and blocks takes as long as it is large.
+    in_its_own_process(|| {
+        let has_thread = || {
+            let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+            threads
+                .flat_map(|thread| std::fs::read_to_string(thread.path().join("comm")))
+                .any(|name| name.trim() == "iommap_unmap")
+        };
+        let scratch = Scratch::new();
+        for (size, is_slow) in [(5000, false), (16 << 20, true)] {
+            let path = scratch.file(5000);
+            let mut handle = open_for(&path, Access::Read);
+            set_size(&path, size);
+            std::fs::remove_file(&path).unwrap();
+            assert!(has_open(&path));
+            handle.release();
+            wait_until("its descriptor is closed", || !has_open(&path));
+            assert_eq!(has_thread(), is_slow);
+        }
+    });
 }
 
 #[test]
