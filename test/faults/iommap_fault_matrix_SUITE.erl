@@ -9,6 +9,7 @@
          no_trouble_on_xfs_kills_the_vm_or_passes_for_data/1,
          no_trouble_on_btrfs_kills_the_vm_or_passes_for_data/1,
          no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data/1,
+         no_trouble_on_tmpfs_in_large_folios_kills_the_vm_or_passes_for_data/1,
          no_trouble_on_fuse_kills_the_vm_or_passes_for_data/1,
          at_least_200_cells_ran/1]).
 
@@ -20,6 +21,7 @@ all() ->
      no_trouble_on_xfs_kills_the_vm_or_passes_for_data,
      no_trouble_on_btrfs_kills_the_vm_or_passes_for_data,
      no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data,
+     no_trouble_on_tmpfs_in_large_folios_kills_the_vm_or_passes_for_data,
      no_trouble_on_fuse_kills_the_vm_or_passes_for_data,
      at_least_200_cells_ran].
 
@@ -51,6 +53,7 @@ kind(no_trouble_on_ext4_kills_the_vm_or_passes_for_data) -> ext4;
 kind(no_trouble_on_xfs_kills_the_vm_or_passes_for_data) -> xfs;
 kind(no_trouble_on_btrfs_kills_the_vm_or_passes_for_data) -> btrfs;
 kind(no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data) -> {tmpfs, "size=64m"};
+kind(no_trouble_on_tmpfs_in_large_folios_kills_the_vm_or_passes_for_data) -> {tmpfs, "size=64m,huge=always"};
 kind(no_trouble_on_fuse_kills_the_vm_or_passes_for_data) -> faultfs;
 kind(at_least_200_cells_ran) -> none.
 
@@ -65,6 +68,9 @@ no_trouble_on_btrfs_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
 
 %% The same on tmpfs.
 no_trouble_on_tmpfs_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
+
+%% The same on tmpfs that keeps files in pieces of many pages.
+no_trouble_on_tmpfs_in_large_folios_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
 
 %% The same on a FUSE file system, whose reads can also fail.
 no_trouble_on_fuse_kills_the_vm_or_passes_for_data(Config) -> matrix(Config).
