@@ -48,7 +48,7 @@ notes(Results, Rounds) ->
     ["Medians of ", integer_to_list(Rounds), " rounds, ± half the distance of their quartiles; ratios are medians of the rounds' ratios. ",
      "One loop drives all; what it takes without a call (", lists:join(" and ", Loops), ") is taken off. ",
      "Before each sample the whole file was read (or written) through the same contender, but for what was \"not lately\" ",
-     "read or written. A page of zeros may be one that was cut off: `pread` copies it twice, and asks for the file's size.\n\n",
+     "read or written. A page of zeros may be one that was cut off: `pread` copies it twice, and asks twice where the file ends.\n\n",
      "- iommap: this library.\n",
      "- floor: a C NIF that copies from a mapping of the same file (view: makes the binary) and answers in the same form, ",
      "without lock, guard or checks. It flattens iodata with `enif_inspect_iolist_as_binary`; \"not flattened\", it takes the ",

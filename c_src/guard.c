@@ -399,20 +399,6 @@ int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t le
     return 0;
 }
 
-int iommap_guard_is_zero(struct iommap_thread *thread, const void *from, size_t length)
-{
-    const char *first = from;
-    struct frame frame;
-    int answer;
-    bound(&frame, from, from, length);
-    if (guarded(thread, &frame))
-        return -1;
-    /* All are like the first. */
-    answer = length == 0 || (first[0] == 0 && memcmp(first, first + 1, length - 1) == 0);
-    disarm(thread);
-    return answer;
-}
-
 /* One byte of every page is replaced by itself, atomically, so that nobody's write is lost. */
 static void rewrite_pages(char *byte, const char *end)
 {

@@ -37,9 +37,6 @@ int iommap_guard_gather(struct iommap_thread *thread, void *to, const struct iov
 /* Reads one byte of every page of the range, so that later accesses find it in memory. Returns 0 or -1. */
 int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t length);
 
-/* Returns 1 if all bytes of the range are zero, else 0, or -1 as above. */
-int iommap_guard_is_zero(struct iommap_thread *thread, const void *from, size_t length);
-
 /* Writes one byte of every page of the range, so that later writes need not wait; no byte changes. Returns 0 or -1. */
 int iommap_guard_rewrite(struct iommap_thread *thread, void *to, size_t length);
 

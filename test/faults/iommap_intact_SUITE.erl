@@ -66,24 +66,33 @@ race_readers(Path, Copies) ->
     ok = mischief:write(Mischief, Path, Size),
     Handles = [Handle || {ok, Handle} <- [iommap:open(Path, read, []) || _ <- lists:seq(1, 3)]],
     ok = mischief:race(Mischief, Path, Size, 1),
-    Readers = [spawn_monitor(fun() -> exit(read_pages(Handle, Size, Copies, 0)) end) || Handle <- Handles],
+    Readers = [spawn_monitor(fun() -> exit(read_parts(Handle, Size, Copies, 0)) end) || Handle <- Handles],
     [receive {'DOWN', Monitor, process, Reader, Faults} -> true = is_integer(Faults) andalso Faults > 0 end
      || {Reader, Monitor} <- Readers],
     ok = mischief:stop_race(Mischief, Path, Size),
     mischief:stop(Mischief).
 
 %% Reads until so many reads met no fault; how many did.
-read_pages(_Handle, _Size, 0, Faults) ->
+read_parts(_Handle, _Size, 0, Faults) ->
     Faults;
-read_pages(Handle, Size, Copies, Faults) ->
-    Page = fault_pattern:page(),
-    Pages = rand:uniform(16),
-    case iommap:pread(Handle, Page * rand:uniform(Size div Page - Pages), Page * Pages) of
+read_parts(Handle, Size, Copies, Faults) ->
+    {Offset, Length, Unit} = part_of(Size, fault_pattern:page()),
+    case iommap:pread(Handle, Offset, Length) of
         {ok, Copy} ->
-            [] = [made_up || <<Part:Page/binary>> <= Copy, Part =:= fault_pattern:zeros(Page)],
-            read_pages(Handle, Size, Copies - 1, Faults);
+            [] = [made_up || <<Part:Unit/binary>> <= Copy, Part =:= fault_pattern:zeros(Unit)],
+            read_parts(Handle, Size, Copies - 1, Faults);
         {error, sigbus} ->
-            read_pages(Handle, Size, Copies, Faults + 1)
+            read_parts(Handle, Size, Copies, Faults + 1)
+    end.
+
+%% Offset and length, of whole pages or of eight bytes, and of what all may be made up.
+part_of(Size, Page) ->
+    case rand:uniform(2) of
+        1 ->
+            Pages = rand:uniform(16),
+            {Page * rand:uniform(Size div Page - Pages), Page * Pages, Page};
+        2 ->
+            {8 * (rand:uniform(Size div 8) - 1), 8, 8}
     end.
 
 holds(Config, Property, Runs) ->

@@ -11,9 +11,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// A file that is smaller is freed in less than a millisecond, if it was deleted and is closed.
-const SLOW_TO_FREE: u64 = 8 << 20;
-
 /// An open file that can be mapped.
 pub struct BackingFile {
     file: File,
@@ -126,28 +123,9 @@ impl BackingFile {
         (!self.is_block_device).then(|| self.fd())
     }
 
-    /// Where the file ends, as page faults see it. Never waits for a server.
-    fn end(&self) -> Option<u64> {
-        if self.remote {
-            platform::file_size(self.fd())
-        } else {
-            platform::local_file_size(self.fd())
-        }
-    }
-
-    /// Whether the file has, or its last page holds, the byte before that offset.
-    pub fn reaches(&self, offset: usize) -> bool {
-        let page_size = platform::page_size() as u64;
-        self.is_block_device
-            || self
-                .end()
-                .and_then(|end| end.checked_next_multiple_of(page_size))
-                .is_none_or(|end| offset as u64 <= end)
-    }
-
-    /// Whether closing it may take long: it waits for a server, or, if the file was deleted, frees all that it has.
+    /// Whether closing it may take long: it waits for a server, or, the file being deleted, for the disk that frees it.
     pub fn is_slow_to_close(&self) -> bool {
-        self.remote || self.end().is_none_or(|end| end >= SLOW_TO_FREE)
+        self.remote || platform::status(self.fd()).is_none_or(|status| status.deleted)
     }
 
     /// Whether `mincore(2)` tells the truth about it: only to its owner, and to who may write it.

@@ -30,11 +30,6 @@ mod c {
         ) -> c_int;
         pub fn iommap_guard_touch(thread: *mut c_void, from: *const c_void, length: usize)
             -> c_int;
-        pub fn iommap_guard_is_zero(
-            thread: *mut c_void,
-            from: *const c_void,
-            length: usize,
-        ) -> c_int;
         pub fn iommap_guard_rewrite(thread: *mut c_void, to: *mut c_void, length: usize) -> c_int;
     }
 }
@@ -168,19 +163,6 @@ pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
 pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only reads within the range.
     done(unsafe { c::iommap_guard_touch(Thread::mine(), from.cast(), length) })
-}
-
-/// Whether all bytes of a range are zero; `Fault` if a page of it is gone.
-///
-/// # Safety
-///
-/// The range is mapped and readable; pages that their file no longer backs are allowed.
-pub unsafe fn is_zero(from: *const u8, length: usize) -> Result<bool, Error> {
-    // SAFETY: the C function only reads within the range.
-    match unsafe { c::iommap_guard_is_zero(Thread::mine(), from.cast(), length) } {
-        -1 => Err(Error::Fault),
-        answer => Ok(answer != 0),
-    }
 }
 
 /// Makes the pages of a range writable by writing a byte of each, which keeps its value; `Fault` if one is gone.

@@ -27,7 +27,7 @@ const WRITE_PROOF_LIFE: u32 = 16;
 /// The most pages that are proved as one for reading, in a mapping too big for a proof of each.
 const READ_BLOCK: usize = 16;
 
-/// A mapping that is smaller, on a local file, is unmapped by whoever drops it: it takes less than 0.1 ms.
+/// To unmap a mapping that is smaller takes less than 0.1 ms.
 const SLOW_TO_UNMAP: usize = 8 << 20;
 
 /// How many pages are asked about in one system call.
@@ -222,34 +222,69 @@ impl Mapping {
     #[inline]
     pub unsafe fn copy_out(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         debug_assert!(range.end() <= self.size());
-        // Zeros are believed the second time: the file may have been cut, and have grown back since.
-        for _ in 0..2 {
-            // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-            unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
-            self.check_whole()?;
-            // SAFETY: the caller's promise: the copy is there.
-            let is_zero = |part: &Range| unsafe { is_zero_part(range, *part, to) };
-            let mut zeros = range.pages().filter(is_zero).peekable();
-            if zeros.peek().is_none() {
-                break;
-            }
-            if zeros.any(|part| self.lies_in_zeros(part)) && !self.file.reaches(range.end()) {
+        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
+        unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
+        self.check_whole()?;
+        // SAFETY: the copy is there.
+        if unsafe { zero_parts(range, to) }.next().is_some() {
+            // SAFETY: as for this function.
+            unsafe { self.doubt_zeros(range, to) }
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks about pages of which nothing but zeros was copied, and copies them again. While a file is cut, a system that keeps
+    /// files in memory in pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault.
+    /// The file is shorter by then; but it may have grown back before we ask, so zeros are believed the second time. (A page
+    /// that was zeroed while it was copied has zeros anywhere, as other pages do.)
+    ///
+    /// # Safety
+    ///
+    /// As for `copy_out`, which made the copy.
+    #[cold]
+    unsafe fn doubt_zeros(&self, range: Range, to: *mut u8) -> Result<(), Error> {
+        let ask = || {
+            // SAFETY: the copy is there.
+            let cut = unsafe { zero_parts(range, to) }.any(|part| self.lies_in_zeros(part));
+            if cut && !self.slot.reaches(range.end()) {
                 return Err(Error::Fault);
             }
+            Ok(())
+        };
+        ask()?;
+        // SAFETY: the copy is there; each part is looked at before it is copied again.
+        for part in unsafe { zero_parts(range, to) } {
+            let at = part.offset() - range.offset();
+            // SAFETY: the part lies in the range.
+            unsafe {
+                guard::copy(
+                    to.add(at),
+                    self.map.as_ptr().add(part.offset()),
+                    part.length(),
+                )?
+            };
         }
-        Ok(())
+        self.check_whole()?;
+        ask()
     }
 
     /// Whether the lines of the cache that hold the part are nothing but zeros, as they are in pages that were zeroed. They
     /// were read just now, so to look at them takes less than to ask where the file ends.
-    #[cold]
     fn lies_in_zeros(&self, part: Range) -> bool {
         const LINE: usize = 64;
         let lines = part.widened(LINE);
         let is_zero = |start: usize, end: usize| {
+            let mut bytes = [0u8; LINE];
             // SAFETY: a line lies in a page, and the mapping is of whole pages.
-            let zero = unsafe { guard::is_zero(self.map.as_ptr().add(start), end - start) };
-            zero != Ok(false)
+            let seen = unsafe {
+                guard::copy(
+                    bytes.as_mut_ptr(),
+                    self.map.as_ptr().add(start),
+                    end - start,
+                )
+            };
+            seen.is_err() || bytes == [0; LINE]
         };
         is_zero(lines.offset(), part.offset()) && is_zero(part.end(), lines.end())
     }
@@ -479,27 +514,27 @@ impl Drop for Mapping {
     }
 }
 
-/// Whether what was copied of a page is nothing but zeros. While a file is cut, a system that keeps files in memory in pieces
-/// larger than a page may show zeros in pages that are no longer the file's, instead of a fault. The file is shorter by then,
-/// so that can be seen; but to ask costs more than a short read does. (A page that was zeroed while it was copied has zeros
-/// anywhere, as other pages do.)
+/// The parts of the range, each of one page, of which nothing but zeros was copied.
 ///
 /// # Safety
 ///
-/// `copy` is readable for the length of the range, and nobody writes to it; `part` is of the range, and not empty.
+/// `copy` is readable for the length of the range as long as the parts are asked for, and nobody writes to a part while it is.
 #[inline(always)]
-unsafe fn is_zero_part(range: Range, part: Range, copy: *const u8) -> bool {
-    // SAFETY: inside the copy, which is not of the mapping.
-    let part = unsafe {
-        std::slice::from_raw_parts(copy.add(part.offset() - range.offset()), part.length())
-    };
-    match part.split_first_chunk() {
-        // All are like the first.
-        Some((first, rest)) => {
-            u64::from_ne_bytes(*first) == 0 && (rest.is_empty() || part[8..] == part[..rest.len()])
+unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Range> {
+    range.pages().filter(move |part| {
+        // SAFETY: inside the copy, which is not of the mapping.
+        let part = unsafe {
+            std::slice::from_raw_parts(copy.add(part.offset() - range.offset()), part.length())
+        };
+        match part.split_first_chunk() {
+            // All are like the first.
+            Some((first, rest)) => {
+                u64::from_ne_bytes(*first) == 0
+                    && (rest.is_empty() || part[8..] == part[..rest.len()])
+            }
+            None => part.iter().all(|byte| *byte == 0),
         }
-        None => part.iter().all(|byte| *byte == 0),
-    }
+    })
 }
 
 fn map(file: &BackingFile, size: usize, options: &Options) -> Result<MmapRaw, Error> {

@@ -38,8 +38,16 @@ pub fn ticks() -> u32 {
     ((now.tv_sec as u32) << 4).wrapping_add((now.tv_nsec >> 26) as u32)
 }
 
-/// The size of an open file as page faults see it. Async-signal-safe, and never waits for a file server.
-pub fn file_size(fd: RawFd) -> Option<u64> {
+/// What an open file is like, as page faults see it.
+pub struct Status {
+    /// In bytes.
+    pub size: u64,
+    /// Whether it has no name any more.
+    pub deleted: bool,
+}
+
+/// The status of an open file. Async-signal-safe, and never waits for a file server.
+pub fn status(fd: RawFd) -> Option<Status> {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: statx fills the buffer it is given; all-zero is a valid value of it. The raw system call is
@@ -51,25 +59,25 @@ pub fn file_size(fd: RawFd) -> Option<u64> {
                 fd,
                 c"".as_ptr(),
                 libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-                libc::STATX_SIZE,
+                libc::STATX_SIZE | libc::STATX_NLINK,
                 &raw mut status,
             );
             if done == 0 {
-                return Some(status.stx_size);
+                return Some(Status {
+                    size: status.stx_size,
+                    deleted: status.stx_nlink == 0,
+                });
             }
         }
     }
     // SAFETY: fstat fills the buffer it is given, is async-signal-safe, and all-zero is a valid value.
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
-        (libc::fstat(fd, &mut status) == 0).then_some(status.st_size as u64)
+        (libc::fstat(fd, &mut status) == 0).then_some(Status {
+            size: status.st_size as u64,
+            deleted: status.st_nlink == 0,
+        })
     }
-}
-
-/// The same of a file that no server keeps, in half the time. Moves the descriptor's position, which nobody uses.
-pub fn local_file_size(fd: RawFd) -> Option<u64> {
-    // SAFETY: moves the descriptor's position.
-    u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_END) }).ok()
 }
 
 /// Whether operations on the file may wait for something other than a local device: a server or a user process.

@@ -326,7 +326,8 @@ impl Record {
     fn file_end(&self) -> Option<usize> {
         match self.fd.load(Ordering::Relaxed) {
             -1 => Some(usize::MAX),
-            fd => platform::file_size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+            fd => platform::status(fd)
+                .map(|status| usize::try_from(status.size).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -350,6 +351,13 @@ impl Slot {
     /// Whether zero pages were put under any of the bytes from offset `start` to before `end`.
     pub fn lost(self, start: usize, end: usize) -> bool {
         self.faulted() && self.record().lost.touches(start, end)
+    }
+
+    /// Whether the file has, or its last page holds, the byte before that offset.
+    pub fn reaches(self, offset: usize) -> bool {
+        let end = self.record().file_end().unwrap_or(usize::MAX);
+        end.checked_next_multiple_of(platform::page_size())
+            .is_none_or(|end| offset <= end)
     }
 
     /// Whether the bytes from offset `start` to before `end` are and were the file's.

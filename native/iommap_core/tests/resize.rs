@@ -232,8 +232,8 @@ fn with_deleted(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_deleted_file_that_others_made_large_is_freed_by_a_thread_of_its_own() {
-    // However little of it was mapped: to free its pages and blocks takes as long as it is large.
+fn a_deleted_file_is_freed_by_a_thread_of_its_own() {
+    // However little of it was mapped: to free its pages and blocks takes long if it is large, and waits for the disk.
     in_its_own_process(|| {
         let has_thread = || {
             let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -242,15 +242,17 @@ fn a_deleted_file_that_others_made_large_is_freed_by_a_thread_of_its_own() {
                 .any(|name| name.trim() == "iommap_unmap")
         };
         let scratch = Scratch::new();
-        for (size, is_slow) in [(5000, false), (16 << 20, true)] {
+        for deleted in [false, true] {
             let path = scratch.file(5000);
             let mut handle = open_for(&path, Access::Read);
-            set_size(&path, size);
-            std::fs::remove_file(&path).unwrap();
+            set_size(&path, 16 << 20);
+            if deleted {
+                std::fs::remove_file(&path).unwrap();
+            }
             assert!(has_open(&path));
             handle.release();
             wait_until("its descriptor is closed", || !has_open(&path));
-            assert_eq!(has_thread(), is_slow);
+            assert_eq!(has_thread(), deleted);
         }
     });
 }
@@ -351,7 +353,9 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
         // SAFETY: sets a limit of this process, and gives up its rights to exceed it for a while.
         unsafe {
             assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit), 0);
-            assert_eq!(libc::seteuid(65534), 0);
+            if libc::seteuid(65534) != 0 {
+                return skip("this root cannot become somebody else");
+            }
             assert_eq!(handle.remap(), Ok(8 * page()));
             assert_eq!(libc::seteuid(0), 0);
         }
