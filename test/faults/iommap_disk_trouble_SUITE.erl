@@ -22,6 +22,7 @@ all() ->
      a_hanging_file_system_keeps_only_its_callers_waiting,
      a_hanging_file_system_keeps_only_its_writers_waiting,
      what_is_in_memory_of_a_hanging_file_system_is_at_hand,
+     what_is_in_memory_of_a_hanging_layer_is_at_hand,
      a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
      a_hanging_file_system_does_not_keep_the_vm_from_halting,
      a_hanging_write_does_not_keep_the_vm_from_halting,
@@ -285,21 +286,39 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
 %% Reads and views of pages in memory wait for nothing, not even where a page of zeros raises the question how long the file
 %% is, and the kernel would have to ask again. (It believes an answer for a second.)
 what_is_in_memory_of_a_hanging_file_system_is_at_hand(Config) ->
-    outliving(Config, fun(Mount, Vm) ->
-        Path = fault_mounts:path(Mount, "slow"),
-        Zeros = fault_pattern:zeros(100_000),
-        ok = file:write_file(Path, Zeros),
-        Reader = begin_run(Vm, fun() ->
-            {ok, Handle} = iommap:open(Path, read, []),
-            {ok, Zeros} = iommap:pread(Handle, 0, 100_000),
-            {ok, View} = iommap:region_binary(Handle, 0, 100_000),
-            ok = fault_mounts:control(Mount, "slow", {hang, []}),
-            receive after 1500 -> ok end,
-            {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros}
-        end),
-        receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end,
-        0 = fault_mounts:waiting(Mount, "slow")
+    outliving(Config, fun(Mount, Vm) -> zeros_are_at_hand(Mount, fault_mounts:path(Mount, "slow"), Vm) end).
+
+%% The same where an overlay, as containers have, shows the file of a file system that hangs.
+what_is_in_memory_of_a_hanging_layer_is_at_hand(Config) ->
+    Directory = ?config(directory, Config),
+    [Upper, Overlay] = Made = [filename:join(Directory, Name) || Name <- ["upper", "overlay"]],
+    outliving(Config, fun(#{point := Lower} = Mount, Vm) ->
+        {0, _} = fault_rig:shell(["mkdir ", lists:join(" ", Made)]),
+        %% The upper layer has to be on a file system that can be one.
+        {0, _} = fault_rig:shell(["mount -t tmpfs iommap-test ", Upper, " && mkdir ", Upper, "/u ", Upper, "/w"]),
+        Options = ["lowerdir=", Lower, ",upperdir=", Upper, "/u,workdir=", Upper, "/w"],
+        try fault_rig:shell(["mount -t overlay -o ", Options, " iommap-test ", Overlay]) of
+            {0, _} -> zeros_are_at_hand(Mount, filename:join(Overlay, "slow"), Vm);
+            {_, Output} -> skip(["no overlay: ", Output])
+        after
+            ok = fault_mounts:control(Mount, "slow", {release, []}),
+            fault_rig:shell(["umount -l ", Overlay, "; umount -l ", Upper])
+        end
     end).
+
+zeros_are_at_hand(Mount, Path, Vm) ->
+    Zeros = fault_pattern:zeros(100_000),
+    ok = file:write_file(fault_mounts:path(Mount, "slow"), Zeros),
+    Reader = begin_run(Vm, fun() ->
+        {ok, Handle} = iommap:open(Path, read, []),
+        {ok, Zeros} = iommap:pread(Handle, 0, 100_000),
+        {ok, View} = iommap:region_binary(Handle, 0, 100_000),
+        ok = fault_mounts:control(Mount, "slow", {hang, []}),
+        receive after 1500 -> ok end,
+        {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros}
+    end),
+    receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end,
+    0 = fault_mounts:waiting(Mount, "slow").
 
 %% close/1 from another process harms no scheduler and does not wait; the reads end once they can.
 a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
