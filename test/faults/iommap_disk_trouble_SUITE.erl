@@ -284,7 +284,8 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
     end).
 
 %% Reads and views of pages in memory wait for nothing, not even where a page of zeros raises the question how long the file
-%% is, and the kernel would have to ask again. (It believes an answer for a second.)
+%% is, and the kernel would have to ask again. (It believes an answer for a second.) A handle that is collected meanwhile, and
+%% whose file is closed with it, keeps no scheduler.
 what_is_in_memory_of_a_hanging_file_system_is_at_hand(Config) ->
     outliving(Config, fun(Mount, Vm) -> zeros_are_at_hand(Mount, fault_mounts:path(Mount, "slow"), Vm) end).
 
@@ -310,15 +311,24 @@ zeros_are_at_hand(Mount, Path, Vm) ->
     Zeros = fault_pattern:zeros(100_000),
     ok = file:write_file(fault_mounts:path(Mount, "slow"), Zeros),
     Reader = begin_run(Vm, fun() ->
+        Self = self(),
+        %% Before anything is read: to open a file takes it out of memory here.
+        Dropper = spawn(fun() -> {ok, _} = Other = iommap:open(Path, read, []), Self ! opened, receive drop -> Other end end),
+        receive opened -> ok end,
         {ok, Handle} = iommap:open(Path, read, []),
         {ok, Zeros} = iommap:pread(Handle, 0, 100_000),
         {ok, View} = iommap:region_binary(Handle, 0, 100_000),
         ok = fault_mounts:control(Mount, "slow", {hang, []}),
+        ok = fault_mounts:control(Mount, "slow", {hang_close, []}),
         receive after 1500 -> ok end,
-        {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros}
+        Seen = {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros},
+        0 = fault_mounts:waiting(Mount, "slow"),
+        Dropper ! drop,
+        ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+        ok = every_scheduler_runs(),
+        Seen
     end),
-    receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end,
-    0 = fault_mounts:waiting(Mount, "slow").
+    receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end.
 
 %% close/1 from another process harms no scheduler and does not wait; the reads end once they can.
 a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->

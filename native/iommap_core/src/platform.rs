@@ -84,7 +84,7 @@ pub fn status(fd: RawFd) -> Option<Status> {
 pub fn is_remote(fd: RawFd) -> bool {
     #[cfg(target_os = "linux")]
     {
-        const REMOTE: [i64; 11] = [
+        const REMOTE: [i64; 12] = [
             0x6573_5546, // FUSE
             0x6969,      // NFS
             0x517b,      // SMB
@@ -96,6 +96,7 @@ pub fn is_remote(fd: RawFd) -> bool {
             0x0bd0_0bd0, // Lustre
             0x7461_636f, // OCFS2
             0x0116_1970, // GFS2
+            0x794c_7630, // overlayfs, whose layers may be any of these
         ];
         // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
         unsafe {

@@ -9,7 +9,8 @@
  *     delay NAME MILLISECONDS    every read of the file takes this much longer
  *     eio NAME OFFSET LENGTH     reads that meet this range fail with EIO
  *     eio_write NAME OFFSET LENGTH   so do writes
- *     hang NAME                  reads, writes, resizes, syncs and questions about the file wait ...
+ *     hang NAME                  reads, writes, resizes and syncs of the file, and questions about it, wait ...
+ *     hang_close NAME            so do closes, the last ones of a process that ends among them ...
  *     release NAME               ... until this
  *     clear NAME                 no trouble any more
  *
@@ -41,7 +42,7 @@ struct trouble {
     long delay_ms;
     off_t eio_start, eio_end;
     off_t eio_write_start, eio_write_end;
-    bool hang;
+    bool hang, hang_close;
     long reads, waiting;
 };
 
@@ -100,12 +101,14 @@ static int obey(const char *command)
         t->eio_write_end = first + second;
     } else if (strcmp(verb, "hang") == 0) {
         t->hang = true;
+    } else if (strcmp(verb, "hang_close") == 0) {
+        t->hang_close = true;
     } else if (strcmp(verb, "release") == 0) {
-        t->hang = false;
+        t->hang = t->hang_close = false;
         pthread_cond_broadcast(&released);
     } else if (strcmp(verb, "clear") == 0) {
         t->delay_ms = t->eio_start = t->eio_end = t->eio_write_start = t->eio_write_end = 0;
-        t->hang = false;
+        t->hang = t->hang_close = false;
         pthread_cond_broadcast(&released);
     } else {
         error = -EINVAL;
@@ -114,10 +117,10 @@ static int obey(const char *command)
     return error;
 }
 
-static void hang(struct trouble *t)
+static void wait_while(const bool *hanging, struct trouble *t)
 {
     t->waiting++;
-    while (t->hang)
+    while (*hanging)
         pthread_cond_wait(&released, &lock);
     t->waiting--;
 }
@@ -132,7 +135,7 @@ static int suffer_read(const char *path, off_t start, off_t end)
     pthread_mutex_lock(&lock);
     if ((t = find(path))) {
         t->reads++;
-        hang(t);
+        wait_while(&t->hang, t);
         delay_ms = t->delay_ms;
         if (start < t->eio_end && end > t->eio_start)
             error = -EIO;
@@ -153,7 +156,7 @@ static int suffer_write(const char *path, off_t start, off_t end)
 
     pthread_mutex_lock(&lock);
     if ((t = find(path))) {
-        hang(t);
+        wait_while(&t->hang, t);
         if (start < t->eio_write_end && end > t->eio_write_start)
             error = -EIO;
     }
@@ -161,14 +164,14 @@ static int suffer_write(const char *path, off_t start, off_t end)
     return error;
 }
 
-/* What a question about the file has to suffer first. */
-static void suffer_question(const char *path)
+/* What a question about the file, or a close of it, has to suffer first. */
+static void suffer_wait(const char *path, bool closes)
 {
     struct trouble *t;
 
     pthread_mutex_lock(&lock);
     if ((t = find(path)))
-        hang(t);
+        wait_while(closes ? &t->hang_close : &t->hang, t);
     pthread_mutex_unlock(&lock);
 }
 
@@ -210,7 +213,7 @@ static int fs_getattr(const char *path, struct stat *st, struct fuse_file_info *
         st->st_nlink = 1;
         return 0;
     }
-    suffer_question(path);
+    suffer_wait(path, false);
     if (fi)
         return answer(fstat(fi->fh, st));
     return answer(fstatat(root, below(path), st, AT_SYMLINK_NOFOLLOW));
@@ -319,6 +322,14 @@ static int fs_fsync(const char *path, int data_only, struct fuse_file_info *fi)
     return answer(data_only ? fdatasync(fi->fh) : fsync(fi->fh));
 }
 
+static int fs_flush(const char *path, struct fuse_file_info *fi)
+{
+    (void)fi;
+    if (!is_control(path))
+        suffer_wait(path, true);
+    return 0;
+}
+
 static int fs_release(const char *path, struct fuse_file_info *fi)
 {
     return is_control(path) ? 0 : answer(close(fi->fh));
@@ -372,6 +383,7 @@ static const struct fuse_operations operations = {
     .truncate = fs_truncate,
     .fallocate = fs_fallocate,
     .fsync = fs_fsync,
+    .flush = fs_flush,
     .release = fs_release,
     .unlink = fs_unlink,
     .rename = fs_rename,
