@@ -104,6 +104,7 @@ waiting_after_truncate(Size, Seen) ->
         View = Seen andalso iommap:region_binary(Handle, 0, page()),
         ok = iommap:pwrite(Handle, 0, binary:copy(<<"unsynced">>, 1_000_000)),
         ok = iommap:truncate(Handle, Size),
+        {ok, _} = iommap:pread(Handle, 0, Size), % what is dirty is told of pages that the mapping shows
         Waiting = dirty(Path),
         ok = iommap:sync(Handle),
         true = View =:= iommap:region_binary(Handle, 0, page()) orelse not Seen,

@@ -15,7 +15,8 @@ use std::path::Path;
 pub struct BackingFile {
     file: File,
     is_block_device: bool,
-    remote: bool,
+    largest_piece: usize,
+    system: platform::FileSystem,
     told_of_by_mincore: bool,
 }
 
@@ -53,10 +54,16 @@ impl BackingFile {
         if options.nocache {
             platform::avoid_cache(file.as_raw_fd());
         }
+        let system = platform::file_system(file.as_raw_fd());
         let owned = metadata.uid() == platform::user();
         Ok(BackingFile {
             is_block_device: kind.is_block_device(),
-            remote: platform::is_remote(file.as_raw_fd()),
+            largest_piece: if system.in_memory {
+                system.page_size.max(metadata.blksize() as usize)
+            } else {
+                system.page_size
+            },
+            system,
             told_of_by_mincore: owned || options.access.writes(),
             file,
         })
@@ -113,6 +120,23 @@ impl BackingFile {
         platform::set_size(self.fd(), to)
     }
 
+    /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero.
+    pub fn grow_to(&self, size: u64) -> Result<(), Error> {
+        let now = self.size()?;
+        if now < size {
+            self.grow(now, size)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the file so long, if it is longer.
+    pub fn shrink_to(&self, size: u64) -> Result<(), Error> {
+        if size < self.size()? {
+            self.shrink(size)?;
+        }
+        Ok(())
+    }
+
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
@@ -123,9 +147,19 @@ impl BackingFile {
         (!self.is_block_device).then(|| self.fd())
     }
 
+    /// The size of the pages by which it is mapped, in bytes.
+    pub fn page_size(&self) -> usize {
+        self.system.page_size
+    }
+
+    /// The largest piece of memory, in bytes, that may hold the end of the file and keep what is written behind it.
+    pub fn largest_piece(&self) -> usize {
+        self.largest_piece
+    }
+
     /// Whether closing it may take long: it waits for a server, or, the file being deleted, for the disk that frees it.
     pub fn is_slow_to_close(&self) -> bool {
-        self.remote || platform::status(self.fd()).is_none_or(|status| status.deleted)
+        self.system.remote || platform::status(self.fd()).is_none_or(|status| status.deleted)
     }
 
     /// Whether `mincore(2)` tells the truth about it: only to its owner, and to who may write it.

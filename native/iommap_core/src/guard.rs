@@ -120,7 +120,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
 ///
 /// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
 pub fn install() -> Result<(), Error> {
-    platform::keep_spare();
+    platform::memory::keep_spare();
     let own = Handler::own();
     succeeded((FOLLOWED.get().unwrap_or(&own).install)())
 }

@@ -13,10 +13,11 @@ use crate::error::Error;
 use crate::file::{mappable, BackingFile};
 use crate::guard;
 use crate::lock::{Lock, Reading, Writing};
-use crate::mapping::{Hint, Mapping};
+use crate::mapping::{Growth, Hint, Mapping};
 use crate::options::{Access, Options};
 use crate::platform;
 use crate::reaper;
+use crate::tail;
 use crate::view::View;
 use parking_lot::Mutex;
 use std::ffi::CStr;
@@ -49,7 +50,6 @@ pub struct Handle<V> {
 struct Open<V> {
     mapping: Arc<Mapping>,
     view: OnceLock<V>,
-    hint: Option<Hint>,
 }
 
 /// What a handle tells of itself.
@@ -86,7 +86,6 @@ impl<V> Handle<V> {
             lock: Lock::new(Some(Open {
                 mapping: Arc::new(mapping),
                 view: OnceLock::new(),
-                hint: None,
             })),
             resizing: Mutex::new(()),
         })
@@ -311,14 +310,7 @@ impl<V> Handle<V> {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
         };
-        let range = mapping.range(offset, length)?;
-        mapping.advise(range, hint)?;
-        if hint.lasts() && range.length() == mapping.size() {
-            if let Some(open) = self.lock.write().as_mut() {
-                open.hint = Some(hint);
-            }
-        }
-        Ok(())
+        mapping.advise(mapping.range(offset, length)?, hint)
     }
 
     /// The size of the mapping, in bytes.
@@ -342,31 +334,35 @@ impl<V> Handle<V> {
 
     /// Makes the file and the mapping `size` bytes long, whatever the file's size was; clears a fault.
     ///
-    /// If any step fails, the handle is what it was.
+    /// If any step fails, the handle is what it was. A `close` that comes in between is as if it had come after.
     pub fn truncate(&self, size: u64) -> Result<(), Error> {
         if size == 0 {
             return Err(Error::INVALID);
         }
         let _one_at_a_time = self.resizing.lock();
-        let file = self.mapping(Wait::Gladly)?.file().clone();
+        let mapping = self.mapping(Wait::Gladly)?;
         self.permit(self.options.access.writes())?;
         let length = mappable(size)?;
-        let before = file.size()?;
-        if size > before {
-            file.grow(before, size)?;
+        let file = mapping.file().clone();
+        if mapping.can_grow_to(length) {
+            let growth = mapping.prepare_growth(length)?;
+            tail::clear(&file, size)?;
+            file.grow_to(size)?;
+            file.shrink_to(size)?;
+            self.publish(growth);
+            // A fault before the file was so long is one that this call clears.
+            if !mapping.is_faulted() {
+                return Ok(());
+            }
         }
-        let shrink = || {
-            if size < before {
-                file.shrink(size)
-            } else {
-                Ok(())
-            }
-        };
-        self.fit(length, shrink).inspect_err(|_| {
-            if size > before && file.size() == Ok(size) {
-                let _ = file.shrink(before);
-            }
-        })
+        let fresh = self.successor(&mapping, length)?;
+        drop(mapping);
+        tail::clear(&file, size)?;
+        file.grow_to(size)?;
+        match self.replace(fresh, || file.shrink_to(size)) {
+            Err(Error::Closed) if file.size()? <= size => Ok(()),
+            replaced => replaced,
+        }
     }
 
     /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
@@ -377,56 +373,53 @@ impl<V> Handle<V> {
         if size == 0 {
             return Err(Error::INVALID);
         }
-        if mapping.is_faulted() || mapping.size() != size {
+        if !mapping.can_grow_to(size) {
+            let fresh = self.successor(&mapping, size)?;
             drop(mapping);
-            self.fit(size, || Ok(()))?;
+            self.replace(fresh, || Ok(()))?;
+        } else if mapping.size() < size {
+            self.publish(mapping.prepare_growth(size)?);
         } else {
             mapping.forget_residency();
         }
         Ok(size)
     }
 
-    /// Brings the mapping to a size: in place if no one else uses it, else by a fresh one that takes its place, the
-    /// old one living on for its views. `shrink` shortens the file.
-    fn fit(&self, size: usize, shrink: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    fn publish(&self, growth: Growth) {
+        // Others see the new end at once; only changes of a private mapping must not come in between.
+        let _nobody_writes = self.options.private.then(|| self.lock.write());
+        growth.publish();
+    }
+
+    /// A mapping of the same file, to take the place of one that cannot become so long.
+    fn successor(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
+        let fresh = Mapping::new(mapping.file().clone(), size, &self.options)?;
+        fresh.take_hint(mapping);
+        Ok(Arc::new(fresh))
+    }
+
+    /// Puts a fresh mapping in the place of the present one, which lives on for its views. Nothing has changed if it fails.
+    fn replace(
+        &self,
+        fresh: Arc<Mapping>,
+        shrink_file: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let replaced = {
             let mut writing = self.lock.write();
             let open = writing.as_mut().ok_or(Error::Closed)?;
-            // What keeps views alive holds a reference: without it the mapping is ours alone if no view is left.
-            drop(open.view.take());
-            match open.alone() {
-                Some(mapping) if size < mapping.size() => {
-                    // The step that can fail comes first; cutting off the end of a mapping does not.
-                    shrink()?;
-                    match mapping.resize(size) {
-                        Ok(()) => None,
-                        Err(_) => Some(open.replace(size, &self.options, || Ok(()))?),
-                    }
-                }
-                Some(mapping) => {
-                    let before = mapping.size();
-                    match mapping.resize(size) {
-                        Ok(()) => {
-                            shrink().inspect_err(|_| {
-                                let _ = mapping.resize(before);
-                            })?;
-                            None
-                        }
-                        Err(_) => Some(open.replace(size, &self.options, shrink)?),
-                    }
-                }
-                None => Some(open.replace(size, &self.options, shrink)?),
-            }
+            fresh.carry_changes(&open.mapping);
+            shrink_file()?;
+            self.start
+                .store(fresh.address().cast_mut(), Ordering::Relaxed);
+            let open_anew = Open {
+                mapping: fresh.clone(),
+                view: OnceLock::new(),
+            };
+            std::mem::replace(open, open_anew)
         };
-        self.start.store(
-            self.mapping(Wait::Gladly)?.address().cast_mut(),
-            Ordering::Relaxed,
-        );
-        if replaced.is_some() {
-            drop(replaced); // its locked pages count until then
-            if self.options.lock {
-                self.mapping(Wait::Gladly)?.lock();
-            }
+        drop(replaced); // its locked pages count until then
+        if self.options.lock {
+            fresh.lock();
         }
         Ok(())
     }
@@ -473,29 +466,6 @@ impl<V> Handle<V> {
         } else {
             Err(Error::NO_ACCESS)
         }
-    }
-}
-
-impl<V> Open<V> {
-    /// The mapping, if nobody else has it and its pages are its file's.
-    fn alone(&mut self) -> Option<&mut Mapping> {
-        Arc::get_mut(&mut self.mapping).filter(|mapping| !mapping.is_faulted())
-    }
-
-    /// Puts a fresh mapping in the place of the present one, which it gives back. Nothing has changed if it fails.
-    fn replace(
-        &mut self,
-        size: usize,
-        options: &Options,
-        shrink: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<Arc<Mapping>, Error> {
-        let fresh = Mapping::new(self.mapping.file().clone(), size, options)?;
-        shrink()?;
-        fresh.carry_changes(&self.mapping)?;
-        if let Some(hint) = self.hint {
-            let _ = fresh.advise(fresh.range(0, size as u64)?, hint);
-        }
-        Ok(std::mem::replace(&mut self.mapping, Arc::new(fresh)))
     }
 }
 

@@ -25,7 +25,11 @@ mod range;
 mod reaper;
 #[allow(unsafe_code)] // follows leaked pointers, replaces pages
 mod registry;
+#[allow(unsafe_code)] // maps and unmaps
+mod reservation;
 mod residency;
+#[allow(unsafe_code)] // copies from and to mapped memory
+mod tail;
 mod thread;
 mod view;
 

@@ -1,5 +1,8 @@
-//! One mapping of one file: pointer, length, descriptor. It is shared by its handle and by every view, and unmaps
+//! One mapping of one file: address space, size, descriptor. It is shared by its handle and by every view, and unmaps
 //! itself when the last of them lets go.
+//!
+//! It may grow where it is, behind its last byte, while others use it: `prepare_growth` maps more of the file behind what
+//! anybody knows of, `Growth::publish` makes that known, last and in one store. It never shrinks: a fresh one takes over.
 //!
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
@@ -8,14 +11,16 @@ use crate::error::Error;
 use crate::file::BackingFile;
 use crate::guard;
 use crate::options::Options;
-use crate::platform;
+use crate::platform::memory::Kind;
+use crate::platform::{self, memory};
 use crate::range::Range;
 use crate::registry::{self, Slot};
+use crate::reservation::Reservation;
 use crate::residency::Residency;
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use parking_lot::Mutex;
+use memmap2::Advice;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
@@ -57,7 +62,10 @@ impl Hint {
 
 /// A mapping. See the module's text.
 pub struct Mapping {
-    map: MmapRaw,
+    memory: Reservation,
+    /// How many bytes of the file are mapped, and known. Only ever grows.
+    size: AtomicUsize,
+    kind: Kind,
     file: Arc<BackingFile>,
     slot: Slot,
     reads: Residency,
@@ -65,7 +73,8 @@ pub struct Mapping {
     /// How many calls write back now.
     writing_back: AtomicU32,
     locked: AtomicBool,
-    writable: bool,
+    /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
+    hint: Mutex<Option<Hint>>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
     changed: Option<Mutex<BTreeSet<usize>>>,
 }
@@ -73,30 +82,53 @@ pub struct Mapping {
 impl Mapping {
     /// Maps the first `size` bytes of the file.
     pub fn new(file: Arc<BackingFile>, size: usize, options: &Options) -> Result<Mapping, Error> {
-        let map = map(&file, size, options)?;
-        let writable = options.access.writes();
-        let slot = registry::register(map.as_ptr() as usize, size, file.sized_fd(), writable);
+        let kind = Kind {
+            private: options.private,
+            writable: options.access.writes(),
+            populate: options.populate,
+        };
+        let memory = Reservation::new(size, file.page_size())?;
+        memory.map(file.fd(), 0, size, kind)?;
+        let slot = registry::register(&registry::Entry {
+            start: memory.start(),
+            length: size,
+            extent: memory.extent(),
+            unit: memory.unit(),
+            fd: file.sized_fd(),
+            writable: kind.writable,
+        });
+        let capacity = memory.capacity();
+        let written = if kind.writable { capacity } else { 0 };
         Ok(Mapping {
             slot,
-            map,
+            memory,
+            size: AtomicUsize::new(size),
+            kind,
             file,
-            reads: Residency::new(size, READ_PROOF_LIFE, READ_BLOCK),
-            writes: Residency::new(if writable { size } else { 0 }, WRITE_PROOF_LIFE, 1),
+            reads: Residency::new(capacity, READ_PROOF_LIFE, READ_BLOCK),
+            writes: Residency::new(written, WRITE_PROOF_LIFE, 1),
             writing_back: AtomicU32::new(0),
             locked: AtomicBool::new(false),
-            writable,
+            hint: Mutex::new(None),
             changed: options.private.then(Mutex::default),
         })
     }
 
     /// The size in bytes.
+    #[inline]
     pub fn size(&self) -> usize {
-        self.map.len()
+        self.size.load(Ordering::Acquire)
     }
 
     /// The first byte. Whoever reads through it must live with the bytes changing, and keep the mapping alive.
+    #[inline]
     pub fn address(&self) -> *const u8 {
-        self.map.as_ptr()
+        self.first()
+    }
+
+    #[inline]
+    fn first(&self) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(self.memory.start())
     }
 
     /// The file.
@@ -146,7 +178,7 @@ impl Mapping {
     #[inline]
     pub fn is_ready_to_read(&self, range: Range) -> bool {
         // The copy needs it next: the checks in between take about as long as half a cache miss.
-        platform::prefetch(self.map.as_ptr().wrapping_add(range.offset()));
+        platform::prefetch(self.first().wrapping_add(range.offset()));
         self.reads.covers(range) || self.ask(range)
     }
 
@@ -188,13 +220,8 @@ impl Mapping {
         let page_size = platform::page_size();
         let mut pages = [0u8; PAGES_AT_ONCE];
         // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
-        let told = unsafe {
-            platform::resident(
-                self.map.as_ptr().add(part.offset()),
-                part.length(),
-                &mut pages,
-            )
-        };
+        let told =
+            unsafe { memory::resident(self.first().add(part.offset()), part.length(), &mut pages) };
         let pages = &pages[..part.length().div_ceil(page_size)];
         if !told {
             return false;
@@ -223,7 +250,7 @@ impl Mapping {
     pub unsafe fn copy_out(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         debug_assert!(range.end() <= self.size());
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::copy(to, self.map.as_ptr().add(range.offset()), range.length())? };
+        unsafe { guard::copy(to, self.first().add(range.offset()), range.length())? };
         self.check_whole()?;
         // SAFETY: the copy is there.
         if unsafe { zero_parts(range, to) }.next().is_some() {
@@ -257,13 +284,7 @@ impl Mapping {
         for part in unsafe { zero_parts(range, to) } {
             let at = part.offset() - range.offset();
             // SAFETY: the part lies in the range.
-            unsafe {
-                guard::copy(
-                    to.add(at),
-                    self.map.as_ptr().add(part.offset()),
-                    part.length(),
-                )?
-            };
+            unsafe { guard::copy(to.add(at), self.first().add(part.offset()), part.length())? };
         }
         self.check_whole()?;
         ask()
@@ -277,13 +298,8 @@ impl Mapping {
         let is_zero = |start: usize, end: usize| {
             let mut bytes = [0u8; LINE];
             // SAFETY: a line lies in a page, and the mapping is of whole pages.
-            let seen = unsafe {
-                guard::copy(
-                    bytes.as_mut_ptr(),
-                    self.map.as_ptr().add(start),
-                    end - start,
-                )
-            };
+            let seen =
+                unsafe { guard::copy(bytes.as_mut_ptr(), self.first().add(start), end - start) };
             seen.is_err() || bytes == [0; LINE]
         };
         is_zero(lines.offset(), part.offset()) && is_zero(part.end(), lines.end())
@@ -316,11 +332,10 @@ impl Mapping {
     ///
     /// The mapping is writable.
     pub unsafe fn prepare_to_write(&self, range: Range) {
-        debug_assert!(self.writable && range.end() <= self.size());
+        debug_assert!(self.kind.writable && range.end() <= self.size());
         self.note_changed(range);
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        let _ =
-            unsafe { guard::rewrite(self.map.as_mut_ptr().add(range.offset()), range.length()) };
+        let _ = unsafe { guard::rewrite(self.first().add(range.offset()), range.length()) };
     }
 
     /// Copies the segments to the range, which is as long as they are together.
@@ -332,11 +347,11 @@ impl Mapping {
     /// - No one else reads or writes through this handle meanwhile.
     #[inline]
     pub unsafe fn copy_in(&self, range: Range, segments: &[libc::iovec]) -> Result<(), Error> {
-        debug_assert!(self.writable && range.end() <= self.size());
+        debug_assert!(self.kind.writable && range.end() <= self.size());
         self.check_whole()?;
         self.note_changed(range);
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::gather(self.map.as_mut_ptr().add(range.offset()), segments)? };
+        unsafe { guard::gather(self.first().add(range.offset()), segments)? };
         self.check_whole()
     }
 
@@ -370,7 +385,8 @@ impl Mapping {
 
     /// Writes a range back to the file and waits for it.
     pub fn sync(&self, range: Range) -> Result<(), Error> {
-        self.writes_back(|| Ok(self.map.flush_range(range.offset(), range.length())?))
+        let address = self.memory.start() + range.offset();
+        self.writes_back(|| memory::flush(address, range.length(), true))
     }
 
     /// Starts writing a range back to the file.
@@ -378,7 +394,7 @@ impl Mapping {
         self.writes_back(|| {
             let (offset, length) = (range.offset() as u64, range.length() as u64);
             if !platform::start_writeback(self.file.fd(), offset, length)? {
-                self.map.flush_async_range(range.offset(), range.length())?;
+                memory::flush(self.memory.start() + range.offset(), range.length(), false)?;
             }
             Ok(())
         })
@@ -388,7 +404,7 @@ impl Mapping {
     /// is proved while it runs. (A write that began before either `forget` is proved too late to be believed.)
     fn writes_back(&self, write_back: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.check_whole()?;
-        if self.is_private() || !self.writable {
+        if self.is_private() || !self.kind.writable {
             return Ok(());
         }
         self.writing_back.fetch_add(1, Ordering::AcqRel);
@@ -400,26 +416,42 @@ impl Mapping {
         self.check_whole()
     }
 
-    /// Tells the kernel what to expect. Never changes what is read.
+    /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
+    /// it grows by, and for what replaces it.
     pub fn advise(&self, range: Range, hint: Hint) -> Result<(), Error> {
-        let (offset, length) = (range.offset(), range.length());
-        match hint {
-            Hint::Normal => self.map.advise_range(Advice::Normal, offset, length)?,
-            Hint::Random => self.map.advise_range(Advice::Random, offset, length)?,
-            Hint::Sequential => self.map.advise_range(Advice::Sequential, offset, length)?,
-            Hint::WillNeed => self.map.advise_range(Advice::WillNeed, offset, length)?,
-            // On a private mapping this would undo the changes.
-            Hint::DontNeed if self.is_private() => {}
-            Hint::DontNeed => {
-                // SAFETY: a shared mapping shows the same bytes again afterwards.
-                unsafe {
-                    self.map
-                        .unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length)?;
-                }
-                self.forget_residency();
-            }
+        let mut kept = hint.lasts().then(|| self.hint.lock());
+        let whole = range.length() == self.size();
+        self.advise_part(range, hint)?;
+        if let Some(kept) = kept.as_mut().filter(|_| whole) {
+            **kept = Some(hint);
         }
         Ok(())
+    }
+
+    fn advise_part(&self, range: Range, hint: Hint) -> Result<(), Error> {
+        let (address, length) = (self.memory.start() + range.offset(), range.length());
+        let advice = match hint {
+            Hint::Normal => Advice::Normal,
+            Hint::Random => Advice::Random,
+            Hint::Sequential => Advice::Sequential,
+            Hint::WillNeed => Advice::WillNeed,
+            Hint::DontNeed => return self.drop_pages(address, length),
+        };
+        // SAFETY: the range lies inside the mapping, and the advice discards nothing.
+        unsafe { memory::advise(address, length, advice) }
+    }
+
+    fn drop_pages(&self, address: usize, length: usize) -> Result<(), Error> {
+        if self.is_private() {
+            return Ok(()); // it would undo the changes
+        }
+        // SAFETY: the range lies inside the mapping, which is shared: it shows the same bytes again afterwards.
+        let dropped = unsafe { memory::drop_pages(address, length) };
+        self.forget_residency();
+        match dropped {
+            Err(Error::INVALID) if self.is_locked() => Ok(()), // locked pages stay
+            dropped => dropped,
+        }
     }
 
     /// What was found out about pages in memory holds no longer.
@@ -430,59 +462,66 @@ impl Mapping {
 
     /// Locks the pages in memory, if the system lets us.
     pub fn lock(&self) {
-        self.locked
-            .store(self.map.lock().is_ok(), Ordering::Relaxed);
+        let locked = memory::lock(self.memory.start(), self.size()).is_ok();
+        self.locked.store(locked, Ordering::Relaxed);
     }
 
-    /// Makes the mapping longer or shorter, moved if need be. It is as it was if that fails.
-    pub fn resize(&mut self, size: usize) -> Result<(), Error> {
-        #[cfg(target_os = "linux")]
-        {
-            self.check_whole()?;
-            registry::withdraw(self.slot);
-            let how = memmap2::RemapOptions::new().may_move(true);
-            // SAFETY: nobody else uses the mapping: we have it exclusively, and no view of it exists.
-            let done = unsafe { self.map.remap(size, how) };
-            let start = self.map.as_ptr() as usize;
-            self.slot =
-                registry::register(start, self.map.len(), self.file.sized_fd(), self.writable);
-            done?;
-            self.reads = Residency::new(size, READ_PROOF_LIFE, READ_BLOCK);
-            self.writes = Residency::new(size, WRITE_PROOF_LIFE, 1);
-            self.clear_after(size)
-        }
-        #[cfg(not(target_os = "linux"))]
-        {
-            let _ = size;
-            Err(Error::System(libc::ENOTSUP))
-        }
+    // Growing.
+
+    /// Whether it may become `size` bytes long where it is.
+    pub fn can_grow_to(&self, size: usize) -> bool {
+        self.size() <= size && size <= self.memory.capacity() && !self.is_faulted()
     }
 
-    /// A page that a private mapping has of its own keeps what it held after the new end: those bytes must be zero,
-    /// should the mapping grow again.
-    #[cfg(target_os = "linux")]
-    fn clear_after(&self, size: usize) -> Result<(), Error> {
+    /// Maps the file up to `size`, which lies behind its present end and may: nobody knows of it yet. One grows it at a time.
+    pub fn prepare_growth(&self, size: usize) -> Result<Growth<'_>, Error> {
+        debug_assert!(self.size() <= size && size <= self.memory.capacity());
+        let mapped = self.size().next_multiple_of(self.memory.unit());
+        if mapped < size {
+            let kind = Kind {
+                populate: false,
+                ..self.kind
+            };
+            self.memory.map(self.file.fd(), mapped, size, kind)?;
+        }
+        Ok(Growth {
+            mapping: self,
+            mapped,
+            size,
+            published: false,
+        })
+    }
+
+    /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own.
+    fn complete_last_page(&self, end: usize) {
         let page_size = platform::page_size();
-        if let Some(changed) = &self.changed {
-            changed.lock().split_off(&size.div_ceil(page_size));
-            let rest = Range::between(size, size.next_multiple_of(page_size));
-            if self.writable && rest.length() > 0 {
-                self.note_changed(rest);
-                let zeros = vec![0u8; rest.length()];
-                // SAFETY: the rest of the page that holds the last byte is mapped, and is not read by anybody.
-                return unsafe {
-                    guard::copy(self.map.as_mut_ptr().add(size), zeros.as_ptr(), zeros.len())
-                };
-            }
+        let rest = Range::between(end, end.next_multiple_of(page_size));
+        let is_own = |changed: &Mutex<BTreeSet<usize>>| changed.lock().contains(&(end / page_size));
+        if rest.length() == 0 || !self.changed.as_ref().is_some_and(is_own) {
+            return;
         }
-        Ok(())
+        let mut bytes = vec![0; rest.length()];
+        // SAFETY: the bytes are as many as the rest of the page; that page is mapped, and writable, as it was written.
+        unsafe {
+            platform::fetch(self.file.fd(), end as u64, bytes.as_mut_ptr(), bytes.len());
+            let to = self.first().add(end);
+            let _ = guard::copy(to, bytes.as_ptr(), bytes.len());
+        }
     }
 
-    /// Takes over the changes another private mapping of the same file holds, as far as both reach and it did not lose
-    /// them.
-    pub fn carry_changes(&self, other: &Mapping) -> Result<(), Error> {
+    /// Takes the lasting hint over from a mapping that this one replaces.
+    pub fn take_hint(&self, other: &Mapping) {
+        let hint = *other.hint.lock();
+        if let Some(hint) = hint {
+            let _ = self.advise(Range::between(0, self.size()), hint);
+        }
+    }
+
+    /// Takes over the changes another private mapping of the same file holds, as far as both reach and neither lost them.
+    /// Nobody else knows this mapping yet.
+    pub fn carry_changes(&self, other: &Mapping) {
         let Some(changed) = &other.changed else {
-            return Ok(());
+            return;
         };
         let page_size = platform::page_size();
         let size = self.size().min(other.size());
@@ -494,17 +533,56 @@ impl Mapping {
             }
             let range = Range::between(start, end);
             let segment = libc::iovec {
-                iov_base: other.map.as_mut_ptr().wrapping_add(start).cast(),
+                iov_base: other.first().wrapping_add(start).cast(),
                 iov_len: range.length(),
             };
-            // SAFETY: nobody else knows this mapping yet, and the other is alive.
-            match unsafe { self.copy_in(range, &[segment]) } {
-                // The page was truncated away, here and there.
-                Ok(()) | Err(Error::Fault) => {}
-                Err(error) => return Err(error),
+            // SAFETY: nobody else knows this mapping yet, and the other is alive. A fault: the page was truncated away.
+            let _ = unsafe { self.copy_in(range, &[segment]) };
+        }
+    }
+}
+
+/// More of the file, mapped behind what is known of a mapping. Taken away again unless it is published.
+pub struct Growth<'a> {
+    mapping: &'a Mapping,
+    /// What was mapped before, in bytes.
+    mapped: usize,
+    size: usize,
+    published: bool,
+}
+
+impl Growth<'_> {
+    /// Makes the new size known: the file is so long by now. While a private mapping grows nobody writes to it.
+    pub fn publish(mut self) {
+        let mapping = self.mapping;
+        let before = mapping.size();
+        mapping.complete_last_page(before);
+        let hint: MutexGuard<Option<Hint>> = mapping.hint.lock();
+        if self.mapped < self.size {
+            let part = Range::between(self.mapped, self.size);
+            if let Some(hint) = *hint {
+                let _ = mapping.advise_part(part, hint);
+            }
+            if mapping.is_locked() {
+                let locked = memory::lock(mapping.memory.start() + self.mapped, part.length());
+                mapping.locked.store(locked.is_ok(), Ordering::Relaxed);
             }
         }
-        Ok(())
+        if before < self.size {
+            mapping.slot.extend(self.size);
+            mapping.size.store(self.size, Ordering::Release);
+        }
+        self.published = true;
+    }
+}
+
+impl Drop for Growth<'_> {
+    fn drop(&mut self) {
+        if !self.published && self.mapped < self.size {
+            // Refused only at the limit of mappings. Then what follows the last page lacks its readable page until the mapping
+            // grows over it.
+            let _ = self.mapping.memory.unmap(self.mapped, self.size);
+        }
     }
 }
 
@@ -535,24 +613,6 @@ unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Rang
             None => part.iter().all(|byte| *byte == 0),
         }
     })
-}
-
-fn map(file: &BackingFile, size: usize, options: &Options) -> Result<MmapRaw, Error> {
-    let mut how = MmapOptions::new();
-    how.len(size);
-    if options.populate {
-        how.populate();
-    }
-    let fd = file.fd();
-    let map = match (options.private, options.access.writes()) {
-        (false, true) => how.map_raw(fd)?,
-        (false, false) => how.map_raw_read_only(fd)?,
-        // SAFETY: the slice that these types could make is never made: they become a `MmapRaw` at once.
-        (true, true) => unsafe { how.no_reserve_swap().map_copy(fd)? }.into(),
-        // SAFETY: as above.
-        (true, false) => unsafe { how.map_copy_read_only(fd)? }.into(),
-    };
-    Ok(map)
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@
 //! - Whoever asks about an address (a reader of a view) keeps its mapping alive, so the slot that holds the address
 //!   does not change meanwhile; a slot whose sequence is odd or changes under the look is not the one, and is skipped.
 //!   The look-up is wait-free.
+//! - The end of a range only moves away while the mapping lives, in one store, so an entry is never invalid for a moment.
 //! - What is lost is recorded, and `faulted` set, before the zero pages appear: who has seen a zero page sees the record.
 
-use crate::platform;
+use crate::platform::{self, memory};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -37,8 +38,27 @@ struct Key {
     end: AtomicUsize,
 }
 
+/// What is told of a mapping when it is registered.
+pub struct Entry {
+    /// The address of its first byte.
+    pub start: usize,
+    /// How many bytes it has.
+    pub length: usize,
+    /// The address and length of the reservation that it lies in.
+    pub extent: (usize, usize),
+    /// The size of its pages.
+    pub unit: usize,
+    /// The backing file, if its size tells which pages are backed.
+    pub fd: Option<RawFd>,
+    /// Whether its pages may be written.
+    pub writable: bool,
+}
+
 /// What the handler knows of a mapping besides.
 struct Record {
+    base: AtomicUsize,
+    reserved: AtomicUsize,
+    unit: AtomicUsize,
     /// The backing file, or -1 where its size says nothing (a block device).
     fd: AtomicI32,
     writable: AtomicBool,
@@ -97,12 +117,12 @@ impl Lost {
         })
     }
 
-    fn touches(&self, start: usize, end: usize) -> bool {
-        let page_size = platform::page_size();
+    /// Whether any of the bytes from `start` to before `end` is lost; pages are of `unit` bytes.
+    fn touches(&self, start: usize, end: usize, unit: usize) -> bool {
         end > self.tail.load(Ordering::Acquire)
             || self.pages.iter().any(|page| {
                 let page = page.load(Ordering::Acquire);
-                page != usize::MAX && page < end && start < page + page_size
+                page != usize::MAX && page < end && start < page + unit
             })
     }
 }
@@ -173,25 +193,27 @@ fn find(address: usize) -> Option<Slot> {
     chunks().find_map(|chunk| chunk.find(address))
 }
 
-/// Makes a range known. The mapping calls `withdraw` before it unmaps.
-pub fn register(start: usize, length: usize, fd: Option<RawFd>, writable: bool) -> Slot {
+/// Makes a mapping known. It calls `withdraw` before it unmaps.
+pub fn register(entry: &Entry) -> Slot {
     let slot = take_free();
-    slot.chunk.lowest.fetch_min(start, Ordering::Release);
-    slot.chunk
-        .highest
-        .fetch_max(start + length, Ordering::Release);
+    let end = entry.start + entry.length;
+    slot.chunk.lowest.fetch_min(entry.start, Ordering::Release);
+    slot.chunk.highest.fetch_max(end, Ordering::Release);
     slot.chunk.used.fetch_max(slot.index + 1, Ordering::Release);
-    slot.key().change(start, start + length, || {
+    slot.key().change(entry.start, end, || {
         let record = slot.record();
         record.lost.clear();
         record.faulted.store(false, Ordering::Relaxed);
-        record.fd.store(fd.unwrap_or(-1), Ordering::Relaxed);
-        record.writable.store(writable, Ordering::Relaxed);
+        record.base.store(entry.extent.0, Ordering::Relaxed);
+        record.reserved.store(entry.extent.1, Ordering::Relaxed);
+        record.unit.store(entry.unit, Ordering::Relaxed);
+        record.fd.store(entry.fd.unwrap_or(-1), Ordering::Relaxed);
+        record.writable.store(entry.writable, Ordering::Relaxed);
     });
     slot
 }
 
-/// The range is about to be unmapped or moved.
+/// The range is about to be unmapped.
 pub fn withdraw(slot: Slot) {
     slot.key().change(0, 0, || ());
     FREE.lock().get_or_insert_default().push(slot);
@@ -315,11 +337,18 @@ impl Key {
 impl Record {
     const fn new() -> Record {
         Record {
+            base: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
+            unit: AtomicUsize::new(1),
             fd: AtomicI32::new(-1),
             writable: AtomicBool::new(false),
             faulted: AtomicBool::new(false),
             lost: Lost::new(),
         }
+    }
+
+    fn unit(&self) -> usize {
+        self.unit.load(Ordering::Relaxed)
     }
 
     /// Where the file ends now. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
@@ -341,6 +370,13 @@ impl Slot {
         &self.chunk.records[self.index]
     }
 
+    /// The mapping has `length` bytes from now on, which are more than before.
+    pub fn extend(self, length: usize) {
+        let end = self.key().start.load(Ordering::Relaxed) + length;
+        self.chunk.highest.fetch_max(end, Ordering::Release);
+        self.key().end.store(end, Ordering::Release);
+    }
+
     /// Whether zero pages were put under any part of the mapping. Asked after reading: no zero page was seen if not.
     #[inline]
     pub fn faulted(self) -> bool {
@@ -350,13 +386,13 @@ impl Slot {
 
     /// Whether zero pages were put under any of the bytes from offset `start` to before `end`.
     pub fn lost(self, start: usize, end: usize) -> bool {
-        self.faulted() && self.record().lost.touches(start, end)
+        self.faulted() && self.record().lost.touches(start, end, self.record().unit())
     }
 
     /// Whether the file has, or its last page holds, the byte before that offset.
     pub fn reaches(self, offset: usize) -> bool {
         let end = self.record().file_end().unwrap_or(usize::MAX);
-        end.checked_next_multiple_of(platform::page_size())
+        end.checked_next_multiple_of(self.record().unit())
             .is_none_or(|end| offset <= end)
     }
 
@@ -372,44 +408,47 @@ impl Slot {
     /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still
     /// reaches the address, the page that failed.
     fn mend(self, address: usize) -> bool {
-        let page_size = platform::page_size();
+        let record = self.record();
+        let unit = record.unit();
         let start = self.key().start.load(Ordering::Relaxed);
         let length = self.key().end.load(Ordering::Relaxed) - start;
-        let whole = length.next_multiple_of(page_size);
-        let page = (address - start) & !(page_size - 1);
-        let tail = self
-            .record()
+        let whole = length.next_multiple_of(unit);
+        let page = (address - start) & !(unit - 1);
+        let tail = record
             .file_end()
-            .and_then(|end| end.checked_next_multiple_of(page_size))
+            .and_then(|end| end.checked_next_multiple_of(unit))
             .unwrap_or(usize::MAX);
 
-        let lost = &self.record().lost;
         let (from, zeroed) = if page >= tail {
-            lost.add_tail(tail);
+            record.lost.add_tail(tail);
             (tail, whole - tail)
         } else {
-            lost.add_page(page);
-            (page, page_size)
+            record.lost.add_page(page);
+            (page, unit)
         };
-        self.record().faulted.store(true, Ordering::SeqCst);
-        if self.zero(start + from, zeroed) || self.zero(start + page, page_size) {
+        record.faulted.store(true, Ordering::SeqCst);
+        if record.zero(start + from, zeroed) || record.zero(start + page, unit) {
             return true;
         }
-        // The system has no room for another piece of address space. To replace the whole mapping takes none, but for
-        // the one that is kept to be given up here.
-        lost.add_tail(0);
-        self.zero(start, whole) || (platform::give_up_spare() && self.zero(start, whole))
+        // The system has no room for another piece of address space.
+        record.lost.add_tail(0);
+        record.zero_all()
+    }
+}
+
+impl Record {
+    fn zero(&self, address: usize, length: usize) -> bool {
+        let writable = self.writable.load(Ordering::Relaxed);
+        // SAFETY: the thread that faulted reads a view of this mapping, which therefore stays mapped.
+        unsafe { memory::put_zero_pages(address, length, writable) }
     }
 
-    fn zero(self, address: usize, length: usize) -> bool {
-        // SAFETY: the thread that faulted reads a view of this mapping, which therefore stays mapped.
-        unsafe {
-            platform::put_zero_pages(
-                address,
-                length,
-                self.record().writable.load(Ordering::Relaxed),
-            )
-        }
+    fn zero_all(&self) -> bool {
+        let base = self.base.load(Ordering::Relaxed);
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let writable = self.writable.load(Ordering::Relaxed);
+        // SAFETY: as for `zero`; the reservation stays as long as the mapping in it.
+        unsafe { memory::replace_at_the_limit(base, reserved, writable) }
     }
 }
 
@@ -424,6 +463,41 @@ mod tests {
         (first + 2 * number * LENGTH, LENGTH)
     }
 
+    fn entry(start: usize, length: usize) -> Entry {
+        Entry {
+            start,
+            length,
+            extent: (start, length),
+            unit: platform::page_size(),
+            fd: None,
+            writable: false,
+        }
+    }
+
+    #[test]
+    fn a_range_grows_in_place_and_is_found_all_the_while() {
+        // What was found before is found while the end moves, and what is new once it has moved.
+        let (start, length) = range(9, 0);
+        let page = platform::page_size();
+        let slot = register(&entry(start, page));
+        let grown = AtomicUsize::new(page);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for length in (2 * page..=length).step_by(page) {
+                    slot.extend(length);
+                    grown.store(length, Ordering::Release);
+                }
+            });
+            while grown.load(Ordering::Acquire) < length {
+                let end = start + grown.load(Ordering::Acquire);
+                assert!(find(start).is_some() && find(end - 1).is_some());
+            }
+        });
+        assert!(find(start + length).is_none());
+        withdraw(slot);
+        assert!(find(start).is_none());
+    }
+
     #[test]
     fn who_holds_a_mapping_finds_it_while_thousands_come_and_go() {
         // Every look-up of a live range finds its slot, and no look-up finds one where none ever was.
@@ -434,7 +508,7 @@ mod tests {
                 scope.spawn(move || {
                     let register = |number| {
                         let (start, length) = range(thread, number);
-                        (start, register(start, length, None, false))
+                        (start, register(&entry(start, length)))
                     };
                     let mut live: Vec<_> = (0..LIVE).map(register).collect();
                     for round in 0..4 * LIVE {
@@ -464,22 +538,23 @@ mod tests {
         // Single pages first, then, when there are more than can be told apart, all from the first one on.
         let page = platform::page_size();
         let lost = Lost::new();
+        let touches = |start, end| lost.touches(start, end, page);
         let told = [9, 3, 3, 70, 5];
         for number in told {
             lost.add_page(number * page);
         }
         for number in 0..100 {
-            let touched = lost.touches(number * page, (number + 1) * page);
+            let touched = touches(number * page, (number + 1) * page);
             assert_eq!(touched, told.contains(&number), "page {number}");
         }
-        assert!(!lost.touches(4 * page, 5 * page) && lost.touches(4 * page, 5 * page + 1));
+        assert!(!touches(4 * page, 5 * page) && touches(4 * page, 5 * page + 1));
         (100..100 + Lost::PAGES).for_each(|number| lost.add_page(number * page));
-        assert!((3..200).all(|number| lost.touches(number * page, number * page + 1)));
-        assert!(!lost.touches(0, 3 * page));
+        assert!((3..200).all(|number| touches(number * page, number * page + 1)));
+        assert!(!touches(0, 3 * page));
         lost.clear();
-        assert!(!lost.touches(0, usize::MAX));
+        assert!(!touches(0, usize::MAX));
         lost.add_tail(5 * page);
         lost.add_tail(7 * page);
-        assert!(lost.touches(5 * page, 5 * page + 1) && !lost.touches(0, 5 * page));
+        assert!(touches(5 * page, 5 * page + 1) && !touches(0, 5 * page));
     }
 }

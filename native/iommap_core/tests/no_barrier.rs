@@ -10,7 +10,7 @@ mod error;
 mod lock;
 #[path = "../src/place.rs"]
 mod place;
-#[path = "../src/platform.rs"]
+#[path = "../src/platform/mod.rs"]
 mod platform;
 mod rig;
 

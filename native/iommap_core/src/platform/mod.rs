@@ -8,10 +8,11 @@
 //! | barrier on all threads | membarrier | none: readers lock | none | none |
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
 
+pub mod memory;
+
 use crate::error::Error;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 /// The page size, in bytes.
@@ -80,10 +81,36 @@ pub fn status(fd: RawFd) -> Option<Status> {
     }
 }
 
-/// Whether operations on the file may wait for something other than a local device: a server or a user process.
-pub fn is_remote(fd: RawFd) -> bool {
+/// What the file system of an open file is like.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSystem {
+    /// Operations may wait for something other than a local device: a server or a user process.
+    pub remote: bool,
+    /// Its files are nowhere but in memory, where they stay as they are written.
+    pub in_memory: bool,
+    /// The size of the pages by which its files are mapped, in bytes.
+    pub page_size: usize,
+}
+
+/// Asks what the file system of an open file is like (`fstatfs(2)`).
+pub fn file_system(fd: RawFd) -> FileSystem {
+    // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
+    let status = unsafe {
+        let mut status: libc::statfs = std::mem::zeroed();
+        (libc::fstatfs(fd, &mut status) == 0).then_some(status)
+    };
+    let Some(status) = status else {
+        return FileSystem {
+            remote: true,
+            in_memory: false,
+            page_size: page_size(),
+        };
+    };
     #[cfg(target_os = "linux")]
     {
+        const HUGETLBFS: i64 = 0x9584_58f6;
+        const TMPFS: i64 = 0x0102_1994;
+        const RAMFS: i64 = 0x8584_58f6;
         const REMOTE: [i64; 12] = [
             0x6573_5546, // FUSE
             0x6969,      // NFS
@@ -98,19 +125,23 @@ pub fn is_remote(fd: RawFd) -> bool {
             0x0116_1970, // GFS2
             0x794c_7630, // overlayfs, whose layers may be any of these
         ];
-        // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
-        unsafe {
-            let mut status: libc::statfs = std::mem::zeroed();
-            libc::fstatfs(fd, &mut status) != 0 || REMOTE.contains(&(status.f_type as i64))
+        let kind = status.f_type as i64;
+        FileSystem {
+            remote: REMOTE.contains(&kind),
+            in_memory: [HUGETLBFS, TMPFS, RAMFS].contains(&kind),
+            page_size: if kind == HUGETLBFS {
+                status.f_bsize as usize
+            } else {
+                page_size()
+            },
         }
     }
     #[cfg(not(target_os = "linux"))]
     {
-        // SAFETY: fstatfs fills the buffer it is given; all-zero is a valid value of it.
-        unsafe {
-            let mut status: libc::statfs = std::mem::zeroed();
-            libc::fstatfs(fd, &mut status) != 0
-                || status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0
+        FileSystem {
+            remote: status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
+            in_memory: false,
+            page_size: page_size(),
         }
     }
 }
@@ -236,26 +267,6 @@ pub fn start_writeback(fd: RawFd, offset: u64, length: u64) -> Result<bool, Erro
     }
 }
 
-/// Tells for each page of a page-aligned range, in the lowest bit of a byte each, whether an access finds it in
-/// memory. `false` if the system cannot tell.
-///
-/// # Safety
-///
-/// The range is mapped; `pages` has a byte for each of its pages.
-pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> bool {
-    debug_assert!(length.div_ceil(page_size()) <= pages.len());
-    #[cfg(not(target_os = "openbsd"))]
-    {
-        // SAFETY: the caller's promise; the call writes a byte for each page.
-        unsafe { libc::mincore(address.cast_mut().cast(), length, pages.as_mut_ptr().cast()) == 0 }
-    }
-    #[cfg(target_os = "openbsd")]
-    {
-        let _ = (address, length, pages);
-        false
-    }
-}
-
 /// Whether a whole range of the file is in the page cache, found out by reading it without waiting. For files that
 /// `mincore(2)` tells nothing about: it says "resident" of every page of a file that the caller could not write to.
 pub fn cached(fd: RawFd, offset: u64, length: usize) -> bool {
@@ -326,62 +337,6 @@ pub unsafe fn fetch(fd: RawFd, offset: u64, scratch: *mut u8, length: usize) {
         }
     }
 }
-
-/// Puts zero pages over a page-aligned part of a mapping. Async-signal-safe.
-///
-/// # Safety
-///
-/// The part belongs to a mapping of ours that stays mapped for as long as the call runs.
-pub unsafe fn put_zero_pages(address: usize, length: usize, writable: bool) -> bool {
-    let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | NO_RESERVE;
-    // SAFETY: replaces pages of the mapping by others; nobody's memory but the mapping's.
-    let mapped = unsafe { libc::mmap(address as *mut c_void, length, protection, flags, -1, 0) };
-    mapped != libc::MAP_FAILED
-}
-
-/// A piece of address space that is kept to be given up: a process at its limit of mappings may be refused even one that
-/// takes the place of another.
-static SPARE: AtomicUsize = AtomicUsize::new(0);
-
-/// Sees to it that there is a spare mapping.
-pub fn keep_spare() {
-    if SPARE.load(Ordering::Relaxed) != 0 {
-        return;
-    }
-    // Shared memory is never merged with its neighbours, so giving it up always gives something up.
-    let flags = libc::MAP_SHARED | libc::MAP_ANON;
-    // SAFETY: maps a page that nobody ever accesses, and unmaps it again if it is not needed.
-    unsafe {
-        let spare = libc::mmap(
-            std::ptr::null_mut(),
-            page_size(),
-            libc::PROT_NONE,
-            flags,
-            -1,
-            0,
-        );
-        if spare != libc::MAP_FAILED
-            && SPARE
-                .compare_exchange(0, spare as usize, Ordering::AcqRel, Ordering::Relaxed)
-                .is_err()
-        {
-            libc::munmap(spare, page_size());
-        }
-    }
-}
-
-/// Gives the spare mapping up; `false` if there is none. Async-signal-safe.
-pub fn give_up_spare() -> bool {
-    let spare = SPARE.swap(0, Ordering::AcqRel);
-    // SAFETY: the page was mapped by `keep_spare`, and whoever swapped its address out has it alone.
-    spare != 0 && unsafe { libc::munmap(spare as *mut c_void, page_size()) == 0 }
-}
-
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-const NO_RESERVE: i32 = libc::MAP_NORESERVE;
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-const NO_RESERVE: i32 = 0;
 
 /// Whether `barrier` works here.
 pub fn has_barrier() -> bool {

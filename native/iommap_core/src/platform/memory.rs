@@ -1,0 +1,324 @@
+//! Address space and pages.
+
+use super::page_size;
+use crate::error::Error;
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+
+/// How a file is mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Copy-on-write.
+    pub private: bool,
+    /// Whether the pages may be written.
+    pub writable: bool,
+    /// Fault all pages in at once, where the system can.
+    pub populate: bool,
+}
+
+/// What may be done with pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// They may be read.
+    Read,
+    /// They may be read and written.
+    ReadWrite,
+}
+
+impl Protection {
+    /// The protection of pages that are read, and perhaps written.
+    pub fn of(writable: bool) -> Protection {
+        if writable {
+            Protection::ReadWrite
+        } else {
+            Protection::Read
+        }
+    }
+
+    fn flags(self) -> i32 {
+        match self {
+            Protection::Read => libc::PROT_READ,
+            Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+const NO_RESERVE: i32 = libc::MAP_NORESERVE;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+const NO_RESERVE: i32 = 0;
+
+#[cfg(target_os = "linux")]
+const POPULATE: i32 = libc::MAP_POPULATE;
+#[cfg(not(target_os = "linux"))]
+const POPULATE: i32 = 0;
+
+const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
+
+/// The size of the pages that a processor's table maps in one entry of the level above, in bytes.
+pub fn huge_page_size() -> usize {
+    const USUAL: usize = 2 << 20;
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|size: &usize| size.is_power_of_two() && *size >= page_size())
+            .unwrap_or(USUAL)
+    })
+}
+
+/// Reserves anonymous, private, read-only address space, and gives where.
+pub fn reserve(length: usize) -> Result<usize, Error> {
+    // SAFETY: the system chooses an address where nothing is.
+    let base = unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ, ANONYMOUS, -1, 0) };
+    if base == libc::MAP_FAILED {
+        Err(Error::last())
+    } else {
+        Ok(base as usize)
+    }
+}
+
+/// Maps a part of a file over a part of a reservation.
+///
+/// # Safety
+///
+/// The part belongs to a reservation of the caller's; nobody relies on what is there.
+pub unsafe fn map_file(
+    address: usize,
+    length: usize,
+    fd: RawFd,
+    offset: u64,
+    kind: Kind,
+) -> Result<(), Error> {
+    let sharing = match (kind.private, kind.writable) {
+        (false, _) => libc::MAP_SHARED,
+        (true, false) => libc::MAP_PRIVATE,
+        (true, true) => libc::MAP_PRIVATE | NO_RESERVE,
+    };
+    let populate = if kind.populate { POPULATE } else { 0 };
+    let protection = Protection::of(kind.writable);
+    let flags = sharing | populate;
+    // SAFETY: the caller's promise.
+    unsafe { map_fixed(address, length, protection, flags, fd, offset) }
+}
+
+/// Maps anonymous pages over a part of a reservation. Async-signal-safe.
+///
+/// # Safety
+///
+/// As for `map_file`.
+pub unsafe fn map_anonymous(
+    address: usize,
+    length: usize,
+    protection: Protection,
+) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { map_fixed(address, length, protection, ANONYMOUS, -1, 0) }
+}
+
+unsafe fn map_fixed(
+    address: usize,
+    length: usize,
+    protection: Protection,
+    flags: i32,
+    fd: RawFd,
+    offset: u64,
+) -> Result<(), Error> {
+    // SAFETY: the caller's promise: what is replaced is the caller's own.
+    let mapped = unsafe {
+        libc::mmap(
+            address as *mut c_void,
+            length,
+            protection.flags(),
+            libc::MAP_FIXED | flags,
+            fd,
+            offset as libc::off_t,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        Err(Error::last())
+    } else {
+        Ok(())
+    }
+}
+
+/// `mprotect(2)`.
+///
+/// # Safety
+///
+/// The part belongs to a reservation of the caller's.
+pub unsafe fn protect(address: usize, length: usize, protection: Protection) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    done(unsafe { libc::mprotect(address as *mut c_void, length, protection.flags()) })
+}
+
+/// Unmaps a whole reservation.
+///
+/// # Safety
+///
+/// The reservation is the caller's, and nobody uses an address in it from now on.
+pub unsafe fn unmap(base: usize, length: usize) {
+    // SAFETY: the caller's promise. A system that refuses, at its limit of mappings, leaves address space lost.
+    let _ = unsafe { libc::munmap(base as *mut c_void, length) };
+}
+
+/// Tells the system what to expect of a part of a mapping (`madvise(2)`), widened to whole pages.
+///
+/// # Safety
+///
+/// The part is mapped, and the advice discards no data of it.
+pub unsafe fn advise(address: usize, length: usize, advice: memmap2::Advice) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { advise_by_number(address, length, advice as i32) }
+}
+
+/// Drops the pages of a part of a mapping from its page tables (`MADV_DONTNEED`), widened to whole pages.
+///
+/// # Safety
+///
+/// The part is mapped, and shared: a private mapping would lose its changes.
+pub unsafe fn drop_pages(address: usize, length: usize) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { advise_by_number(address, length, libc::MADV_DONTNEED) }
+}
+
+unsafe fn advise_by_number(address: usize, length: usize, advice: i32) -> Result<(), Error> {
+    let (start, length) = whole_pages(address, length);
+    // SAFETY: the caller's promise; mappings consist of whole pages.
+    done(unsafe { libc::madvise(start as *mut c_void, length, advice) })
+}
+
+/// Writes changes to a part of a shared mapping back to the file, and waits if asked to (`msync(2)`).
+pub fn flush(address: usize, length: usize, wait: bool) -> Result<(), Error> {
+    let (start, length) = whole_pages(address, length);
+    let flags = if wait { libc::MS_SYNC } else { libc::MS_ASYNC };
+    // SAFETY: the call changes no memory; it fails where nothing is mapped.
+    done(unsafe { libc::msync(start as *mut c_void, length, flags) })
+}
+
+/// Locks the pages of a part of a mapping in memory (`mlock(2)`).
+pub fn lock(address: usize, length: usize) -> Result<(), Error> {
+    // SAFETY: the call changes no memory; it fails where nothing is mapped.
+    done(unsafe { libc::mlock(address as *const c_void, length) })
+}
+
+fn whole_pages(address: usize, length: usize) -> (usize, usize) {
+    let start = address & !(page_size() - 1);
+    (start, address + length - start)
+}
+
+fn done(status: i32) -> Result<(), Error> {
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(Error::last())
+    }
+}
+
+/// Tells for each page of a page-aligned range, in the lowest bit of a byte each, whether an access finds it in
+/// memory. `false` if the system cannot tell.
+///
+/// # Safety
+///
+/// The range is mapped; `pages` has a byte for each of its pages.
+pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> bool {
+    debug_assert!(length.div_ceil(page_size()) <= pages.len());
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        // SAFETY: the caller's promise; the call writes a byte for each page.
+        unsafe { libc::mincore(address.cast_mut().cast(), length, pages.as_mut_ptr().cast()) == 0 }
+    }
+    #[cfg(target_os = "openbsd")]
+    {
+        let _ = (address, length, pages);
+        false
+    }
+}
+
+/// Puts zero pages over a page-aligned part of a mapping. Async-signal-safe.
+///
+/// Pages of a mapping that may be written can be written, too, if the system has memory for them: a copy into the mapping
+/// may be on its way.
+///
+/// # Safety
+///
+/// The part belongs to a mapping of ours that stays mapped for as long as the call runs.
+pub unsafe fn put_zero_pages(address: usize, length: usize, writable: bool) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        map_anonymous(address, length, Protection::of(writable)).is_ok()
+            || writable && map_anonymous(address, length, Protection::Read).is_ok()
+    }
+}
+
+/// A piece of address space that is kept to be given up: a process beyond its limit of mappings is refused even one that
+/// takes the place of another.
+static SPARE: AtomicUsize = AtomicUsize::new(0);
+
+/// Maps the spare, if there is none. Async-signal-safe.
+pub fn keep_spare() {
+    if SPARE.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    // Shared memory is never merged with its neighbours, so giving it up always gives something up.
+    let flags = libc::MAP_SHARED | libc::MAP_ANON;
+    // SAFETY: maps a page that nobody ever accesses, and unmaps it again if it is not needed.
+    unsafe {
+        let spare = libc::mmap(ptr::null_mut(), page_size(), libc::PROT_NONE, flags, -1, 0);
+        if spare != libc::MAP_FAILED
+            && SPARE
+                .compare_exchange(0, spare as usize, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+        {
+            libc::munmap(spare, page_size());
+        }
+    }
+}
+
+/// Gives the spare up, if there is one. Async-signal-safe.
+fn give_up_spare() {
+    let spare = SPARE.swap(0, Ordering::AcqRel);
+    if spare != 0 {
+        // SAFETY: the page was mapped by `keep_spare`, and whoever swapped its address out has it alone.
+        unsafe { libc::munmap(spare as *mut c_void, page_size()) };
+    }
+}
+
+/// Replaces a whole reservation by zero pages where the system refuses any other mapping: the spare makes room for that,
+/// and the pieces that the reservation consisted of make room for another spare. Async-signal-safe.
+///
+/// One thread does so at a time; others wait, as the room that it makes could be theirs.
+///
+/// # Safety
+///
+/// As for `put_zero_pages`.
+pub unsafe fn replace_at_the_limit(base: usize, length: usize, writable: bool) -> bool {
+    /// Other threads of the process may take the room as soon as it is there.
+    const ATTEMPTS: u32 = 1000;
+    static BUSY: AtomicBool = AtomicBool::new(false);
+    while BUSY.swap(true, Ordering::Acquire) {
+        yield_now();
+    }
+    let replaced = (0..ATTEMPTS).any(|_| {
+        give_up_spare();
+        // SAFETY: the caller's promise.
+        let done = unsafe { put_zero_pages(base, length, writable) };
+        if !done {
+            yield_now();
+        }
+        done
+    });
+    keep_spare();
+    BUSY.store(false, Ordering::Release);
+    replaced
+}
+
+/// `sched_yield(2)`, which is async-signal-safe where Rust's own need not be.
+fn yield_now() {
+    // SAFETY: gives the rest of the thread's time away.
+    unsafe { libc::sched_yield() };
+}

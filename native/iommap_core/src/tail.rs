@@ -1,0 +1,56 @@
+//! Bytes behind the end of a file.
+//!
+//! The page that holds the end can be written behind it through any mapping, and so can whole pages behind it where the
+//! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes: a file that grows shows them
+//! as its own. So they are zeroed before it grows, but only where they are not zero: between the look and the zeroing
+//! another process may append there, and only if there was something to zero can it lose what it appended.
+
+use crate::error::Error;
+use crate::file::BackingFile;
+use crate::guard;
+use crate::platform::memory::Kind;
+use crate::platform::page_size;
+use crate::reservation::Reservation;
+
+/// Zeroes what lies behind the end of the file, before `limit`.
+pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
+    let Some(end) = file.sized_fd().and(file.size().ok()) else {
+        return Ok(());
+    };
+    let stop = limit.min(end.next_multiple_of(file.largest_piece() as u64));
+    if end >= stop {
+        return Ok(());
+    }
+    let first = end - end % file.page_size() as u64;
+    let length = (stop - first) as usize;
+    let window = Reservation::exact(first, length, file.page_size())?;
+    let shared = Kind {
+        private: false,
+        writable: true,
+        populate: false,
+    };
+    window.map(file.fd(), 0, length, shared)?;
+    let mut offset = (end - first) as usize;
+    while offset < length {
+        let next = (offset | (page_size() - 1)) + 1;
+        if clear_part(window.start() + offset, next.min(length) - offset).is_err() {
+            break; // no page is there, and so none behind it
+        }
+        offset = next;
+    }
+    Ok(())
+}
+
+/// Zeroes a part of a page, if it is not zero.
+fn clear_part(address: usize, length: usize) -> Result<(), Error> {
+    let at = std::ptr::with_exposed_provenance_mut::<u8>(address);
+    let mut bytes = vec![0; length];
+    // SAFETY: the part lies in a window that is mapped to be read and written, and that nobody else knows.
+    unsafe { guard::copy(bytes.as_mut_ptr(), at, length)? };
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    bytes.fill(0);
+    // SAFETY: as above.
+    unsafe { guard::copy(at, bytes.as_ptr(), length) }
+}
