@@ -492,11 +492,14 @@ impl Mapping {
         })
     }
 
-    /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own.
+    /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own:
+    /// because it was written, or because it was locked, which makes all pages that may be written its own.
     fn complete_last_page(&self, end: usize) {
         let page_size = platform::page_size();
         let rest = Range::between(end, end.next_multiple_of(page_size));
-        let is_own = |changed: &Mutex<BTreeSet<usize>>| changed.lock().contains(&(end / page_size));
+        let is_own = |changed: &Mutex<BTreeSet<usize>>| {
+            self.kind.writable && (self.is_locked() || changed.lock().contains(&(end / page_size)))
+        };
         if rest.length() == 0 || !self.changed.as_ref().is_some_and(is_own) {
             return;
         }

@@ -108,10 +108,10 @@ pub fn file_system(fd: RawFd) -> FileSystem {
     };
     #[cfg(target_os = "linux")]
     {
-        const HUGETLBFS: i64 = 0x9584_58f6;
-        const TMPFS: i64 = 0x0102_1994;
-        const RAMFS: i64 = 0x8584_58f6;
-        const REMOTE: [i64; 12] = [
+        const HUGETLBFS: u32 = 0x9584_58f6;
+        const TMPFS: u32 = 0x0102_1994;
+        const RAMFS: u32 = 0x8584_58f6;
+        const REMOTE: [u32; 12] = [
             0x6573_5546, // FUSE
             0x6969,      // NFS
             0x517b,      // SMB
@@ -125,7 +125,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             0x0116_1970, // GFS2
             0x794c_7630, // overlayfs, whose layers may be any of these
         ];
-        let kind = status.f_type as i64;
+        let kind = status.f_type as u32; // of another type on each system
         FileSystem {
             remote: REMOTE.contains(&kind),
             in_memory: [HUGETLBFS, TMPFS, RAMFS].contains(&kind),
