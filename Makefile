@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind ci clean help \
+.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal ci clean help \
         test-core test-eunit test-ct test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
@@ -33,6 +33,13 @@ test-consumers:     ## a rebar3 and a mix project, built from scratch as users d
 
 fault-tools:
 	$(MAKE) -C test/faults all
+
+check-minimal:      ## the core's tests with the lowest versions that Cargo.toml allows
+	@./setup.sh build
+	rm -rf _build/minimal && mkdir -p _build/minimal && cp -R Cargo.toml native c_src _build/minimal
+	cd _build/minimal && RUSTC_BOOTSTRAP=1 $(CARGO) update -Z direct-minimal-versions
+	cd _build/minimal && export CARGO_TARGET_DIR="$(CURDIR)/target/minimal" && \
+	    $(CARGO) test --locked --workspace --no-fail-fast && $(CARGO) build --locked --package iommap_nif
 
 lint:               ## formatting, clippy, xref and dialyzer, warnings being errors
 	@./setup.sh build

@@ -17,6 +17,7 @@
 -export([a_failing_cargo_fails_the_build_and_keeps_the_library/1]).
 -export([a_virtual_machine_goes_on_while_its_library_is_replaced/1]).
 -export([clean_removes_what_was_built/1]).
+-export([every_locked_crate_builds_with_the_rust_that_is_asked_for/1]).
 -export([open_and_keep/1, read_kept/2]).
 
 -import(iommap_system, [root/0]).
@@ -35,7 +36,8 @@ all() ->
      cargo_is_respected,
      a_failing_cargo_fails_the_build_and_keeps_the_library,
      a_virtual_machine_goes_on_while_its_library_is_replaced,
-     clean_removes_what_was_built].
+     clean_removes_what_was_built,
+     every_locked_crate_builds_with_the_rust_that_is_asked_for].
 
 %% Each case has a project directory: the script, the manifest it reads and nothing built.
 init_per_testcase(Case, Config) ->
@@ -182,6 +184,30 @@ clean_removes_what_was_built(Config) ->
     {0, _} = run(Project, "clean", []),
     false = filelib:is_file(library_path(Config)),
     false = filelib:is_file(filename:join(Project, "target")).
+
+%% No crate of a lock file names a later Rust than Cargo.toml does, which would turn its users away.
+every_locked_crate_builds_with_the_rust_that_is_asked_for(_Config) ->
+    [begin
+         Crates = locked_crates(filename:join(root(), Directory)),
+         [] = [Crate || {_, _, Rust} = Crate <- Crates, version(Rust) > version(needed_rust())]
+     end || Directory <- [".", "test/faults/stress"]].
+
+%% Name, version and rust-version of each crate of a lock file that names one, as cargo tells of them.
+locked_crates(Directory) ->
+    Metadata = iommap_system:run(os:getenv("CARGO", "cargo"),
+                                 ["metadata", "--quiet", "--locked", "--format-version", "1",
+                                  "--manifest-path", filename:join(Directory, "Cargo.toml")]),
+    Each = re:split(Metadata, <<"(?=\\{\"name\":\"[^\"]+\",\"version\":)">>),
+    {ok, Lock} = file:read_file(filename:join(Directory, "Cargo.lock")),
+    Locked = length(binary:matches(Lock, <<"[[package]]">>)),
+    Locked = length(Each) - 1,
+    [list_to_tuple(Crate)
+     || Text <- tl(Each),
+        {match, Crate} <- [re:run(Text, "^.\"name\":\"([^\"]+)\",\"version\":\"([^\"]+)\".*\"rust_version\":\"([0-9.]+)\"",
+                                  [dotall, {capture, all_but_first, list}])]].
+
+version(Text) ->
+    lists:sublist([list_to_integer(Number) || Number <- string:split(Text, ".", all)] ++ [0, 0], 3).
 
 %%% The script under test
 

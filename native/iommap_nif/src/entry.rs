@@ -108,7 +108,7 @@ unsafe impl Sync for Entry {}
 
 static ENTRY: Entry = Entry(ErlNifEntry {
     major: 2,
-    minor: 15,
+    minor: 16,
     name: c"iommap".as_ptr(),
     num_of_funcs: FUNCTIONS.0.len() as c_int,
     funcs: FUNCTIONS.0.as_ptr(),
@@ -119,7 +119,7 @@ static ENTRY: Entry = Entry(ErlNifEntry {
     vm_variant: c"beam.vanilla".as_ptr(),
     options: sys::ERL_NIF_DIRTY_NIF_OPTION,
     sizeof_ErlNifResourceTypeInit: std::mem::size_of::<sys::ErlNifResourceTypeInit>(),
-    min_erts: c"erts-10.4".as_ptr(),
+    min_erts: c"erts-12.0".as_ptr(),
 });
 
 /// What the VM looks for in the library.

@@ -171,6 +171,8 @@ fn open_type(
         dtor: destructor as *const ErlNifResourceDtor,
         stop: ptr::null(),
         down: nobody_went_down as *const ErlNifResourceDown,
+        members: 3,
+        dyncall: ptr::null(),
     };
     // SAFETY: the VM exports the function, with this signature; it copies the callbacks.
     unsafe {
