@@ -132,7 +132,7 @@ run(Vm, Function, Patience) ->
 %% How the VM ends when it evaluates the call.
 -spec death(vm(), module(), atom(), [term()]) -> death().
 death(#{peer := Peer} = Vm, Module, Function, Arguments) ->
-    spawn(fun() -> catch peer:call(Peer, Module, Function, Arguments, ?PATIENCE) end),
+    spawn(fun() -> try peer:call(Peer, Module, Function, Arguments, ?PATIENCE) catch _:_ -> ok end end),
     death(Vm).
 
 %% How the VM ends, or ended, by what was done to it.

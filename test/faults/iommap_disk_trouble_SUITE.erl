@@ -400,7 +400,7 @@ read_a_hanging_view(Mount, Vm) ->
 %% Evaluates the function in the VM meanwhile; the answer comes as a message from the process that this gives.
 begin_run(Vm, Function) ->
     Self = self(),
-    spawn(fun() -> Self ! {self(), catch fault_rig:run(Vm, Function)} end).
+    spawn(fun() -> Self ! {self(), try fault_rig:run(Vm, Function) catch _:Reason -> {'EXIT', Reason} end} end).
 
 %% A file system that is frozen, for a snapshot say, keeps a write waiting; but not whoever needs memory,
 %% another file or a process meanwhile. The write ends well when the file system goes on.
