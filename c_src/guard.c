@@ -9,6 +9,15 @@
  *
  * This is C because Rust cannot call sigsetjmp: a function that returns twice needs a compiler that knows.
  * The jump starts and ends in the same C function, so that no Rust frame is ever jumped over.
+ *
+ * Only SIGBUS is handled, because only SIGBUS comes of a lost page, both behind the end of its file and after an error of
+ * its device:
+ *
+ *   Linux     BUS_ADRERR (mm/memory.c: VM_FAULT_SIGBUS); BUS_MCEERR_AR for broken memory
+ *   macOS     KERN_MEMORY_ERROR becomes SIGBUS (xnu, bsd/uxkern/ux_exception.c); SIGSEGV is for what is not mapped
+ *   FreeBSD   BUS_OBJERR (sys/vm/vm_fault.c: KERN_OUT_OF_BOUNDS), since 13; a file system that is unmounted by force, and
+ *             an error of the device up to FreeBSD 12, are SIGSEGV, and end the VM
+ *   OpenBSD   BUS_OBJERR (sys/uvm/uvm_fault.c: EIO)
  */
 #include "guard.h"
 
@@ -19,7 +28,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ucontext.h>
 
 /* What the handler must know of a guarded copy. It lives on the stack of the copying thread. The handler reads the
  * bounds at moments the compiler does not see: signal fences keep them in place before the copy they are of. */
@@ -65,7 +73,7 @@ struct follower {
 
 static _Atomic(const struct follower *) followers;
 static _Atomic(iommap_resolve) resolver;
-static size_t page = 4096;
+static size_t page; /* bytes; set before anything is guarded or handled */
 
 /* The pages of [from, end) hold the address. A wide load may be reported at any byte it covers. */
 static int covers(uintptr_t from, uintptr_t end, uintptr_t address)
@@ -116,10 +124,28 @@ struct iommap_thread *iommap_guard_thread(void)
     return mine;
 }
 
+#ifdef __APPLE__
+/* macOS gives every SIGBUS the same code, also one that was sent: BUS_ADRALN on arm64, BUS_ADRERR on x86-64 (xnu,
+ * bsd/dev/arm/unix_signal.c and bsd/dev/i386/unix_signal.c). What the processor said of its last exception stands beside it. */
+static int is_access(const siginfo_t *info, const void *context)
+{
+    if (info == NULL || context == NULL)
+        return 0;
+#ifdef __aarch64__
+    /* A data abort from user code, and not one of alignment. */
+    uint64_t syndrome = ((const ucontext_t *)context)->uc_mcontext->__es.__esr;
+    return syndrome >> 26 == 0x24 && (syndrome & 0x3f) != 0x21;
+#else
+    /* A page fault. */
+    return ((const ucontext_t *)context)->uc_mcontext->__es.__trapno == 14;
+#endif
+}
+#else
 /* Whether the kernel says that this thread accessed si_addr. A SIGBUS that was sent has no positive code; the notice of a
  * memory failure that nobody has run into yet goes to any thread, which need not keep that memory mapped. */
-static int is_access(const siginfo_t *info)
+static int is_access(const siginfo_t *info, const void *context)
 {
+    (void)context;
 #ifdef BUS_MCEERR_AO
     if (info != NULL && info->si_code == BUS_MCEERR_AO)
         return 0;
@@ -131,9 +157,10 @@ static int is_access(const siginfo_t *info)
 #endif
     return info != NULL && info->si_code > 0;
 }
+#endif
 
 /* End as the VM would have ended without us. */
-static void end_by_default(const siginfo_t *info)
+static void end_by_default(const siginfo_t *info, const void *context)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -141,7 +168,7 @@ static void end_by_default(const siginfo_t *info)
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, NULL);
     /* A fault happens again on return and makes a core of the right place; other signals do not. */
-    if (!is_access(info))
+    if (!is_access(info, context))
         raise(SIGBUS);
 }
 
@@ -177,11 +204,11 @@ static void pass_on(int signal, siginfo_t *info, void *context)
         to = outer->older;
     if (to == NULL
         || (!(to->action.sa_flags & SA_SIGINFO) && to->action.sa_handler == SIG_DFL)) {
-        end_by_default(info);
+        end_by_default(info, context);
     } else if (!(to->action.sa_flags & SA_SIGINFO) && to->action.sa_handler == SIG_IGN) {
         /* The kernel does not let a fault be ignored. */
-        if (is_access(info))
-            end_by_default(info);
+        if (is_access(info, context))
+            end_by_default(info, context);
     } else {
         int saved = info != NULL ? info->si_errno : 0;
         if (info != NULL)
@@ -241,7 +268,7 @@ static int is_settled(uintptr_t address, void *context)
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
-    if (!is_access(info) || !is_settled((uintptr_t)info->si_addr, context))
+    if (!is_access(info, context) || !is_settled((uintptr_t)info->si_addr, context))
         pass_on(signal, info, context);
     errno = saved_errno;
 }
