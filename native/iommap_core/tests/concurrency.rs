@@ -78,6 +78,7 @@ fn calls_that_race_with_a_close_finish_or_are_told() {
             handle.close().unwrap();
             closed.store(true, Ordering::Release);
         });
+        #[cfg(target_os = "linux")] // /proc tells what is mapped
         assert!(rig::maps_of(&path).is_empty());
     }
 }

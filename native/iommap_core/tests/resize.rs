@@ -5,9 +5,8 @@ mod rig;
 use iommap_core::{Access, Error, Hint, Options, Wait};
 use rig::{
     contents, in_its_own_process, open, open_for, open_private, page, pattern, pread, pwrite,
-    set_size, show, skip, small_disk, wait_until, Scratch,
+    set_size, show, skip, small_disk, Scratch,
 };
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -196,6 +195,7 @@ fn a_closed_handle_is_closed_to_every_call() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // /proc tells what is mapped and open
 fn the_mapping_goes_with_its_last_view_and_the_descriptor_with_it() {
     // Not with the handle, and also when it is large enough for the unmapping thread.
     for size in [5000, 16 << 20] {
@@ -213,25 +213,28 @@ fn the_mapping_goes_with_its_last_view_and_the_descriptor_with_it() {
         assert_eq!(rig::maps_of(&path).len(), 1);
         assert_eq!(view.byte(0), 0);
         drop(view);
-        wait_until("it is unmapped", || rig::maps_of(&path).is_empty());
-        wait_until("its descriptor is closed", || !has_open(&path));
+        rig::wait_until("it is unmapped", || rig::maps_of(&path).is_empty());
+        rig::wait_until("its descriptor is closed", || !has_open(&path));
     }
 }
 
-fn has_open(path: &Path) -> bool {
+#[cfg(target_os = "linux")]
+fn has_open(path: &std::path::Path) -> bool {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     open.flat_map(|entry| std::fs::read_link(entry.path()))
         .any(|file| file == path || file == with_deleted(path))
 }
 
 /// How the system names a descriptor's file that was deleted.
-fn with_deleted(path: &Path) -> PathBuf {
+#[cfg(target_os = "linux")]
+fn with_deleted(path: &std::path::Path) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(" (deleted)");
     name.into()
 }
 
 #[test]
+#[cfg(target_os = "linux")] // /proc tells what is open, and which threads there are
 fn a_deleted_file_is_freed_by_a_thread_of_its_own() {
     // However little of it was mapped: to free its pages and blocks takes long if it is large, and waits for the disk.
     in_its_own_process(|| {
@@ -251,7 +254,7 @@ fn a_deleted_file_is_freed_by_a_thread_of_its_own() {
             }
             assert!(has_open(&path));
             handle.release();
-            wait_until("its descriptor is closed", || !has_open(&path));
+            rig::wait_until("its descriptor is closed", || !has_open(&path));
             assert_eq!(has_thread(), deleted);
         }
     });
@@ -365,6 +368,7 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // elsewhere RLIMIT_AS does not stop mmap(2)
 fn no_address_space_leaves_the_handle_as_it_was() {
     // RLIMIT_AS: the file is as long as before, and so is the mapping; with room again, it grows.
     in_its_own_process(|| {
@@ -401,6 +405,7 @@ fn no_address_space_leaves_the_handle_as_it_was() {
 }
 
 /// Leaves the process only so much more than it has. What the limit was.
+#[cfg(target_os = "linux")]
 fn limited_address_space(more: u64) -> libc::rlimit {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status

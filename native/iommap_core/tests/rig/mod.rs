@@ -43,7 +43,7 @@ impl Scratch {
     }
 }
 
-/// Bytes of which no two pages are alike, and none is 0.
+/// Bytes of which no two pages are alike, however large a page is, and none is 0.
 pub fn pattern(size: usize) -> Vec<u8> {
     (0..size)
         .map(|index| ((index + index / 4096) % 251 + 1) as u8)
@@ -193,6 +193,7 @@ pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// A line of /proc/self/maps for each piece of address space that names the file.
+#[cfg(target_os = "linux")]
 pub fn maps_of(path: &Path) -> Vec<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let name = path.to_str().unwrap();
@@ -298,6 +299,7 @@ impl Disk {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Disk {
     fn drop(&mut self) {
         let target = CString::new(self.path().as_os_str().as_bytes()).unwrap();
@@ -308,6 +310,7 @@ impl Drop for Disk {
 
 /// A file system of so many bytes. It needs a process of the test's own, and root: without, it says so, and gives
 /// nothing.
+#[cfg(target_os = "linux")]
 pub fn small_disk(size: usize) -> Option<Disk> {
     let disk = Scratch::new();
     let target = CString::new(disk.path().as_os_str().as_bytes()).unwrap();
@@ -325,4 +328,11 @@ pub fn small_disk(size: usize) -> Option<Disk> {
         skip(&format!("mounting needs root ({error})"));
     }
     mounted.then(|| Disk(disk))
+}
+
+/// Nothing: only Linux mounts a file system that one process alone sees.
+#[cfg(not(target_os = "linux"))]
+pub fn small_disk(_size: usize) -> Option<Disk> {
+    skip("this system has no file system for one process");
+    None
 }
