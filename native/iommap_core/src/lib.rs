@@ -5,6 +5,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("iommap needs a processor of 64 bits: on this one files are longer than addresses");
+
 mod clock;
 mod error;
 mod file;
