@@ -42,11 +42,31 @@ build() {
 
 # cargo itself tells where it put the library, so its own settings and any target directory count.
 cargo_build() {
-    messages=$("$cargo" build --release --locked --package iommap_nif \
+    link_to_the_systems_musl
+    messages=$("$cargo" build --release --locked --package iommap_nif --config "$for_musl" \
                         --message-format=json-render-diagnostics) || exit
     printf '%s\n' "$messages" |
         sed -n 's/.*"filenames":.*"\([^"]*libiommap_nif\.so\)".*/\1/p
                 s/.*"filenames":.*"\([^"]*libiommap_nif\.dylib\)".*/\1/p'
+}
+
+# Makes a library for musl use the C library of the VM that loads it (-C target-feature=-crt-static): Rust's musl targets
+# have one of their own in all they build, and make no library that can be loaded. Flags in the environment hide those of
+# any configuration from cargo, and so are added to.
+link_to_the_systems_musl() {
+    dynamic=-Ctarget-feature=-crt-static
+    for_musl="target.'cfg(target_env=\"musl\")'.rustflags=['$dynamic']"
+    [ -n "${CARGO_ENCODED_RUSTFLAGS+set}${RUSTFLAGS+set}" ] || return 0
+    case ${CARGO_BUILD_TARGET:-$("$cargo" --version --verbose | sed -n 's/^host: //p')} in
+        *-musl*)
+            if [ -n "${CARGO_ENCODED_RUSTFLAGS+set}" ]; then
+                separator=${CARGO_ENCODED_RUSTFLAGS:+$(printf '\037')}
+                export CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS$separator$dynamic"
+            else
+                export RUSTFLAGS="$RUSTFLAGS $dynamic"
+            fi
+            ;;
+    esac
 }
 
 # A rename, never a write into the old file: a running VM has that one mapped.
