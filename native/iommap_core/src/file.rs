@@ -15,6 +15,7 @@ use std::path::Path;
 pub struct BackingFile {
     file: File,
     is_block_device: bool,
+    device: u64,
     largest_piece: usize,
     system: platform::FileSystem,
     told_of_by_mincore: bool,
@@ -58,6 +59,7 @@ impl BackingFile {
         let owned = metadata.uid() == platform::user();
         Ok(BackingFile {
             is_block_device: kind.is_block_device(),
+            device: metadata.dev(),
             largest_piece: if system.in_memory {
                 system.page_size.max(metadata.blksize() as usize)
             } else {
@@ -157,9 +159,9 @@ impl BackingFile {
         self.largest_piece
     }
 
-    /// Whether closing it may take long: it waits for a server, or, the file being deleted, for the disk that frees it.
-    pub fn is_slow_to_close(&self) -> bool {
-        self.system.remote || platform::status(self.fd()).is_none_or(|status| status.deleted)
+    /// The device that it is on.
+    pub fn device(&self) -> u64 {
+        self.device
     }
 
     /// Whether `mincore(2)` tells the truth about it: only to its owner, and to who may write it.

@@ -16,8 +16,8 @@ use crate::lock::{Lock, Reading, Writing};
 use crate::mapping::{Growth, Hint, Mapping};
 use crate::options::{Access, Options};
 use crate::platform;
-use crate::reaper;
 use crate::tail;
+use crate::unmapper;
 use crate::view::View;
 use parking_lot::Mutex;
 use std::ffi::CStr;
@@ -48,8 +48,9 @@ pub struct Handle<V> {
 }
 
 struct Open<V> {
-    mapping: Arc<Mapping>,
+    // Dropped first: what keeps views alive has a reference to the mapping too, and the last one to go waits for nothing.
     view: OnceLock<V>,
+    mapping: Arc<Mapping>,
 }
 
 /// What a handle tells of itself.
@@ -71,6 +72,10 @@ impl<V> Handle<V> {
     /// Opens and maps the file.
     pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
         guard::install()?;
+        unmapper::with_room(|| Handle::open_once(path, options))
+    }
+
+    fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
         let (file, size) = BackingFile::open(path, &options)?;
         let mapping = Mapping::new(Arc::new(file), size, &options)?;
         if options.lock {
@@ -96,14 +101,6 @@ impl<V> Handle<V> {
         let open = self.lock.write().take().ok_or(Error::Closed)?;
         drop(open);
         Ok(())
-    }
-
-    /// The handle is not used any more: lets the mapping go without waiting.
-    pub fn release(&mut self) {
-        if let Some(open) = self.lock.get_mut().take() {
-            drop(open.view);
-            reaper::release(open.mapping);
-        }
     }
 
     /// Copies a range out, to where `out` says, which gives `None` if it has no room. `out` is called once at most, when
@@ -393,7 +390,8 @@ impl<V> Handle<V> {
 
     /// A mapping of the same file, to take the place of one that cannot become so long.
     fn successor(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
-        let fresh = Mapping::new(mapping.file().clone(), size, &self.options)?;
+        let fresh =
+            unmapper::with_room(|| Mapping::new(mapping.file().clone(), size, &self.options))?;
         fresh.take_hint(mapping);
         Ok(Arc::new(fresh))
     }
@@ -465,6 +463,16 @@ impl<V> Handle<V> {
             Ok(())
         } else {
             Err(Error::NO_ACCESS)
+        }
+    }
+}
+
+impl<V> Drop for Handle<V> {
+    /// Lets the mapping go without waiting.
+    fn drop(&mut self) {
+        if let Some(Open { mapping, view }) = self.lock.get_mut().take() {
+            drop(view);
+            mapping.release();
         }
     }
 }

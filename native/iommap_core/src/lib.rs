@@ -25,7 +25,6 @@ mod place;
 #[allow(unsafe_code)] // calls the system
 mod platform;
 mod range;
-mod reaper;
 #[allow(unsafe_code)] // follows leaked pointers, replaces pages
 mod registry;
 #[allow(unsafe_code)] // maps and unmaps
@@ -34,6 +33,7 @@ mod residency;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod tail;
 mod thread;
+mod unmapper;
 mod view;
 
 pub use error::Error;

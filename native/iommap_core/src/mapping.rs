@@ -14,9 +14,10 @@ use crate::options::Options;
 use crate::platform::memory::Kind;
 use crate::platform::{self, memory};
 use crate::range::Range;
-use crate::registry::{self, Slot};
+use crate::registry::{self, Registration};
 use crate::reservation::Reservation;
 use crate::residency::Residency;
+use crate::unmapper::{self, Remains};
 use memmap2::Advice;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
@@ -31,9 +32,6 @@ const WRITE_PROOF_LIFE: u32 = 16;
 
 /// The most pages that are proved as one for reading, in a mapping too big for a proof of each.
 const READ_BLOCK: usize = 16;
-
-/// To unmap a mapping that is smaller takes less than 0.1 ms.
-const SLOW_TO_UNMAP: usize = 8 << 20;
 
 /// How many pages are asked about in one system call.
 const PAGES_AT_ONCE: usize = 512;
@@ -62,12 +60,13 @@ impl Hint {
 
 /// A mapping. See the module's text.
 pub struct Mapping {
+    // Dropped in this order: not known any more, unmapped, closed.
+    slot: Registration,
     memory: Reservation,
+    file: Arc<BackingFile>,
     /// How many bytes of the file are mapped, and known. Only ever grows.
     size: AtomicUsize,
     kind: Kind,
-    file: Arc<BackingFile>,
-    slot: Slot,
     reads: Residency,
     writes: Residency,
     /// How many calls write back now.
@@ -161,9 +160,16 @@ impl Mapping {
         }
     }
 
-    /// Whether unmapping, and closing the file with it, may take longer than a scheduler should wait.
-    pub fn is_slow_to_unmap(&self) -> bool {
-        self.size() >= SLOW_TO_UNMAP || self.file.is_slow_to_close()
+    /// Lets a reference go where nothing may be waited for. If it is the last, the mapping is unmapped, and its file closed,
+    /// elsewhere and soon.
+    pub fn release(self: Arc<Self>) {
+        if let Some(mapping) = Arc::into_inner(self) {
+            let Mapping {
+                slot, memory, file, ..
+            } = mapping;
+            drop(slot);
+            unmapper::release(Remains::new(memory, file));
+        }
     }
 
     /// The range, if it lies inside.
@@ -586,12 +592,6 @@ impl Drop for Growth<'_> {
             // grows over it.
             let _ = self.mapping.memory.unmap(self.mapped, self.size);
         }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        registry::withdraw(self.slot);
     }
 }
 

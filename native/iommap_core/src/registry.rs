@@ -193,8 +193,26 @@ fn find(address: usize) -> Option<Slot> {
     chunks().find_map(|chunk| chunk.find(address))
 }
 
-/// Makes a mapping known. It calls `withdraw` before it unmaps.
-pub fn register(entry: &Entry) -> Slot {
+/// A mapping is known for as long as this lives, and unmapped after.
+pub struct Registration(Slot);
+
+impl std::ops::Deref for Registration {
+    type Target = Slot;
+
+    #[inline]
+    fn deref(&self) -> &Slot {
+        &self.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        withdraw(self.0);
+    }
+}
+
+/// Makes a mapping known.
+pub fn register(entry: &Entry) -> Registration {
     let slot = take_free();
     let end = entry.start + entry.length;
     slot.chunk.lowest.fetch_min(entry.start, Ordering::Release);
@@ -210,11 +228,11 @@ pub fn register(entry: &Entry) -> Slot {
         record.fd.store(entry.fd.unwrap_or(-1), Ordering::Relaxed);
         record.writable.store(entry.writable, Ordering::Relaxed);
     });
-    slot
+    Registration(slot)
 }
 
 /// The range is about to be unmapped.
-pub fn withdraw(slot: Slot) {
+fn withdraw(slot: Slot) {
     slot.key().change(0, 0, || ());
     FREE.lock().get_or_insert_default().push(slot);
 }
@@ -355,8 +373,7 @@ impl Record {
     fn file_end(&self) -> Option<usize> {
         match self.fd.load(Ordering::Relaxed) {
             -1 => Some(usize::MAX),
-            fd => platform::status(fd)
-                .map(|status| usize::try_from(status.size).unwrap_or(usize::MAX)),
+            fd => platform::size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -494,7 +511,7 @@ mod tests {
             }
         });
         assert!(find(start + length).is_none());
-        withdraw(slot);
+        drop(slot);
         assert!(find(start).is_none());
     }
 
@@ -512,7 +529,8 @@ mod tests {
                     };
                     let mut live: Vec<_> = (0..LIVE).map(register).collect();
                     for round in 0..4 * LIVE {
-                        let (start, slot) = live[round * 7 % LIVE];
+                        let (start, slot) = &live[round * 7 % LIVE];
+                        let start = *start;
                         let (_, length) = range(0, 0);
                         for address in [start, start + length / 2, start + length - 1] {
                             assert!(
@@ -522,11 +540,10 @@ mod tests {
                         assert!(find(start + length).is_none() && find(start - 1).is_none());
                         assert_eq!(intact(start + 5, length - 5), Some(true));
                         let replaced = &mut live[round * 13 % LIVE];
-                        withdraw(replaced.1);
-                        assert!(find(replaced.0).is_none());
+                        let start = replaced.0;
                         *replaced = register(LIVE + round);
+                        assert!(find(start).is_none());
                     }
-                    live.into_iter().for_each(|(_, slot)| withdraw(slot));
                 });
             }
         });

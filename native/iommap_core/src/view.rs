@@ -1,7 +1,7 @@
 //! What keeps a mapping alive for the zero-copy binaries that show it, and what can be asked about their bytes.
 
 use crate::mapping::Mapping;
-use crate::{reaper, registry};
+use crate::registry;
 use std::sync::Arc;
 
 /// A reference to a mapping on behalf of its views. Letting it go never waits.
@@ -18,7 +18,7 @@ impl Drop for View {
     fn drop(&mut self) {
         registry::view_ended();
         if let Some(mapping) = self.0.take() {
-            reaper::release(mapping);
+            mapping.release();
         }
     }
 }

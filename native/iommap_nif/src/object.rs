@@ -227,9 +227,7 @@ unsafe extern "C" fn drop_any_view(_env: *mut ErlNifEnv, object: *mut c_void) {
 pub unsafe extern "C" fn drop_handle(object: *mut c_void) {
     // SAFETY: the object is a handle of this image, and is destroyed once.
     let dropped = std::panic::catch_unwind(|| unsafe {
-        let handle = &raw mut (*object.cast::<Object<ErlangHandle>>()).inside;
-        (*handle).release();
-        ptr::drop_in_place(handle);
+        ptr::drop_in_place(&raw mut (*object.cast::<Object<ErlangHandle>>()).inside);
     });
     debug_assert!(dropped.is_ok());
 }

@@ -39,16 +39,8 @@ pub fn ticks() -> u32 {
     ((now.tv_sec as u32) << 4).wrapping_add((now.tv_nsec >> 26) as u32)
 }
 
-/// What an open file is like, as page faults see it.
-pub struct Status {
-    /// In bytes.
-    pub size: u64,
-    /// Whether it has no name any more.
-    pub deleted: bool,
-}
-
-/// The status of an open file. Async-signal-safe, and never waits for a file server.
-pub fn status(fd: RawFd) -> Option<Status> {
+/// The size of an open file, in bytes. Async-signal-safe, and never waits for a file server.
+pub fn size(fd: RawFd) -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: statx fills the buffer it is given; all-zero is a valid value of it. The raw system call is
@@ -60,24 +52,18 @@ pub fn status(fd: RawFd) -> Option<Status> {
                 fd,
                 c"".as_ptr(),
                 libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-                libc::STATX_SIZE | libc::STATX_NLINK,
+                libc::STATX_SIZE,
                 &raw mut status,
             );
             if done == 0 {
-                return Some(Status {
-                    size: status.stx_size,
-                    deleted: status.stx_nlink == 0,
-                });
+                return Some(status.stx_size);
             }
         }
     }
     // SAFETY: fstat fills the buffer it is given, is async-signal-safe, and all-zero is a valid value.
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
-        (libc::fstat(fd, &mut status) == 0).then_some(Status {
-            size: status.st_size as u64,
-            deleted: status.st_nlink == 0,
-        })
+        (libc::fstat(fd, &mut status) == 0).then_some(status.st_size as u64)
     }
 }
 

@@ -1,0 +1,134 @@
+//! Unmapping and closing, away from the thread that found a mapping unused.
+//!
+//! The last reference to a mapping goes wherever garbage is collected, and that is on a scheduler. Unmapping a populated
+//! gigabyte takes milliseconds; closing a file may wait for its file system for as long as that likes. So what is left of a
+//! mapping is put into a queue: one for each device, so that no device holds another's mappings up, with a thread while
+//! there is work. The thread is woken once for all that it finds there.
+
+use crate::error::Error;
+use crate::file::BackingFile;
+use crate::reservation::Reservation;
+use crate::thread;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::mem::take;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is left of a mapping that nobody knows any more. To drop it unmaps, and closes the file if nobody else has it.
+pub struct Remains {
+    // Dropped in this order.
+    _memory: Reservation,
+    file: Arc<BackingFile>,
+}
+
+impl Remains {
+    /// Of a mapping that is not registered any more.
+    pub fn new(memory: Reservation, file: Arc<BackingFile>) -> Remains {
+        Remains {
+            _memory: memory,
+            file,
+        }
+    }
+}
+
+/// What waits of one device. It is there for as long as its thread is.
+struct Queue {
+    device: u64,
+    waiting: Vec<Remains>,
+    at_work: bool,
+}
+
+impl Queue {
+    fn is_busy(&self) -> bool {
+        self.at_work || !self.waiting.is_empty()
+    }
+}
+
+static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
+static MORE: Condvar = Condvar::new();
+static DONE: Condvar = Condvar::new();
+
+/// How long a thread waits for more before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long `drain` waits: a file system may keep its files open for ever.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lets go of what is left of a mapping, soon and elsewhere. Never waits for a file system.
+pub fn release(remains: Remains) {
+    let device = remains.file.device();
+    let mut queues = QUEUES.lock();
+    if let Some(queue) = queues.iter_mut().find(|queue| queue.device == device) {
+        let was_busy = queue.is_busy();
+        queue.waiting.push(remains);
+        drop(queues);
+        if !was_busy {
+            MORE.notify_all();
+        }
+        return;
+    }
+    queues.push(Queue {
+        device,
+        waiting: vec![remains],
+        at_work: true,
+    });
+    drop(queues);
+    if thread::start("iommap_unmap", move || work(device)).is_none() {
+        work_once(device); // no room for a thread: it is done here
+    }
+}
+
+/// The thread of a device.
+fn work(device: u64) {
+    let mut queues = QUEUES.lock();
+    loop {
+        let Some(queue) = of_device(&mut queues, device) else {
+            return;
+        };
+        let batch = take(&mut queue.waiting);
+        queue.at_work = !batch.is_empty();
+        if queue.at_work {
+            MutexGuard::unlocked(&mut queues, || drop(batch));
+            continue;
+        }
+        DONE.notify_all();
+        let idle = MORE.wait_for(&mut queues, IDLE).timed_out();
+        if idle && of_device(&mut queues, device).is_some_and(|queue| !queue.is_busy()) {
+            queues.retain(|queue| queue.device != device);
+            return;
+        }
+    }
+}
+
+fn work_once(device: u64) {
+    let mut queues = QUEUES.lock();
+    let waiting = of_device(&mut queues, device).map(|queue| take(&mut queue.waiting));
+    queues.retain(|queue| queue.device != device);
+    drop(queues);
+    drop(waiting);
+}
+
+fn of_device(queues: &mut [Queue], device: u64) -> Option<&mut Queue> {
+    queues.iter_mut().find(|queue| queue.device == device)
+}
+
+/// Does something that takes a descriptor, or address space. If there is none, but some waits to be let go, does it once more.
+pub fn with_room<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    match attempt() {
+        Err(Error::System(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) if drain() => attempt(),
+        done => done,
+    }
+}
+
+/// Waits until nothing is left to let go, but not for ever; whether there was anything.
+fn drain() -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    let mut queues = QUEUES.lock();
+    let was_busy = queues.iter().any(Queue::is_busy);
+    while queues.iter().any(Queue::is_busy) {
+        if DONE.wait_until(&mut queues, deadline).timed_out() {
+            break;
+        }
+    }
+    was_busy
+}
