@@ -37,11 +37,12 @@ struct frame {
     sigjmp_buf back;
 };
 
-/* Whoever had SIGBUS before us, newest first. Nodes are never changed once published and never freed: the
+/* Whoever had SIGBUS before us, newest first. Nodes are never freed, and only `spent` changes once they are published: the
  * handler may be reading them on any thread. */
 struct previous {
     struct sigaction action;
-    const struct previous *older;
+    atomic_int spent; /* an action with SA_RESETHAND was called, so that from then on it is the default */
+    struct previous *older;
 };
 
 /* What the handler must know of a thread. Not a thread-local variable: the first use of one may allocate, and those that
@@ -51,7 +52,7 @@ struct iommap_thread {
     _Alignas(128) /* cache lines of its own */
     _Atomic uintptr_t owner; /* pthread_self() of the thread, or 0; a later thread may get the same, and the record */
     struct frame *volatile armed;
-    const struct previous *passing_to; /* while it passes a signal on */
+    struct previous *passing_to; /* while it passes a signal on */
 };
 
 /* Records are never freed. The handler adds no blocks. */
@@ -62,7 +63,7 @@ struct block {
 
 static struct block first_block;
 
-static _Atomic(const struct previous *) newest;
+static _Atomic(struct previous *) newest;
 /* Images of this library that were loaded after this one, whose handler is ours: handlers that called each other would
  * go deeper with every image, on an alternate stack that has no room for that. */
 struct follower {
@@ -185,6 +186,16 @@ static void call(const struct previous *to, int signal, siginfo_t *info, void *c
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
 }
 
+/* Whether the action is the default: by itself, or because it was to be called once and was. The kernel takes an action with
+ * SA_RESETHAND away before it calls it, so of several threads that fault at once one calls it. */
+static int is_default(struct previous *to)
+{
+    if (!(to->action.sa_flags & SA_SIGINFO)
+        && (to->action.sa_handler == SIG_DFL || to->action.sa_handler == SIG_IGN))
+        return to->action.sa_handler == SIG_DFL;
+    return (to->action.sa_flags & SA_RESETHAND) && atomic_exchange(&to->spent, 1);
+}
+
 /* Put into si_errno, which the kernel leaves 0, while a signal is passed on: the mark goes with the signal, and a handler
  * that recovers by a jump takes it away with the signal's frame. */
 #define PASSED_ON 0x1088
@@ -195,15 +206,14 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 {
     static struct iommap_thread stray; /* for threads beyond all records: they share it, and only the loop guard suffers */
     struct iommap_thread *mine = own_record();
-    const struct previous *to = atomic_load_explicit(&newest, memory_order_acquire), *outer;
+    struct previous *to = atomic_load_explicit(&newest, memory_order_acquire), *outer;
 
     if (mine == NULL)
         mine = &stray;
     outer = mine->passing_to;
     if (info != NULL && info->si_errno == PASSED_ON && outer != NULL)
         to = outer->older;
-    if (to == NULL
-        || (!(to->action.sa_flags & SA_SIGINFO) && to->action.sa_handler == SIG_DFL)) {
+    if (to == NULL || is_default(to)) {
         end_by_default(info, context);
     } else if (!(to->action.sa_flags & SA_SIGINFO) && to->action.sa_handler == SIG_IGN) {
         /* The kernel does not let a fault be ignored. */
@@ -275,7 +285,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 
 static int same_action(const struct sigaction *a, const struct sigaction *b)
 {
-    if ((a->sa_flags & SA_SIGINFO) != (b->sa_flags & SA_SIGINFO))
+    const int promises = SA_SIGINFO | SA_NODEFER | SA_RESETHAND;
+    if ((a->sa_flags & promises) != (b->sa_flags & promises))
         return 0;
     return (a->sa_flags & SA_SIGINFO) ? a->sa_sigaction == b->sa_sigaction : a->sa_handler == b->sa_handler;
 }
@@ -285,11 +296,11 @@ static int is_ours(const struct sigaction *action)
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_sigbus;
 }
 
-/* The action becomes the first to pass faults on to. One that we know already means that whoever came after it
- * has taken itself away and put it back: what lies above it is forgotten. */
+/* Makes the action the first to pass faults on to. One that we know already means that whoever came after it
+ * has taken itself away and put it back: what lies above it is forgotten. The kernel had it, so it can be called (again). */
 static int remember(const struct sigaction *action)
 {
-    const struct previous *top = atomic_load_explicit(&newest, memory_order_relaxed), *known;
+    struct previous *top = atomic_load_explicit(&newest, memory_order_relaxed), *known;
     for (known = top; known != NULL; known = known->older)
         if (same_action(&known->action, action))
             break;
@@ -301,6 +312,7 @@ static int remember(const struct sigaction *action)
         added->older = top;
         known = added;
     }
+    atomic_store(&known->spent, 0);
     atomic_store_explicit(&newest, known, memory_order_release);
     return 0;
 }

@@ -26,6 +26,10 @@ all() ->
      nobodys_fault_leaves_a_core_of_the_right_place,
      nobodys_fault_ends_the_vm_though_sigbus_was_ignored,
      nobodys_fault_under_a_handler_that_gives_up_ends_the_vm_by_sigbus,
+     a_one_shot_handler_before_ours_is_called_once,
+     a_one_shot_handler_before_ours_is_called_once_by_many_threads,
+     a_one_shot_handler_before_ours_is_called_once_for_kill_bus,
+     a_one_shot_handler_that_is_put_back_is_called_again,
      kill_bus_ends_the_vm_by_sigbus,
      kill_bus_is_ignored_if_it_was_before_us,
      kill_bus_during_guarded_reads_ends_the_vm_by_sigbus,
@@ -260,6 +264,43 @@ nobodys_fault_under_a_handler_that_gives_up_ends_the_vm_by_sigbus(Config) ->
     end),
     {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
+%% A crash reporter asks to be called for the first fault only (SA_RESETHAND); the default action ends the VM then.
+a_one_shot_handler_before_ours_is_called_once(Config) ->
+    Report = in_vm_with_a_reporter(Config),
+    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []),
+    {ok, <<"crashed\n">>} = file:read_file(Report).
+
+%% Of threads that fault at once one calls it; the default action of another one may end the VM before it has reported.
+a_one_shot_handler_before_ours_is_called_once_by_many_threads(Config) ->
+    Report = in_vm_with_a_reporter(Config),
+    {signal, 7} = fault_rig:death(?config(vm, Config), ?MODULE, touch_nobodys_on_many_threads, []),
+    {ok, Reported} = file:read_file(Report),
+    true = lists:member(Reported, [<<>>, <<"crashed\n">>]).
+
+%% The same of a SIGBUS that was sent.
+a_one_shot_handler_before_ours_is_called_once_for_kill_bus(Config) ->
+    Report = in_vm_with_a_reporter(Config),
+    Vm = ?config(vm, Config),
+    {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
+    fault_rig:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
+    in_vm(Config, fun survive_a_lost_view/1),
+    {signal, 7} = killed_by_bus(Vm),
+    {ok, <<"crashed\n">>} = file:read_file(Report).
+
+%% The library that installs its one-shot handler again, over ours, has it called once more.
+a_one_shot_handler_that_is_put_back_is_called_again(Config) ->
+    Report = in_vm_with_a_reporter(Config),
+    Vm = ?config(vm, Config),
+    {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
+    fault_rig:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
+    in_vm(Config, fun(Directory) ->
+        neighbour:install_reporter(Report),
+        survive_a_lost_view(Directory),
+        "iommap_nif.so" = filename:basename(neighbour:owner())
+    end),
+    {signal, 7} = fault_rig:death(Vm, other_reader, touch_nobodys, []),
+    {ok, <<"crashed\ncrashed\n">>} = file:read_file(Report).
+
 %% A SIGBUS that somebody sent is no fault of a mapping.
 kill_bus_ends_the_vm_by_sigbus(Config) ->
     in_vm(Config, fun survive_a_lost_view/1),
@@ -383,6 +424,20 @@ a_child_process_inherits_no_descriptor(Config) ->
 in_vm(Config, Function) ->
     Directory = ?config(directory, Config),
     fault_rig:run(?config(vm, Config), fun() -> Function(Directory) end).
+
+%% In the VM: a crash reporter was there before us. The file that it reports to.
+in_vm_with_a_reporter(Config) ->
+    Report = filename:join(?config(directory, Config), "report"),
+    in_vm(Config, fun(Directory) ->
+        neighbour:install_reporter(Report),
+        survive_a_lost_view(Directory)
+    end),
+    {ok, <<>>} = file:read_file(Report),
+    Report.
+
+touch_nobodys_on_many_threads() ->
+    [spawn(other_reader, touch_nobodys_dirty, []) || _ <- lists:seq(1, 9)],
+    other_reader:touch_nobodys_dirty().
 
 %% A view whose file another OS process has emptied.
 lost_view(Directory) ->

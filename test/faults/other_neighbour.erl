@@ -1,13 +1,13 @@
 %% A second library with a SIGBUS handler: c/neighbour.c once more.
 -module(other_neighbour).
 
--export([install/1, restore/0]).
+-export([install/1, install_reporter/1, restore/0]).
 -export([recover/0, recover_dirty/0]).
 -export([calls/0]).
 -export([owner/0]).
 
 -on_load(load/0).
--nifs([install/1, restore/0, recover/0, recover_dirty/0, calls/0, owner/0]).
+-nifs([install/1, install_reporter/1, restore/0, recover/0, recover_dirty/0, calls/0, owner/0]).
 
 load() ->
     erlang:load_nif(fault_rig:nif(?MODULE), 0).
@@ -15,6 +15,10 @@ load() ->
 %% Puts its handler, or what the system has for one, in place of the one that is there.
 -spec install(chaining | not_chaining | plain | ignore | default) -> ok.
 install(_Kind) -> erlang:nif_error(not_loaded).
+
+%% The same with a handler that is to be called once, and then writes a line to the file.
+-spec install_reporter(file:filename()) -> ok.
+install_reporter(_Path) -> erlang:nif_error(not_loaded).
 
 %% Puts back what install/1 found, whoever came since.
 -spec restore() -> ok.

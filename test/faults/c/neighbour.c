@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <erl_nif.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -61,6 +62,18 @@ static void plain(int number)
     die_by_default();
 }
 
+/* A crash reporter, which is to be called once: it writes a line, and leaves the end to the default action. If it is
+ * called for ever, a hundred lines tell. */
+static int report_fd = -1;
+static void reporting(int number, siginfo_t *info, void *context)
+{
+    int saved_errno = errno;
+    (void)number, (void)info, (void)context;
+    if (calls++ == 100 || write(report_fd, "crashed\n", 8) != 8)
+        die_by_default();
+    errno = saved_errno;
+}
+
 static int is(ErlNifEnv *env, ERL_NIF_TERM term, const char *name)
 {
     return enif_is_identical(term, enif_make_atom(env, name));
@@ -84,6 +97,22 @@ static ERL_NIF_TERM install(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
         action = (struct sigaction){.sa_handler = SIG_DFL};
     else
         return enif_make_badarg(env);
+    sigaction(SIGBUS, &action, &previous);
+    return enif_make_atom(env, "ok");
+}
+
+/* install_reporter(Path): a handler that is called once (SA_RESETHAND) and reports to the file. */
+static ERL_NIF_TERM install_reporter(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    struct sigaction action = {.sa_flags = SA_ONSTACK | SA_SIGINFO | SA_RESETHAND, .sa_sigaction = reporting};
+    char path[4096];
+
+    (void)argc;
+    if (enif_get_string(env, argv[0], path, sizeof path, ERL_NIF_LATIN1) <= 0)
+        return enif_make_badarg(env);
+    calls = 0;
+    if (report_fd < 0)
+        report_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     sigaction(SIGBUS, &action, &previous);
     return enif_make_atom(env, "ok");
 }
@@ -143,6 +172,7 @@ static ERL_NIF_TERM owner(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 static ErlNifFunc functions[] = {
     {"install", 1, install, 0},
+    {"install_reporter", 1, install_reporter, 0},
     {"restore", 0, restore, 0},
     {"recover", 0, recover, 0},
     {"recover_dirty", 0, recover, ERL_NIF_DIRTY_JOB_IO_BOUND},
