@@ -116,7 +116,7 @@ open(Path, Options) ->
 %% @doc Opens a file and maps it.
 %%
 %% A binary path is taken as it is, a string in the encoding of file names. The file must be a regular file or a block
-%% device, and not be empty in the end. Later options win over earlier ones.
+%% device, and not be empty in the end. Later options win over earlier ones. A mode among the options is ignored.
 %%
 %% Answers `{error, einval}', and touches nothing, for `create', `truncate' or a larger `{size, Bytes}' together with
 %% mode `read', and if the file would be empty.
@@ -234,8 +234,8 @@ open_checked(Path, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
     {Sharing, Flags, Size} = options(Options),
     case path(Path) of
-        {ok, Name} when Size >= 0 -> open_nif(Name, Mode, [Sharing | Flags], Size);
-        _ -> {error, badarg}
+        {ok, Name} -> open_nif(Name, Mode, [Sharing | Flags], Size);
+        error -> {error, badarg}
     end.
 
 mode(Options) ->
@@ -258,11 +258,12 @@ options(Options) ->
 
 option(Sharing, {_, Flags, Size}) when Sharing =:= shared; Sharing =:= private ->
     {Sharing, Flags, Size};
-option({size, Size}, {Sharing, Flags, _}) when is_integer(Size), Size < 1 bsl 64 ->
+option({size, Size}, {Sharing, Flags, _}) when is_integer(Size), Size >= 0, Size < 1 bsl 64 ->
     {Sharing, Flags, Size};
-option(Flag, {Sharing, Flags, Size}) ->
+option(Flag, {Sharing, Flags, Size} = Options) ->
     case lists:member(Flag, [lock, populate, nocache, create, truncate]) of
         true -> {Sharing, [Flag | Flags], Size};
+        false when Flag =:= read; Flag =:= write; Flag =:= read_write -> Options;
         false -> throw({badarg, {option, Flag}})
     end.
 

@@ -267,6 +267,8 @@ options(_Mode) ->
             atom, 1, <<>>, {}, #{}, self(), [unknown], ['SHARED'], [1], [<<"shared">>], ["shared"], [{}], [[shared]],
             [shared | private], [shared | shared], [{size}], [{size, 1, 2}], [{size, atom}], [{size, 1.0}],
             [{size, "1"}], [{size, ?LARGEST + 1}], [{size, 1 bsl 200}], [{shared, true}], [{create, true}],
-            [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown]]]
-        ++ [{{error, badarg}, [{size, Size}]} || Size <- [-1, -(1 bsl 63), -(1 bsl 63) - 1, -(1 bsl 200)]]
-        ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}]]].
+            [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown],
+            [{size, -1}], [{size, -(1 bsl 63)}], [{size, -(1 bsl 63) - 1}], [{size, -(1 bsl 200)}], [{size, -1}, {size, 1}],
+            [readwrite], [{read, true}], [read, 'WRITE']]]
+        ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}],
+            [read], [write], [shared, read_write, {size, 1}], [read, write]]].
