@@ -280,6 +280,18 @@ advise_works_in_every_mode_test() ->
          ?assertEqual(ok, iommap:advise(Handle, 0, 0, Hint))
      end) || Mode <- [read, write, read_write], Hint <- [normal, random, sequential, willneed, dontneed]].
 
+advise_of_locked_pages_is_ok_test() ->
+    %% A hint is a hint: that locked pages are not needed soon is no error, and they stay in memory.
+    Bytes = bytes(4 * page()),
+    [with_mapping(Bytes, Mode, [lock, Sharing], fun(Handle, _Path) ->
+         {ok, #{locked := Locked}} = iommap:info(Handle),
+         ?assertEqual(ok, iommap:advise(Handle, 0, 0, Hint)),
+         ?assertEqual(ok, iommap:advise(Handle, page(), page(), Hint)),
+         ?assertMatch({ok, #{locked := Locked}}, iommap:info(Handle)),
+         Mode =:= write orelse ?assertEqual({ok, Bytes}, iommap:pread(Handle, 0, 4 * page()))
+     end) || Mode <- [read, write, read_write], Sharing <- [shared, private],
+             Hint <- [normal, random, sequential, willneed, dontneed]].
+
 advise_past_the_end_is_out_of_bounds_test() ->
     %% A hint for a range that leaves the mapping is refused.
     with_mapping(bytes(10), fun(Handle, _Path) ->
