@@ -95,6 +95,35 @@ open_takes_every_option_test() ->
      end) || Mode <- ?MODES, Sharing <- [shared, private],
              Options <- [[populate], [lock], [nocache], [populate, lock, nocache], [lock, lock]]].
 
+open_private_reads_in_what_is_still_the_files_test_() ->
+    %% populate and lock bring all of a private mapping into memory as the file's cache, not as a copy of it; a write makes
+    %% a copy of its page.
+    Pages = 256,
+    Bytes = bytes(Pages * page()),
+    [{lists:flatten(io_lib:format("~p ~p", [Mode, Options])), fun() ->
+         with_mapping(Bytes, Mode, [private | Options], fun(Handle, Path) ->
+             ?assertEqual(Pages * page(), iommap_system:resident(Path)),
+             ?assertEqual(0, iommap_system:anonymous(Path)),
+             Mode =:= read orelse begin
+                 ok = iommap:pwrite(Handle, 3 * page(), <<"ab">>),
+                 ?assertEqual(page(), iommap_system:anonymous(Path))
+             end,
+             ?assertEqual({ok, Bytes}, file:read_file(Path))
+         end)
+     end} || iommap_system:can_see_pages(), Mode <- ?MODES, Options <- [[populate], [lock], [lock, populate]]].
+
+open_private_lock_goes_on_when_the_file_grows_test() ->
+    %% What a locked private mapping grows by is locked and in memory too, and its changes are kept.
+    Pages = 64,
+    with_mapping(bytes(Pages * page()), read_write, [private, lock], fun(Handle, Path) ->
+        {ok, #{locked := Locked}} = iommap:info(Handle),
+        ok = iommap:pwrite(Handle, 0, <<"ab">>),
+        ok = iommap:truncate(Handle, 2 * Pages * page()),
+        ?assertMatch({ok, #{locked := Locked}}, iommap:info(Handle)),
+        ?assertEqual({ok, <<"ab">>}, iommap:pread(Handle, 0, 2)),
+        iommap_system:can_see_pages() andalso ?assertEqual(2 * Pages * page(), iommap_system:resident(Path))
+    end).
+
 open_create_makes_the_file_test() ->
     %% create makes a missing file, of the size asked for, full of zeros.
     [with_directory(fun(Directory) ->

@@ -10,6 +10,8 @@
 -export([ranges/1]).
 -export([ranges/0]).
 -export([resident/1]).
+-export([anonymous/1]).
+-export([can_see_pages/0]).
 -export([dirty/1]).
 -export([flags/1]).
 -export([locked/0]).
@@ -92,6 +94,16 @@ names(Path, Target) ->
 -spec resident(file:filename()) -> non_neg_integer().
 resident(Path) ->
     kilobytes("Rss", hd(range_details(Path))).
+
+%% The bytes that a mapping of a file has of its own: copies made by writing to a private mapping.
+-spec anonymous(file:filename()) -> non_neg_integer().
+anonymous(Path) ->
+    kilobytes("Anonymous", hd(range_details(Path))).
+
+%% Whether the system tells of each mapping which pages it has.
+-spec can_see_pages() -> boolean().
+can_see_pages() ->
+    filelib:is_regular("/proc/self/smaps").
 
 %% The bytes of a mapped file that were written through this VM's mappings and not written back yet.
 -spec dirty(file:filename()) -> non_neg_integer().

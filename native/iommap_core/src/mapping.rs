@@ -84,7 +84,7 @@ impl Mapping {
         let kind = Kind {
             private: options.private,
             writable: options.access.writes(),
-            populate: options.populate,
+            populate: options.populate && !options.private,
         };
         let memory = Reservation::new(size, file.page_size())?;
         memory.map(file.fd(), 0, size, kind)?;
@@ -98,7 +98,7 @@ impl Mapping {
         });
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
-        Ok(Mapping {
+        let mapping = Mapping {
             slot,
             memory,
             size: AtomicUsize::new(size),
@@ -110,7 +110,11 @@ impl Mapping {
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             changed: options.private.then(Mutex::default),
-        })
+        };
+        if options.populate && options.private {
+            mapping.read_in(Range::between(0, size));
+        }
+        Ok(mapping)
     }
 
     /// The size in bytes.
@@ -468,8 +472,29 @@ impl Mapping {
 
     /// Locks the pages in memory, if the system lets us.
     pub fn lock(&self) {
-        let locked = memory::lock(self.memory.start(), self.size()).is_ok();
+        let locked = self.lock_part(Range::between(0, self.size()));
         self.locked.store(locked, Ordering::Relaxed);
+    }
+
+    /// Locks whole pages. Those of a private mapping stay the file's until they are written: `mlock(2)` would write to all
+    /// of them, and so make a copy of each.
+    fn lock_part(&self, part: Range) -> bool {
+        let address = self.memory.start() + part.offset();
+        if !self.is_private() {
+            return memory::lock(address, part.length()).is_ok();
+        }
+        let locked = memory::lock_on_fault(address, part.length()).is_ok();
+        if locked {
+            self.read_in(part);
+        }
+        locked
+    }
+
+    /// Brings pages into memory by reading them, up to one that is gone. That makes no copies for a private mapping:
+    /// `MAP_POPULATE` would, as it writes where that is permitted.
+    fn read_in(&self, part: Range) {
+        // SAFETY: the part is mapped as long as `self` lives.
+        let _ = unsafe { guard::touch(self.first().add(part.offset()), part.length()) };
     }
 
     // Growing.
@@ -498,8 +523,7 @@ impl Mapping {
         })
     }
 
-    /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own:
-    /// because it was written, or because it was locked, which makes all pages that may be written its own.
+    /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own.
     fn complete_last_page(&self, end: usize) {
         let page_size = platform::page_size();
         let rest = Range::between(end, end.next_multiple_of(page_size));
@@ -573,8 +597,8 @@ impl Growth<'_> {
                 let _ = mapping.advise_part(part, hint);
             }
             if mapping.is_locked() {
-                let locked = memory::lock(mapping.memory.start() + self.mapped, part.length());
-                mapping.locked.store(locked.is_ok(), Ordering::Relaxed);
+                let locked = mapping.lock_part(part);
+                mapping.locked.store(locked, Ordering::Relaxed);
             }
         }
         if before < self.size {

@@ -93,23 +93,10 @@ impl Reservation {
     /// Maps the file from `from`, a multiple of `unit`, to `to`, over what is there; both count from `start`.
     pub fn map(&self, fd: RawFd, from: usize, to: usize, kind: Kind) -> Result<(), Error> {
         debug_assert!(from % self.unit == 0 && from < to && to <= self.capacity);
-        let protection = Protection::of(kind.writable);
         let length = to.next_multiple_of(self.unit) - from;
         let offset = self.offset + from as u64;
         // SAFETY: the part is ours, and nobody holds a Rust reference to memory of a mapping.
-        unsafe {
-            // To populate private pages that can be written would copy them all.
-            if kind.populate && kind.private && kind.writable {
-                let read_only = Kind {
-                    writable: false,
-                    ..kind
-                };
-                memory::map_file(self.start + from, length, fd, offset, read_only)?;
-                memory::protect(self.start + from, length, protection)
-            } else {
-                memory::map_file(self.start + from, length, fd, offset, kind)
-            }
-        }
+        unsafe { memory::map_file(self.start + from, length, fd, offset, kind) }
     }
 
     /// Takes the file away from `from` to `to`, as if it had not been mapped there.

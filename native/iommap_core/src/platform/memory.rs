@@ -146,16 +146,6 @@ unsafe fn map_fixed(
     }
 }
 
-/// `mprotect(2)`.
-///
-/// # Safety
-///
-/// The part belongs to a reservation of the caller's.
-pub unsafe fn protect(address: usize, length: usize, protection: Protection) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
-    done(unsafe { libc::mprotect(address as *mut c_void, length, protection.flags()) })
-}
-
 /// Unmaps a whole reservation.
 ///
 /// # Safety
@@ -204,6 +194,23 @@ pub fn flush(address: usize, length: usize, wait: bool) -> Result<(), Error> {
 pub fn lock(address: usize, length: usize) -> Result<(), Error> {
     // SAFETY: the call changes no memory; it fails where nothing is mapped.
     done(unsafe { libc::mlock(address as *const c_void, length) })
+}
+
+/// Locks the pages of a part of a mapping that are in memory, and every other one as soon as it is (`mlock2(2)`). Where the
+/// system cannot do that, it locks all of them now, whatever that costs.
+pub fn lock_on_fault(address: usize, length: usize) -> Result<(), Error> {
+    #[cfg(target_os = "linux")]
+    {
+        const MLOCK_ONFAULT: libc::c_uint = 1;
+        // SAFETY: the call changes no memory; it fails where nothing is mapped.
+        match done(unsafe {
+            libc::syscall(libc::SYS_mlock2, address, length, MLOCK_ONFAULT) as i32
+        }) {
+            Err(Error::System(libc::ENOSYS)) => {}
+            answer => return answer,
+        }
+    }
+    lock(address, length)
 }
 
 fn whole_pages(address: usize, length: usize) -> (usize, usize) {

@@ -7,6 +7,7 @@
 //! | residency | mincore, preadv2 | mincore | mincore | none: cold |
 //! | barrier on all threads | membarrier | none: readers lock | none | none |
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
+//! | lock pages as they come | mlock2 | none: mlock | none: mlock | none: mlock |
 
 pub mod memory;
 
