@@ -50,7 +50,7 @@
     open_nif/4,
     close/1,
     pread/3,
-    pwrite/3,
+    pwrite_nif/4,
     region_binary/3,
     sync/2,
     truncate/2,
@@ -58,8 +58,7 @@
     position/1,
     remap/1,
     info/1,
-    intact/1,
-    intact/3,
+    intact_nif/4,
     image_nif/0
 ]).
 
@@ -140,10 +139,17 @@ pread(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
 %% @doc Writes the data at `Offset', all of it or nothing; only after `{error, sigbus}' a part may have been written.
-%% Never makes the file longer: see {@link truncate/2}. The data must not be a view of the bytes that it replaces.
+%% Never makes the file longer: see {@link truncate/2}. The data must not be a view of the bytes that it replaces. It is
+%% measured first, in turns with other processes, and is not looked at if it does not fit.
 -spec pwrite(handle(), Offset :: non_neg_integer(), iodata()) -> ok | {error, reason()}.
-pwrite(_Handle, _Offset, _Data) ->
-    erlang:nif_error(not_loaded).
+pwrite(Handle, Offset, Data) when is_binary(Data) ->
+    pwrite_nif(Handle, Offset, Data, byte_size(Data));
+pwrite(Handle, Offset, Data) ->
+    try iolist_size(Data) of
+        Size -> pwrite_nif(Handle, Offset, Data, Size)
+    catch
+        error:badarg -> erlang:error(badarg, [Handle, Offset, Data])
+    end.
 
 %% @doc A view: a binary that is the memory of the mapping, without a copy.
 %%
@@ -209,14 +215,18 @@ info(_Handle) ->
 %% Once zeros were put under a mapping, {@link pread/3}, {@link pwrite/3}, {@link region_binary/3} and {@link sync/1} of its
 %% handle answer `{error, sigbus}' until {@link remap/1} or {@link truncate/2}.
 -spec intact(binary()) -> boolean().
-intact(_Binary) ->
-    erlang:nif_error(not_loaded).
+intact(Binary) when is_binary(Binary) ->
+    intact_nif(Binary, 0, byte_size(Binary), byte_size(Binary));
+intact(Binary) ->
+    erlang:error(badarg, [Binary]).
 
 %% @doc As {@link intact/1}, of `Length' bytes of the binary from `Offset' on: for the short parts that the VM copies when
 %% they are taken out of a view. Raises `badarg' for a range that is not inside.
 -spec intact(binary(), Offset :: non_neg_integer(), Length :: non_neg_integer()) -> boolean().
-intact(_Binary, _Offset, _Length) ->
-    erlang:nif_error(not_loaded).
+intact(Binary, Offset, Length) when is_binary(Binary) ->
+    intact_nif(Binary, Offset, Length, byte_size(Binary));
+intact(Binary, Offset, Length) ->
+    erlang:error(badarg, [Binary, Offset, Length]).
 
 %% @private Tells the shell which argument of open/2,3 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
@@ -289,6 +299,14 @@ error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
 open_nif(_Path, _Mode, _Options, _Size) ->
+    erlang:nif_error(not_loaded).
+
+%% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and
+%% takes turns with other processes meanwhile. Size is what the data has.
+pwrite_nif(_Handle, _Offset, _Data, _Size) ->
+    erlang:nif_error(not_loaded).
+
+intact_nif(_Binary, _Offset, _Length, _Size) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->

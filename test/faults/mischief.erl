@@ -7,6 +7,7 @@
 -export([append/3]).
 -export([replace/3]).
 -export([race/4]).
+-export([rewrite/4]).
 -export([stop_race/3]).
 -export([stop/1]).
 
@@ -33,6 +34,11 @@ append(Mischief, Path, Size) ->
 -spec replace(port(), file:filename(), non_neg_integer()) -> ok.
 replace(Mischief, Path, Size) ->
     obey(Mischief, ["replace ", Path, " ", integer_to_list(Size)]).
+
+%% Replaces the bytes of the file in place by other text and other terms, without a pause, until stop_race/3.
+-spec rewrite(port(), file:filename(), pos_integer(), non_neg_integer()) -> ok.
+rewrite(Mischief, Path, Size, Seed) ->
+    order(Mischief, ["rewrite ", Path, " ", integer_to_list(Size), " ", integer_to_list(Seed)]).
 
 %% Shrinks the file to random pages and appends again, without a pause, until stop_race/3.
 -spec race(port(), file:filename(), pos_integer(), non_neg_integer()) -> ok.

@@ -155,6 +155,25 @@ pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
     done(unsafe { c::iommap_guard_gather(Thread::mine(), to.cast(), from.as_ptr(), from.len()) })
 }
 
+/// The bytes of the segments, one after another; `Fault` as for `copy`, and an error if there is no memory for them.
+///
+/// # Safety
+///
+/// The segments are readable; pages that their file no longer backs are allowed.
+pub unsafe fn flatten(segments: &[libc::iovec]) -> Result<Vec<u8>, Error> {
+    let length = segments.iter().map(|segment| segment.iov_len).sum();
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|_| Error::NO_MEMORY)?;
+    // SAFETY: the vector has room for all segments; the rest is the caller's promise.
+    unsafe {
+        gather(bytes.as_mut_ptr(), segments)?;
+        bytes.set_len(length);
+    }
+    Ok(bytes)
+}
+
 /// Brings the pages of a range into memory by reading a byte of each; `Fault` if one is gone.
 ///
 /// # Safety

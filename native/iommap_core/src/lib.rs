@@ -37,7 +37,7 @@ mod unmapper;
 mod view;
 
 pub use error::Error;
-pub use guard::{follow, Handler};
+pub use guard::{flatten, follow, Handler};
 pub use handle::{Handle, Info, Wait, SHORT};
 pub use mapping::Hint;
 pub use options::{Access, Options};

@@ -46,6 +46,8 @@ impl From<Refusal> for Stop {
         match refusal {
             Refusal::NotIodata => Stop::Raise,
             Refusal::Long => Stop::Error(Error::WouldWait),
+            Refusal::Error(error) => Stop::Error(error),
+            Refusal::Killed => Stop::Raise, // nobody hears it
         }
     }
 }

@@ -150,26 +150,49 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     }
 }
 
-/// `pwrite(Handle, Offset, Data)`
+/// `pwrite_nif(Handle, Offset, Data, Size)`: `Data` is iodata of `Size` bytes, as `iommap.erl` has measured it.
+///
+/// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
+/// copies the binary. So what is long is checked first, and then looked at where that may take long.
 #[inline(always)]
 pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let handle = object::unwrap(env, arguments[0])?;
     let data = arguments[2];
-    if let Ok([offset]) = naturals(env, [arguments[1]]) {
-        handle.prefetch(offset, 1);
+    let [offset, size] = naturals(env, [arguments[1], arguments[3]])?;
+    handle.prefetch(offset, 1);
+    if size > ffi::LONG || wait == Wait::Gladly {
+        check_long(env, handle, offset, data, size, wait)?;
     }
     match ffi::binary(env, data) {
         Some(binary) => {
             let copied = image::has_views() && ffi::is_copied(env, data, &binary);
-            pwrite_segments(env, handle, arguments[1], &[binary], copied, wait)
+            pwrite_segments(env, handle, offset, &[binary], copied, wait)
         }
         None => {
+            handle.prefetch(offset, size as usize);
             let mut segments = Segments::default();
             segments.collect(env, data, wait == Wait::Never)?;
             let copied = segments.copied;
-            pwrite_segments(env, handle, arguments[1], segments.as_slice(), copied, wait)
+            pwrite_segments(env, handle, offset, segments.as_slice(), copied, wait)
         }
     }
+}
+
+/// What long data is refused for, or moved to where it may be looked at.
+#[cold]
+fn check_long(
+    env: Env,
+    handle: &object::ErlangHandle,
+    offset: u64,
+    data: Term,
+    size: u64,
+    wait: Wait,
+) -> Result<(), Stop> {
+    handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
+    if wait == Wait::Never && (ffi::is_list(env, data) || ffi::is_unaligned(env, data)) {
+        return Err(Error::WouldWait.into());
+    }
+    Ok(())
 }
 
 /// Zeros that stand where a view lost its file are not data: a write with any is `sigbus`. `copied`: some segments are
@@ -178,12 +201,11 @@ pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 fn pwrite_segments(
     env: Env,
     handle: &object::ErlangHandle,
-    offset: Term,
+    offset: u64,
     segments: &[libc::iovec],
     copied: bool,
     wait: Wait,
 ) -> Answer {
-    let [offset] = naturals(env, [offset])?;
     // A segment that lies in no mapping now lies in none for as long as the call runs.
     let views = image::has_views() && segments.iter().any(|one| image::intact(one).is_some());
     if (views || copied) && wait == Wait::Never {
@@ -195,9 +217,6 @@ fn pwrite_segments(
     };
     let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
     let length = segments.iter().fold(0, add);
-    if segments.len() > 1 {
-        handle.prefetch(offset, length);
-    }
     if is_lost() {
         handle.check_pwrite(wait, offset, length)?;
         return Err(Error::Fault.into());
@@ -314,50 +333,42 @@ pub fn info(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     Ok(answer::ok(env, map))
 }
 
-/// `intact(Binary)`
+/// `intact_nif(Binary, Offset, Length, Size)`: `Binary` is of `Size` bytes, as `iommap.erl` has measured it. A range that
+/// is not inside raises, as it does in `binary:part/3`.
 pub fn intact(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
-    intact_part(env, arguments[0], &binary, &binary, wait)
-}
-
-/// `intact(Binary, Offset, Length)`; a range that is not inside raises, as it does in `binary:part/3`.
-pub fn intact_range(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let binary = ffi::binary(env, arguments[0]).ok_or(BadArgument)?;
     let natural = |term| match ffi::number(env, term)? {
         Number::Natural(number) => Ok(number),
         Number::Negative => Err(BadArgument),
     };
     let (offset, length) = (natural(arguments[1])?, natural(arguments[2])?);
-    let range = Range::checked(offset, length, binary.iov_len).map_err(|_| Stop::Raise)?;
-    let part = libc::iovec {
-        iov_base: binary.iov_base.wrapping_byte_add(range.offset()),
-        iov_len: range.length(),
-    };
-    intact_part(env, arguments[0], &binary, &part, wait)
-}
-
-/// `binary` is where the term's bytes are, `part` some of them.
-fn intact_part(
-    env: Env,
-    term: Term,
-    binary: &libc::iovec,
-    part: &libc::iovec,
-    wait: Wait,
-) -> Answer {
-    // Where the bytes of a copy came from cannot be known, so all mappings are asked about, which may take long.
-    let intact = if image::has_views() && ffi::is_copied(env, term, binary) {
-        if wait == Wait::Never {
-            return Err(Error::WouldWait.into());
-        }
-        image::all_intact()
-    } else {
-        image::intact(part).unwrap_or(true)
-    };
+    let size = usize::try_from(natural(arguments[3])?).map_err(|_| Stop::Raise)?;
+    let range = Range::checked(offset, length, size).map_err(|_| Stop::Raise)?;
+    let intact = !image::has_views() || is_intact(env, arguments[0], range, size, wait)?;
     Ok(if intact {
         atoms().true_
     } else {
         atoms().false_
     })
+}
+
+fn is_intact(env: Env, term: Term, range: Range, size: usize, wait: Wait) -> Result<bool, Stop> {
+    // Where the bytes of a copy came from cannot be known, so all mappings are asked about, which may take long.
+    let all_intact = || match wait {
+        Wait::Never => Err(Error::WouldWait.into()),
+        Wait::Gladly => Ok(image::all_intact()),
+    };
+    if size as u64 > ffi::LONG && ffi::is_unaligned(env, term) {
+        return all_intact();
+    }
+    let binary = ffi::binary(env, term).ok_or(BadArgument)?;
+    if ffi::is_copied(env, term, &binary) {
+        return all_intact();
+    }
+    let part = libc::iovec {
+        iov_base: binary.iov_base.wrapping_byte_add(range.offset()),
+        iov_len: range.length(),
+    };
+    Ok(image::intact(&part).unwrap_or(true))
 }
 
 /// `image_nif()`: the newest image, for the `load` of the next one.

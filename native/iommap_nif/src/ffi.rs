@@ -81,6 +81,12 @@ pub fn list_cell(env: Env, term: Term) -> Option<(Term, Term)> {
     (got != 0).then_some((head, tail))
 }
 
+/// Whether it is a list.
+pub fn is_list(env: Env, term: Term) -> bool {
+    // SAFETY: the environment is live.
+    unsafe { sys::enif_is_list(env, term) != 0 }
+}
+
 /// Whether it is the empty list.
 #[inline]
 pub fn is_empty_list(env: Env, term: Term) -> bool {
@@ -105,10 +111,31 @@ pub fn binary(env: Env, term: Term) -> Option<libc::iovec> {
     }
 }
 
+/// More bytes than the VM may copy on a normal scheduler just to show them: that takes up to 3 ns a byte.
+pub const LONG: u64 = 1 << 16;
+
 /// Whether those bytes are a copy of the binary's: the VM makes one, to a new place each time, to show a binary that does
 /// not begin at a whole byte of the one it is a part of.
 pub fn is_copied(env: Env, term: Term, bytes: &libc::iovec) -> bool {
+    if bytes.iov_len as u64 > LONG {
+        return is_unaligned(env, term);
+    }
     binary(env, term).is_some_and(|again| again.iov_base != bytes.iov_base)
+}
+
+/// Whether the VM has to copy the binary, which is of more than `LONG` bytes, to show it. Looks at the first bytes alone: a
+/// part that is longer than those that the VM copies on its own (64 bytes) begins at the same bit.
+pub fn is_unaligned(env: Env, term: Term) -> bool {
+    const PART: usize = 128;
+    // SAFETY: the environment is live, and the binary longer than its part.
+    let part = unsafe { sys::enif_make_sub_binary(env, term, 0, PART) };
+    binary(env, part).is_some_and(|bytes| is_copied(env, part, &bytes))
+}
+
+/// Whether the process that called lives on, and wants the answer.
+pub fn is_alive(env: Env) -> bool {
+    // SAFETY: the environment is that of the running call, which is on this thread.
+    unsafe { sys::enif_is_current_process_alive(env) != 0 }
 }
 
 /// A binary that is being made: first its memory, then, once it is filled, its term.

@@ -1,12 +1,24 @@
-//! Iodata as the segments it consists of, never flattened: binaries stay where they are, and only single bytes, which are
-//! nowhere yet, are gathered.
+//! Iodata as the segments it consists of. Binaries stay where they are, and only single bytes, which are nowhere yet, are
+//! gathered; and very many short segments are flattened as they come, so that the list of them does not outgrow the data.
+//!
+//! A list may name its parts again and again: 60 cells can be 2^60 parts. `iommap.erl` has measured it when it comes here,
+//! and the call has seen that so many bytes fit into the mapping: so what is made of it here takes about as much memory as
+//! the mapping has bytes, at most. How many parts have no bytes nobody knows, so a walk ends with the process that waits for it.
 
 use crate::ffi::{self, BadArgument, Env, Term};
 use crate::image;
+use iommap_core::Error;
 use smallvec::SmallVec;
 
 /// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
 const SHORT: usize = 2048;
+
+/// So many segments are flattened to one, if they are `SMALL` on the average: a segment is of 16 bytes itself.
+const MANY: usize = 1 << 16;
+const SMALL: usize = 64;
+
+/// How many list cells are visited before it is asked whether the process lives on.
+const CELLS_A_LOOK: usize = 256;
 
 /// Why there are no segments.
 pub enum Refusal {
@@ -14,11 +26,21 @@ pub enum Refusal {
     NotIodata,
     /// It is long, and the call must not take that long here.
     Long,
+    /// Nobody waits for the answer any more.
+    Killed,
+    /// A part could not be copied.
+    Error(Error),
 }
 
 impl From<BadArgument> for Refusal {
     fn from(_: BadArgument) -> Refusal {
         Refusal::NotIodata
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Error(error)
     }
 }
 
@@ -28,13 +50,26 @@ pub struct Segments {
     segments: SmallVec<[libc::iovec; 32]>,
     /// The single bytes of lists. A segment of them has its offset here for an address until `settle`.
     bytes: Vec<u8>,
-    from_bytes: SmallVec<[u32; 8]>,
+    from_bytes: SmallVec<[usize; 8]>,
+    /// The bytes of segments that were flattened.
+    flat: Vec<Vec<u8>>,
+    /// What is not flattened any more.
+    done: Lengths,
     /// Whether any segment is a copy that the VM made of a part of a binary that may be a view.
     pub copied: bool,
 }
 
+/// How long the lists of `Segments` were.
+#[derive(Default)]
+struct Lengths {
+    segments: usize,
+    bytes: usize,
+    from_bytes: usize,
+}
+
 impl Segments {
-    /// Fills in the segments of the term; no more than so many list cells of it if `at_once`.
+    /// Fills in the segments of the term; no more than so many list cells of it if `at_once`. Gives `Fault` if what was
+    /// flattened is of a view that lost its file.
     pub fn collect(&mut self, env: Env, term: Term, at_once: bool) -> Result<(), Refusal> {
         let has_views = image::has_views();
         let most = match (at_once, has_views) {
@@ -43,7 +78,7 @@ impl Segments {
             (false, _) => usize::MAX,
         };
         self.walk(env, term, most, has_views)?;
-        self.settle();
+        self.settle(0);
         Ok(())
     }
 
@@ -61,6 +96,9 @@ impl Segments {
                 cells += 1;
                 if cells > most {
                     return Err(Refusal::Long);
+                }
+                if cells % CELLS_A_LOOK == 0 {
+                    self.pause(env, has_views)?;
                 }
                 if let Some(binary) = ffi::binary(env, head) {
                     self.copied |= has_views && ffi::is_copied(env, head, &binary);
@@ -88,6 +126,63 @@ impl Segments {
         }
     }
 
+    /// What is to be done now and then in a long walk.
+    #[cold]
+    fn pause(&mut self, env: Env, has_views: bool) -> Result<(), Refusal> {
+        if !ffi::is_alive(env) {
+            return Err(Refusal::Killed);
+        }
+        if self.segments.len() - self.done.segments >= MANY {
+            let many = &self.segments[self.done.segments..];
+            let length: usize = many.iter().map(|segment| segment.iov_len).sum();
+            if length / many.len() <= SMALL {
+                self.flatten(has_views)?;
+            }
+            self.done = Lengths {
+                segments: self.segments.len(),
+                bytes: self.bytes.len(),
+                from_bytes: self.from_bytes.len(),
+            };
+        }
+        self.reserve().map_err(|()| Error::NO_MEMORY.into())
+    }
+
+    /// Finds memory for what the next cells may add, which would end the VM if it were found wanting only then.
+    fn reserve(&mut self) -> Result<(), ()> {
+        let ends = CELLS_A_LOOK + 1; // lists may end in a binary
+        self.segments
+            .try_reserve(CELLS_A_LOOK + ends)
+            .map_err(|_| ())?;
+        self.from_bytes.try_reserve(CELLS_A_LOOK).map_err(|_| ())?;
+        self.bytes.try_reserve(CELLS_A_LOOK).map_err(|_| ())
+    }
+
+    /// Makes one segment of those that are not done. Zeros that stand where a view lost its file are not data: the views
+    /// among them are asked about before and after.
+    fn flatten(&mut self, has_views: bool) -> Result<(), Error> {
+        self.settle(self.done.from_bytes);
+        let many = &self.segments[self.done.segments..];
+        let views = has_views && many.iter().any(|one| image::intact(one).is_some());
+        let is_lost = || views && many.iter().any(|one| image::intact(one) == Some(false));
+        if is_lost() {
+            return Err(Error::Fault);
+        }
+        // SAFETY: the segments are binaries of the call's arguments, or bytes that were gathered here.
+        let bytes = unsafe { iommap_core::flatten(many)? };
+        if is_lost() {
+            return Err(Error::Fault);
+        }
+        self.segments.truncate(self.done.segments);
+        self.bytes.truncate(self.done.bytes);
+        self.from_bytes.truncate(self.done.from_bytes);
+        self.segments.push(libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        });
+        self.flat.push(bytes);
+        Ok(())
+    }
+
     fn push(&mut self, segment: libc::iovec) {
         if segment.iov_len > 0 {
             self.segments.push(segment);
@@ -99,11 +194,11 @@ impl Segments {
         if self
             .from_bytes
             .last()
-            .is_some_and(|index| *index as usize == last)
+            .is_some_and(|index| *index == last && last >= self.done.segments)
         {
             self.segments[last].iov_len += 1;
         } else {
-            self.from_bytes.push(self.segments.len() as u32);
+            self.from_bytes.push(self.segments.len());
             self.segments.push(libc::iovec {
                 iov_base: std::ptr::without_provenance_mut(self.bytes.len()),
                 iov_len: 1,
@@ -112,10 +207,10 @@ impl Segments {
         self.bytes.push(byte);
     }
 
-    /// The bytes do not move any more: their segments get their addresses.
-    fn settle(&mut self) {
-        for index in &self.from_bytes {
-            let segment = &mut self.segments[*index as usize];
+    /// The bytes do not move any more: their segments get their addresses, from that one on.
+    fn settle(&mut self, first: usize) {
+        for index in &self.from_bytes[first..] {
+            let segment = &mut self.segments[*index];
             let offset = segment.iov_base.addr();
             segment.iov_base = self.bytes[offset..].as_ptr().cast_mut().cast();
         }

@@ -16,6 +16,7 @@ mod errno;
 mod ffi;
 #[allow(unsafe_code)] // other images' tables
 mod image;
+#[allow(unsafe_code)] // flattens segments
 mod iodata;
 #[allow(unsafe_code)] // resources
 mod object;

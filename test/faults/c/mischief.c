@@ -8,6 +8,7 @@
  *     append PATH SIZE      grow it to SIZE with the pattern, whole pages at a time
  *     replace PATH SIZE     rename a new file of SIZE bytes of the pattern over it
  *     race PATH SIZE SEED   until the next line: shrink to random lengths and append again
+ *     rewrite PATH SIZE SEED  until the next line: replace the bytes, in place, by other text and other terms
  *
  * The pattern is never zero, so that a zero in a reader's hands is either a hole or
  * made up; fault_pattern.erl knows the same pattern. `race` shrinks to a whole page,
@@ -88,6 +89,47 @@ static int race(const char *path, off_t size, unsigned seed)
     return close(fd);
 }
 
+/* A list of as many equal elements as fit, in the external term format, from the beginning; then text. */
+static void fill(unsigned char *data, size_t size, unsigned *seed)
+{
+    static const char *const elements[] = {"\x61\x07", "\x68\x03\x61\x01\x61\x02\x61\x03", "\x6d\0\0\0\x04" "data", "\x6a"};
+    static const size_t lengths[] = {2, 8, 9, 1};
+    static const char *const texts[] = {",", ",,", "a", "\u00e9", "\u20ac", "\U0001f600"};
+    unsigned kind = rand_r(seed) % 4;
+    size_t count = kind == 3 || size < 7 ? 0 : (size - 7) / lengths[kind], at = 0, i;
+
+    if (count > 0) {
+        memcpy(data, "\x83\x6c", 2);
+        for (i = 0; i < 4; i++)
+            data[2 + i] = count >> (24 - 8 * i);
+        for (at = 6, i = 0; i < count; i++, at += lengths[kind])
+            memcpy(data + at, elements[kind], lengths[kind]);
+        data[at++] = 0x6a;
+    }
+    while (at < size) {
+        const char *text = texts[rand_r(seed) % (sizeof texts / sizeof *texts)];
+        for (; *text != 0 && at < size; text++)
+            data[at++] = *text;
+    }
+}
+
+static int rewrite(const char *path, off_t size, unsigned seed)
+{
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    unsigned char *data = malloc(size);
+
+    if (fd < 0 || data == NULL)
+        return -1;
+    while (poll(&input, 1, 0) == 0) {
+        fill(data, size, &seed);
+        if (pwrite(fd, data, size, 0) != size)
+            break;
+    }
+    free(data);
+    return close(fd);
+}
+
 static int obey(const char *line)
 {
     char verb[16], path[4096];
@@ -107,6 +149,8 @@ static int obey(const char *line)
         return replace(path, size);
     if (strcmp(verb, "race") == 0)
         return race(path, size, seed);
+    if (strcmp(verb, "rewrite") == 0)
+        return rewrite(path, size, seed);
     if (strcmp(verb, "append") == 0) {
         if ((fd = open(path, O_WRONLY | O_CLOEXEC)) < 0)
             return -1;
