@@ -3,10 +3,11 @@
 %% A handle stands for a file mapped into memory. Any number of processes may use it at once: reads run in parallel, a
 %% write excludes reads and writes of the same handle, and what was given to a call is checked under the handle's lock.
 %% Short calls on pages that are known to be in memory finish on the scheduler they are made on; all others move to a dirty
-%% I/O scheduler, so none holds up another process. Only a view is read wherever it is read, resident or not.
+%% I/O scheduler. Only a view is read wherever it is read, resident or not.
 %%
-%% Truncating or damaging a mapped file never brings the VM down. A call whose bytes the file no longer backs answers
-%% `{error, sigbus}'; a view ({@link region_binary/3}) whose bytes are gone shows zeros, and {@link intact/1} tells.
+%% Truncating or damaging a mapped file does not bring the VM down. A call whose bytes the file no longer backs answers
+%% `{error, sigbus}'; a view ({@link region_binary/3}) whose bytes are gone shows zeros, and {@link intact/1} tells. But a view
+%% of a file that is rewritten in place must not be decoded: see {@link region_binary/3}.
 %%
 %% Offsets, lengths and sizes are in bytes. A call raises `badarg' for what is not a handle, for an offset, length or size
 %% that is not an integer or is 2^64 or more, for an unknown mode or hint, and for data that is not iodata; it answers
@@ -153,9 +154,14 @@ pwrite(Handle, Offset, Data) ->
 
 %% @doc A view: a binary that is the memory of the mapping, without a copy.
 %%
+%% <strong>Do not decode a view of a file that is rewritten in place</strong>: it changes meanwhile, and `binary_to_term/1',
+%% `unicode:characters_to_list/1', `binary:split/3' with `global' and `string:split/3' can then end the VM. Decode a copy
+%% ({@link pread/3}, `binary:copy/1'), or views of files that are only appended to or replaced by a rename.
+%%
 %% It is valid for as long as it lives: after {@link close/1}, and after the file was deleted. It shows the file as it
 %% changes, so it must not be a key of a map or of an ETS table; `binary:copy/1' makes a binary that stays. Where the file
-%% was truncated, it shows zeros: ask {@link intact/1} after reading.
+%% was truncated, it shows zeros: ask {@link intact/1} after reading. Send a copy to another node: a view that lost its file
+%% and was not read since closes the connection.
 -spec region_binary(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) ->
     {ok, binary()} | {error, reason()}.
 region_binary(_Handle, _Offset, _Length) ->
