@@ -215,7 +215,8 @@ sync_takes_what_was_written_to_the_file_system(Config) ->
         ok = fault_rig:eventually(fun() -> {ok, <<Now:5/binary, _/binary>>} = file:read_file(Behind), Now =:= <<"again">> end)
     end).
 
-%% A file system that cannot take it answers eio, and the handle goes on.
+%% A file system that cannot take it answers eio, as often as it is asked to, until the handle is mapped anew; the handle
+%% goes on.
 sync_tells_that_the_file_system_failed(Config) ->
     on(Config, faultfs, fun(Mount) ->
         {Handle, Behind} = written_back(Mount),
@@ -225,6 +226,8 @@ sync_tells_that_the_file_system_failed(Config) ->
         {ok, <<"written">>} = iommap:pread(Handle, 50_000, 7),
         {ok, #{faulted := false}} = iommap:info(Handle),
         ok = fault_mounts:control(Mount, "file", {clear, []}),
+        [{error, eio} = iommap:sync(Handle, Mode) || Mode <- [sync, sync, async, sync]],
+        {ok, 100_000} = iommap:remap(Handle),
         ok = iommap:pwrite(Handle, 50_000, <<"written">>),
         ok = iommap:sync(Handle),
         {ok, <<_:50_000/binary, "written", _/binary>>} = file:read_file(Behind)

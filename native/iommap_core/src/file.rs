@@ -18,7 +18,6 @@ pub struct BackingFile {
     device: u64,
     largest_piece: usize,
     system: platform::FileSystem,
-    told_of_by_mincore: bool,
 }
 
 impl BackingFile {
@@ -56,7 +55,6 @@ impl BackingFile {
             platform::avoid_cache(file.as_raw_fd());
         }
         let system = platform::file_system(file.as_raw_fd());
-        let owned = metadata.uid() == platform::user();
         Ok(BackingFile {
             is_block_device: kind.is_block_device(),
             device: metadata.dev(),
@@ -66,7 +64,6 @@ impl BackingFile {
                 system.page_size
             },
             system,
-            told_of_by_mincore: owned || options.access.writes(),
             file,
         })
     }
@@ -164,9 +161,14 @@ impl BackingFile {
         self.device
     }
 
-    /// Whether `mincore(2)` tells the truth about it: only to its owner, and to who may write it.
-    pub fn is_told_of_by_mincore(&self) -> bool {
-        self.told_of_by_mincore
+    /// What its file system is like.
+    pub fn system(&self) -> &platform::FileSystem {
+        &self.system
+    }
+
+    /// Whether `mincore(2)` tells the truth about it now: it tells its owner, and says "resident" of every page to others.
+    pub fn mincore_is_reliable(&self) -> bool {
+        platform::owner(self.fd()) == Some(platform::user())
     }
 }
 

@@ -347,6 +347,7 @@ impl<V> Handle<V> {
             file.grow_to(size)?;
             file.shrink_to(size)?;
             self.publish(growth);
+            mapping.forget_failed_write_backs();
             // A fault before the file was so long is one that this call clears.
             if !mapping.is_faulted() {
                 return Ok(());
@@ -374,10 +375,13 @@ impl<V> Handle<V> {
             let fresh = self.successor(&mapping, size)?;
             drop(mapping);
             self.replace(fresh, || Ok(()))?;
-        } else if mapping.size() < size {
-            self.publish(mapping.prepare_growth(size)?);
         } else {
-            mapping.forget_residency();
+            if mapping.size() < size {
+                self.publish(mapping.prepare_growth(size)?);
+            } else {
+                mapping.forget_residency();
+            }
+            mapping.forget_failed_write_backs();
         }
         Ok(size)
     }

@@ -16,19 +16,24 @@ use crate::platform::{self, memory};
 use crate::range::Range;
 use crate::registry::{self, Registration};
 use crate::reservation::Reservation;
-use crate::residency::Residency;
+use crate::residency::{Residency, Stamp};
+use crate::thread;
 use crate::unmapper::{self, Remains};
 use memmap2::Advice;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
 const READ_PROOF_LIFE: u32 = 4;
-/// How long a page that was written is taken to be writable at once: about a second. The kernel cleans pages after
-/// five seconds or more.
-const WRITE_PROOF_LIFE: u32 = 16;
+/// How long a page that was written is taken to be writable at once, where the system tells later whether it still is: about a
+/// quarter of a second.
+const WRITE_PROOF_LIFE: u32 = 4;
+/// And where it does not tell: about a second. The kernel cleans pages after five seconds or more.
+const LONG_WRITE_PROOF_LIFE: u32 = 16;
+/// How long after it was written a page may be found to be writable still: half a minute, after which the kernel cleans all.
+const WRITE_PROOF_RENEWABLE: u32 = 480;
 
 /// The most pages that are proved as one for reading, in a mapping too big for a proof of each.
 const READ_BLOCK: usize = 16;
@@ -71,6 +76,8 @@ pub struct Mapping {
     writes: Residency,
     /// How many calls write back now.
     writing_back: AtomicU32,
+    /// The errno of the last write-back that failed, or 0.
+    failed_write_back: AtomicI32,
     locked: AtomicBool,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
@@ -105,8 +112,9 @@ impl Mapping {
             kind,
             file,
             reads: Residency::new(capacity, READ_PROOF_LIFE, READ_BLOCK),
-            writes: Residency::new(written, WRITE_PROOF_LIFE, 1),
+            writes: proofs_of_writes(written),
             writing_back: AtomicU32::new(0),
+            failed_write_back: AtomicI32::new(0),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             changed: options.private.then(Mutex::default),
@@ -192,17 +200,20 @@ impl Mapping {
         self.reads.covers(range) || self.ask(range)
     }
 
-    /// Asks the kernel which pages around the range are in memory, and remembers it.
+    /// Asks the kernel which pages around the range are in memory, and remembers it. Of a file whose server may hang nothing
+    /// is remembered: a page that was dropped meanwhile would be asked of the server.
     #[cold]
     fn ask(&self, range: Range) -> bool {
         if range.length() == 0 {
             return true;
         }
         let stamp = self.reads.stamp();
-        // A region of single pages is asked about at once; larger blocks, or those that are read to find out, singly.
+        let by_mincore = self.file.mincore_is_reliable();
         let single_pages = self.reads.block_size() == platform::page_size();
-        let unit = if single_pages && self.file.is_told_of_by_mincore() {
-            self.reads.region_size()
+        let unit = if self.file.system().remote {
+            platform::page_size()
+        } else if single_pages && by_mincore {
+            self.reads.region_size() // a region of single pages is asked about at once
         } else {
             self.reads.block_size()
         };
@@ -212,21 +223,27 @@ impl Mapping {
         let mut offset = around.offset();
         while offset < around.end() && all {
             let part = Range::between(offset, around.end().min(offset + step));
-            all = self.ask_part(part, range, stamp);
+            all = if by_mincore {
+                self.ask_mincore(part, range, stamp)
+            } else {
+                self.ask_by_reading(part, stamp)
+            };
             offset += step;
         }
         all
     }
 
-    /// Whether those pages of `part` that `wanted` needs are in memory. `part` begins at a page.
-    fn ask_part(&self, part: Range, wanted: Range, stamp: crate::residency::Stamp) -> bool {
-        if !self.file.is_told_of_by_mincore() {
-            let cached = platform::cached(self.file.fd(), part.offset() as u64, part.length());
-            if cached {
-                self.reads.prove(part.widened(platform::page_size()), stamp);
-            }
-            return cached;
+    /// Whether all pages of `part`, which begins at a page, are in memory, found out by a read that does not wait.
+    fn ask_by_reading(&self, part: Range, stamp: Stamp) -> bool {
+        let cached = platform::cached(self.file.fd(), part.offset() as u64, part.length());
+        if cached {
+            self.remember(part.widened(platform::page_size()), stamp);
         }
+        cached
+    }
+
+    /// Whether those pages of `part` that `wanted` needs are in memory. `part` begins at a page.
+    fn ask_mincore(&self, part: Range, wanted: Range, stamp: Stamp) -> bool {
         let page_size = platform::page_size();
         let mut pages = [0u8; PAGES_AT_ONCE];
         // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
@@ -242,13 +259,19 @@ impl Mapping {
             let start = part.offset() + page * page_size;
             let run_range = Range::between(start, start + run.len() * page_size);
             if run[0] & 1 == 1 {
-                self.reads.prove(run_range, stamp);
+                self.remember(run_range, stamp);
             } else if run_range.overlaps(wanted) {
                 all = false;
             }
             page += run.len();
         }
         all
+    }
+
+    fn remember(&self, range: Range, stamp: Stamp) {
+        if !self.file.system().remote {
+            self.reads.prove(range, stamp);
+        }
     }
 
     /// Copies the range out.
@@ -332,7 +355,30 @@ impl Mapping {
     /// Whether the pages of the range were written lately, so that writing them again waits for nothing.
     #[inline]
     pub fn is_ready_to_write(&self, range: Range) -> bool {
-        range.length() == 0 || self.writes.covers(range)
+        range.length() == 0 || self.writes.covers(range) || self.is_still_ready_to_write(range)
+    }
+
+    /// Asks whether writing the range waits for nothing, though it was not written just now: a page in memory is all that
+    /// is needed where the file is nowhere else; and elsewhere, that pages which this mapping wrote before are still dirty, and
+    /// so may be written. (A private mapping must know first which pages it writes.)
+    #[cold]
+    fn is_still_ready_to_write(&self, range: Range) -> bool {
+        if self.is_private() || self.writing_back.load(Ordering::Acquire) != 0 {
+            return false;
+        }
+        if self.file.system().in_memory {
+            let stamp = self.writes.stamp();
+            let ready = self.is_ready_to_read(range);
+            if ready {
+                let pages = range.widened(platform::page_size());
+                self.writes.prove(pages, stamp);
+            }
+            return ready;
+        }
+        let fd = self.file.fd();
+        self.writes.renew(range, |run| {
+            platform::is_dirty(fd, run.offset() as u64, run.length())
+        })
     }
 
     /// Makes the pages of the range writable, which may wait for the file system. A page that is gone does not matter yet: a
@@ -366,15 +412,16 @@ impl Mapping {
     }
 
     /// The range was written, in a write that began at `stamp`.
-    pub fn prove_written(&self, range: Range, stamp: crate::residency::Stamp) {
-        if self.writing_back.load(Ordering::Acquire) == 0 {
+    pub fn prove_written(&self, range: Range, stamp: Stamp) {
+        // A write to a file whose server may hang is never taken for one that waits for nothing.
+        if self.writing_back.load(Ordering::Acquire) == 0 && !self.file.system().remote {
             self.writes
                 .prove(range.widened(platform::page_size()), stamp);
         }
     }
 
     /// The stamp of a write that begins now.
-    pub fn write_stamp(&self) -> crate::residency::Stamp {
+    pub fn write_stamp(&self) -> Stamp {
         self.writes.stamp()
     }
 
@@ -395,19 +442,39 @@ impl Mapping {
 
     /// Writes a range back to the file and waits for it.
     pub fn sync(&self, range: Range) -> Result<(), Error> {
-        let address = self.memory.start() + range.offset();
-        self.writes_back(|| memory::flush(address, range.length(), true))
+        self.writes_back(|| {
+            memory::flush(self.memory.start() + range.offset(), range.length(), true)
+        })
     }
 
     /// Starts writing a range back to the file.
-    pub fn sync_async(&self, range: Range) -> Result<(), Error> {
-        self.writes_back(|| {
-            let (offset, length) = (range.offset() as u64, range.length() as u64);
-            if !platform::start_writeback(self.file.fd(), offset, length)? {
-                memory::flush(self.memory.start() + range.offset(), range.length(), false)?;
-            }
-            Ok(())
-        })
+    pub fn sync_async(self: &Arc<Self>, range: Range) -> Result<(), Error> {
+        if self.file.system().starts_writeback {
+            self.writes_back(|| self.start_writing_back(range))
+        } else {
+            self.sync_elsewhere(range)
+        }
+    }
+
+    fn start_writing_back(&self, range: Range) -> Result<(), Error> {
+        let (offset, length) = (range.offset(), range.length());
+        if platform::start_writeback(self.file.fd(), offset as u64, length as u64)? {
+            return Ok(());
+        }
+        memory::flush(self.memory.start() + offset, length, false)
+    }
+
+    /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.
+    fn sync_elsewhere(self: &Arc<Self>, range: Range) -> Result<(), Error> {
+        self.writes_back(|| Ok(()))?; // what can be told now
+        let mapping = self.clone();
+        let sync = move || {
+            let _ = mapping.sync(range);
+        };
+        match thread::start("iommap_sync", sync) {
+            Some(_) => Ok(()),
+            None => self.sync(range),
+        }
     }
 
     /// Writeback cleans pages, and the next write to a clean page may wait: what was proved of writing ends, and nothing
@@ -417,13 +484,30 @@ impl Mapping {
         if self.is_private() || !self.kind.writable {
             return Ok(());
         }
+        self.check_write_backs()?;
         self.writing_back.fetch_add(1, Ordering::AcqRel);
         self.writes.forget();
         let done = write_back();
         self.writes.forget();
         self.writing_back.fetch_sub(1, Ordering::AcqRel);
+        if let Err(Error::System(errno)) = done {
+            self.failed_write_back.store(errno, Ordering::Release);
+        }
         done?;
         self.check_whole()
+    }
+
+    /// The error of a write-back that failed before. The system tells it once, and takes the pages for clean after.
+    fn check_write_backs(&self) -> Result<(), Error> {
+        match self.failed_write_back.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(Error::System(errno)),
+        }
+    }
+
+    /// Whoever resizes the file, or maps it anew, has been told what failed.
+    pub fn forget_failed_write_backs(&self) {
+        self.failed_write_back.store(0, Ordering::Release);
     }
 
     /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
@@ -640,6 +724,14 @@ unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Rang
             None => part.iter().all(|byte| *byte == 0),
         }
     })
+}
+
+fn proofs_of_writes(size: usize) -> Residency {
+    if platform::tells_what_is_dirty() {
+        Residency::new(size, WRITE_PROOF_LIFE, 1).renewable(WRITE_PROOF_RENEWABLE)
+    } else {
+        Residency::new(size, LONG_WRITE_PROOF_LIFE, 1)
+    }
 }
 
 #[cfg(test)]

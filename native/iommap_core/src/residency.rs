@@ -34,6 +34,8 @@ pub struct Residency {
     /// The logarithm of a block's size in bytes.
     block: u32,
     life: u32,
+    /// For how many ticks a proof can be renewed.
+    renewable: u32,
     forgotten: AtomicU32,
 }
 
@@ -57,7 +59,16 @@ impl Residency {
             entries: (0..entries).map(|_| AtomicU64::new(0)).collect(),
             block,
             life,
+            renewable: life,
             forgotten: AtomicU32::new(0),
+        }
+    }
+
+    /// The same, but what was proved at most so many ticks ago can be renewed.
+    pub fn renewable(self, ticks: u32) -> Residency {
+        Residency {
+            renewable: ticks,
+            ..self
         }
     }
 
@@ -115,9 +126,36 @@ impl Residency {
         }
     }
 
-    /// From now on nothing is proved.
+    /// Proves anew what `holds` of the blocks that share an entry with those of the range, if they were proved not too long
+    /// ago; whether all of the range was.
+    pub fn renew(&self, range: Range, holds: impl Fn(Range) -> bool) -> bool {
+        let stamp = self.stamp();
+        let mut all = true;
+        for (region, wanted) in self.regions(range) {
+            let (entry, tag) = self.place(region);
+            let word = entry.load(Ordering::Relaxed);
+            if !fresh(word, tag, stamp, self.renewable) {
+                return false;
+            }
+            let held = |run| holds(self.range_of(region, run));
+            let renewed = held_blocks(blocks(word), u32::MAX, &held);
+            entry.store(pack(renewed, tag, stamp), Ordering::Relaxed);
+            all &= renewed & wanted == wanted;
+        }
+        all
+    }
+
+    /// The range from the first to the last of some blocks of a region.
+    fn range_of(&self, region: usize, some: u32) -> Range {
+        let first = region * BLOCKS + some.trailing_zeros() as usize;
+        let end = (region + 1) * BLOCKS - some.leading_zeros() as usize;
+        Range::between(first << self.block, end << self.block)
+    }
+
+    /// From now on nothing is proved, nor can it be renewed.
     pub fn forget(&self) {
-        self.forgotten.fetch_add(self.life + 1, Ordering::AcqRel);
+        self.forgotten
+            .fetch_add(self.renewable + 1, Ordering::AcqRel);
     }
 
     /// The size of a block in bytes: the unit of proofs.
@@ -148,6 +186,25 @@ impl Residency {
         let tag = (region >> self.entries.len().trailing_zeros()) & ((1 << TAG_BITS) - 1);
         (&self.entries[region & mask], tag as u32)
     }
+}
+
+/// Those of the blocks in a window that hold, asked about as few times as may be: all from the first to the last of them,
+/// and if that does not hold, each half of the window.
+fn held_blocks(blocks: u32, window: u32, holds: &impl Fn(u32) -> bool) -> u32 {
+    let some = blocks & window;
+    if some == 0 {
+        return 0;
+    }
+    let run = (u32::MAX << some.trailing_zeros()) & (u32::MAX >> some.leading_zeros());
+    if some == run && holds(some) {
+        return some;
+    }
+    if some.is_power_of_two() {
+        return 0;
+    }
+    let half = window.count_ones() / 2;
+    let lower = window & (window >> half);
+    held_blocks(some, lower, holds) | held_blocks(some, window & !lower, holds)
 }
 
 fn pack(blocks: u32, tag: u32, stamp: Stamp) -> u64 {
@@ -218,6 +275,39 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!proofs.covers(range(0, PAGE)));
+    }
+
+    #[test]
+    fn a_renewal_keeps_exactly_the_blocks_that_still_hold() {
+        // Asked about in runs; what was never proved is not renewed, nor what was forgotten.
+        let still = |held: u32| {
+            move |run: Range| {
+                (run.offset() / PAGE..run.end() / PAGE).all(|page| held >> page & 1 == 1)
+            }
+        };
+        for proved in [u32::MAX, 1, 1 << 31, 0x8000_0001, 0x0ff0_f00f, 0xaaaa_aaaa] {
+            for held in [
+                u32::MAX,
+                0,
+                0x0000_ffff,
+                0x00ff_0ff0,
+                0x5555_5555,
+                0x7fff_ffff,
+            ] {
+                let proofs = Residency::new(1 << 20, 0, 1).renewable(1000);
+                let bit = |bits: u32, page: usize| bits >> page & 1 == 1;
+                for page in (0..32).filter(|page| bit(proved, *page)) {
+                    proofs.prove(range(page * PAGE, PAGE), proofs.stamp());
+                }
+                let first = proved.trailing_zeros() as usize;
+                let renewed = proofs.renew(range(first * PAGE, 10), still(held));
+                assert_eq!(renewed, bit(held, first), "{proved:x} {held:x}");
+                let wanted = proved & held;
+                assert_eq!(blocks(proofs.entries[0].load(Ordering::Relaxed)), wanted);
+                proofs.forget();
+                assert!(!proofs.renew(range(0, PAGE), still(u32::MAX)));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | size of a file, without asking a server | statx | fstat | fstat | fstat |
 //! | residency | mincore, preadv2 | mincore | mincore | none: cold |
 //! | barrier on all threads | membarrier | none: readers lock | none | none |
+//! | dirty pages | cachestat | none | none | none |
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
 //! | lock pages as they come | mlock2 | none: mlock | none: mlock | none: mlock |
 
@@ -42,6 +43,11 @@ pub fn ticks() -> u32 {
 
 /// The size of an open file, in bytes. Async-signal-safe, and never waits for a file server.
 pub fn size(fd: RawFd) -> Option<u64> {
+    status(fd).map(|(size, _)| size)
+}
+
+/// Size and owner of an open file.
+fn status(fd: RawFd) -> Option<(u64, u32)> {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: statx fills the buffer it is given; all-zero is a valid value of it. The raw system call is
@@ -53,19 +59,66 @@ pub fn size(fd: RawFd) -> Option<u64> {
                 fd,
                 c"".as_ptr(),
                 libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-                libc::STATX_SIZE,
+                libc::STATX_SIZE | libc::STATX_UID,
                 &raw mut status,
             );
             if done == 0 {
-                return Some(status.stx_size);
+                return Some((status.stx_size, status.stx_uid));
             }
         }
     }
     // SAFETY: fstat fills the buffer it is given, is async-signal-safe, and all-zero is a valid value.
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
-        (libc::fstat(fd, &mut status) == 0).then_some(status.st_size as u64)
+        (libc::fstat(fd, &mut status) == 0).then_some((status.st_size as u64, status.st_uid))
     }
+}
+
+/// Whether every page of a page-aligned range of the file is dirty and not being written back (`cachestat(2)`, Linux 6.5). Never
+/// waits. `false` if the system cannot tell.
+pub fn is_dirty(fd: RawFd, offset: u64, length: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        dirty_pages(fd, offset, length as u64)
+            .is_some_and(|dirty| dirty == length.div_ceil(page_size()) as u64)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (fd, offset, length);
+        false
+    }
+}
+
+/// Whether the system tells which pages are dirty.
+pub fn tells_what_is_dirty() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        static TELLS: OnceLock<bool> = OnceLock::new();
+        *TELLS.get_or_init(|| {
+            dirty_pages(-1, 0, 0);
+            Error::last() != Error::System(libc::ENOSYS)
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// How many pages of a range of the file are dirty, if none of them is being written back.
+#[cfg(target_os = "linux")]
+fn dirty_pages(fd: RawFd, offset: u64, length: u64) -> Option<u64> {
+    const CACHESTAT: libc::c_long = 451; // on every architecture
+    let range = [offset, length];
+    // In the cache, dirty, being written back, evicted, evicted lately.
+    let mut counts = [0u64; 5];
+    // SAFETY: the call reads two numbers and writes five.
+    let done = unsafe { libc::syscall(CACHESTAT, fd, range.as_ptr(), counts.as_mut_ptr(), 0) };
+    let [_, dirty, written_back, ..] = counts;
+    (done == 0 && written_back == 0).then_some(dirty)
+}
+
+/// Who owns an open file, as far as is known without asking a server.
+pub fn owner(fd: RawFd) -> Option<u32> {
+    status(fd).map(|(_, owner)| owner)
 }
 
 /// What the file system of an open file is like.
@@ -73,8 +126,10 @@ pub fn size(fd: RawFd) -> Option<u64> {
 pub struct FileSystem {
     /// Operations may wait for something other than a local device: a server or a user process.
     pub remote: bool,
-    /// Its files are nowhere but in memory, where they stay as they are written.
+    /// Its files are nowhere but in memory: to write to a page that is there waits for nothing.
     pub in_memory: bool,
+    /// It starts writing back when it is asked to (`start_writeback`).
+    pub starts_writeback: bool,
     /// The size of the pages by which its files are mapped, in bytes.
     pub page_size: usize,
 }
@@ -90,6 +145,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
         return FileSystem {
             remote: true,
             in_memory: false,
+            starts_writeback: true,
             page_size: page_size(),
         };
     };
@@ -98,7 +154,8 @@ pub fn file_system(fd: RawFd) -> FileSystem {
         const HUGETLBFS: u32 = 0x9584_58f6;
         const TMPFS: u32 = 0x0102_1994;
         const RAMFS: u32 = 0x8584_58f6;
-        const REMOTE: [u32; 12] = [
+        const OVERLAYFS: u32 = 0x794c_7630;
+        const REMOTE: [u32; 11] = [
             0x6573_5546, // FUSE
             0x6969,      // NFS
             0x517b,      // SMB
@@ -110,12 +167,12 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             0x0bd0_0bd0, // Lustre
             0x7461_636f, // OCFS2
             0x0116_1970, // GFS2
-            0x794c_7630, // overlayfs, whose layers may be any of these
         ];
         let kind = status.f_type as u32; // of another type on each system
         FileSystem {
             remote: REMOTE.contains(&kind),
             in_memory: [HUGETLBFS, TMPFS, RAMFS].contains(&kind),
+            starts_writeback: kind != OVERLAYFS, // it answers that it did, and leaves its layers alone
             page_size: if kind == HUGETLBFS {
                 status.f_bsize as usize
             } else {
@@ -128,6 +185,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
         FileSystem {
             remote: status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
             in_memory: false,
+            starts_writeback: true,
             page_size: page_size(),
         }
     }
