@@ -134,7 +134,7 @@ impl Residency {
         for (region, wanted) in self.regions(range) {
             let (entry, tag) = self.place(region);
             let word = entry.load(Ordering::Relaxed);
-            if !fresh(word, tag, stamp, self.renewable) {
+            if !fresh(word, tag, stamp, self.renewable) || blocks(word) & wanted != wanted {
                 return false;
             }
             let held = |run| holds(self.range_of(region, run));
