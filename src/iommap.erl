@@ -51,7 +51,7 @@
     open_nif/4,
     close/1,
     pread/3,
-    pwrite_nif/4,
+    pwrite_nif/3, pwrite_nif/4,
     region_binary/3,
     sync/2,
     truncate/2,
@@ -62,6 +62,9 @@
     intact_nif/4,
     image_nif/0
 ]).
+
+%% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
+-define(LONG, 65536).
 
 -opaque handle() :: reference().
 %% A mapped file.
@@ -143,10 +146,11 @@ pread(_Handle, _Offset, _Length) ->
 %% Never makes the file longer: see {@link truncate/2}. The data must not be a view of the bytes that it replaces. It is
 %% measured first, in turns with other processes, and is not looked at if it does not fit.
 -spec pwrite(handle(), Offset :: non_neg_integer(), iodata()) -> ok | {error, reason()}.
-pwrite(Handle, Offset, Data) when is_binary(Data) ->
-    pwrite_nif(Handle, Offset, Data, byte_size(Data));
+pwrite(Handle, Offset, Data) when is_binary(Data), byte_size(Data) =< ?LONG ->
+    pwrite_nif(Handle, Offset, Data);
 pwrite(Handle, Offset, Data) ->
     try iolist_size(Data) of
+        Size when Size =< ?LONG -> pwrite_nif(Handle, Offset, Data);
         Size -> pwrite_nif(Handle, Offset, Data, Size)
     catch
         error:badarg -> erlang:error(badarg, [Handle, Offset, Data])
@@ -308,7 +312,10 @@ open_nif(_Path, _Mode, _Options, _Size) ->
     erlang:nif_error(not_loaded).
 
 %% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and
-%% takes turns with other processes meanwhile. Size is what the data has.
+%% takes turns with other processes meanwhile. Size is what the data has, or at most ?LONG bytes.
+pwrite_nif(_Handle, _Offset, _Data) ->
+    erlang:nif_error(not_loaded).
+
 pwrite_nif(_Handle, _Offset, _Data, _Size) ->
     erlang:nif_error(not_loaded).
 

@@ -150,64 +150,81 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     }
 }
 
-/// `pwrite_nif(Handle, Offset, Data, Size)`: `Data` is iodata of `Size` bytes, as `iommap.erl` has measured it.
-///
-/// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
-/// copies the binary. So what is long is checked first, and then looked at where that may take long.
+/// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
 #[inline(always)]
 pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
+    let handle = object::unwrap(env, arguments[0])?;
+    let [offset] = naturals(env, [arguments[1]])?;
+    handle.prefetch(offset, 1);
+    pwrite_data(env, handle, offset, arguments[2], wait)
+}
+
+/// `pwrite_nif(Handle, Offset, Data, Size)`: the same of data of `Size` bytes, more than `LONG`.
+///
+/// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
+/// copies the binary. So long data is checked first, and then looked at where that may take long.
+pub fn pwrite_long(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let handle = object::unwrap(env, arguments[0])?;
     let data = arguments[2];
     let [offset, size] = naturals(env, [arguments[1], arguments[3]])?;
     handle.prefetch(offset, 1);
-    if size > ffi::LONG || wait == Wait::Gladly {
-        check_long(env, handle, offset, data, size, wait)?;
-    }
-    match ffi::binary(env, data) {
-        Some(binary) => {
-            let copied = image::has_views() && ffi::is_copied(env, data, &binary);
-            pwrite_segments(env, handle, offset, &[binary], copied, wait)
-        }
-        None => {
-            handle.prefetch(offset, size as usize);
-            let mut segments = Segments::default();
-            segments.collect(env, data, wait == Wait::Never)?;
-            let copied = segments.copied;
-            pwrite_segments(env, handle, offset, segments.as_slice(), copied, wait)
-        }
-    }
-}
-
-/// What long data is refused for, or moved to where it may be looked at.
-#[cold]
-fn check_long(
-    env: Env,
-    handle: &object::ErlangHandle,
-    offset: u64,
-    data: Term,
-    size: u64,
-    wait: Wait,
-) -> Result<(), Stop> {
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
     if wait == Wait::Never && (ffi::is_list(env, data) || ffi::is_unaligned(env, data)) {
         return Err(Error::WouldWait.into());
     }
-    Ok(())
+    pwrite_data(env, handle, offset, data, wait)
 }
 
-/// Zeros that stand where a view lost its file are not data: a write with any is `sigbus`. `copied`: some segments are
-/// copies that the VM made of we do not know what.
+#[inline(always)]
+fn pwrite_data(
+    env: Env,
+    handle: &object::ErlangHandle,
+    offset: u64,
+    data: Term,
+    wait: Wait,
+) -> Answer {
+    let has_views = image::has_views();
+    match ffi::binary(env, data) {
+        Some(binary) => {
+            let source = Source {
+                has_views,
+                copied: has_views && ffi::is_copied(env, data, &binary),
+            };
+            pwrite_segments(env, handle, offset, &[binary], source, wait)
+        }
+        None => {
+            let mut segments = Segments::default();
+            segments.collect(env, data, has_views, wait == Wait::Never)?;
+            let source = Source {
+                has_views,
+                copied: segments.copied,
+            };
+            pwrite_segments(env, handle, offset, segments.as_slice(), source, wait)
+        }
+    }
+}
+
+/// Where data may have come from.
+#[derive(Clone, Copy)]
+struct Source {
+    /// There are views.
+    has_views: bool,
+    /// Some segments are copies that the VM made of we do not know what.
+    copied: bool,
+}
+
+/// Zeros that stand where a view lost its file are not data: a write with any is `sigbus`.
 #[inline(always)]
 fn pwrite_segments(
     env: Env,
     handle: &object::ErlangHandle,
     offset: u64,
     segments: &[libc::iovec],
-    copied: bool,
+    Source { has_views, copied }: Source,
     wait: Wait,
 ) -> Answer {
     // A segment that lies in no mapping now lies in none for as long as the call runs.
-    let views = image::has_views() && segments.iter().any(|one| image::intact(one).is_some());
+    let views = has_views && segments.iter().any(|one| image::intact(one).is_some());
     if (views || copied) && wait == Wait::Never {
         return Err(Error::WouldWait.into()); // views are read where reading may wait, and all asked about where that may
     }
@@ -217,6 +234,9 @@ fn pwrite_segments(
     };
     let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
     let length = segments.iter().fold(0, add);
+    if segments.len() > 1 {
+        handle.prefetch(offset, length);
+    }
     if is_lost() {
         handle.check_pwrite(wait, offset, length)?;
         return Err(Error::Fault.into());

@@ -67,7 +67,7 @@ pub static FUNCTIONS: Functions = Functions(nifs! {
     0: "open_nif" / 4, at_leisure, calls::open;
     1: "close" / 1, at_leisure, calls::close;
     2: "pread" / 3, at_once, calls::pread;
-    3: "pwrite_nif" / 4, at_once, calls::pwrite;
+    3: "pwrite_nif" / 3, at_once, calls::pwrite;
     4: "region_binary" / 3, at_once, calls::region_binary;
     5: "sync" / 2, at_leisure, calls::sync;
     6: "truncate" / 2, at_leisure, calls::truncate;
@@ -77,6 +77,7 @@ pub static FUNCTIONS: Functions = Functions(nifs! {
     10: "info" / 1, at_once, calls::info;
     11: "intact_nif" / 4, at_once, calls::intact;
     12: "image_nif" / 0, at_once, calls::image;
+    13: "pwrite_nif" / 4, at_once, calls::pwrite_long;
 });
 
 unsafe extern "C" fn load(

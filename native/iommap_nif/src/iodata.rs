@@ -70,8 +70,13 @@ struct Lengths {
 impl Segments {
     /// Fills in the segments of the term; no more than so many list cells of it if `at_once`. Gives `Fault` if what was
     /// flattened is of a view that lost its file.
-    pub fn collect(&mut self, env: Env, term: Term, at_once: bool) -> Result<(), Refusal> {
-        let has_views = image::has_views();
+    pub fn collect(
+        &mut self,
+        env: Env,
+        term: Term,
+        has_views: bool,
+        at_once: bool,
+    ) -> Result<(), Refusal> {
         let most = match (at_once, has_views) {
             (true, true) => SHORT / iommap_core::look_up_cost(),
             (true, false) => SHORT,
