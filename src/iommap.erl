@@ -149,11 +149,9 @@ pread(_Handle, _Offset, _Length) ->
 pwrite(Handle, Offset, Data) when is_binary(Data), byte_size(Data) =< ?LONG ->
     pwrite_nif(Handle, Offset, Data);
 pwrite(Handle, Offset, Data) ->
-    try iolist_size(Data) of
+    case iolist_size(Data) of
         Size when Size =< ?LONG -> pwrite_nif(Handle, Offset, Data);
         Size -> pwrite_nif(Handle, Offset, Data, Size)
-    catch
-        error:badarg -> erlang:error(badarg, [Handle, Offset, Data])
     end.
 
 %% @doc A view: a binary that is the memory of the mapping, without a copy.
