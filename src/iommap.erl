@@ -217,8 +217,8 @@ info(_Handle) ->
 %% Of a view, or of a part of one: `false' once any of these bytes were replaced by zeros because the file no longer backed
 %% them, and as long as the file ends before them. Of any other binary: `true'. Read first and ask afterwards: `true' means
 %% that no byte that was seen was made up. Ask about the view itself, or with {@link intact/3} about some of its bytes: a part
-%% of up to 64 bytes is a copy that the VM made, of which nobody knows where it came from. So is a binary that does not
-%% begin at a whole byte of another: it has the answer of all views together.
+%% of up to 64 bytes is a copy that the VM made, of which nobody knows where it came from. So is a longer binary that does
+%% not begin at a whole byte of another: it has the answer of all views together.
 %%
 %% Once zeros were put under a mapping, {@link pread/3}, {@link pwrite/3}, {@link region_binary/3} and {@link sync/1} of its
 %% handle answer `{error, sigbus}' until {@link remap/1} or {@link truncate/2}.

@@ -167,6 +167,96 @@ intact_of_a_range_speaks_of_these_bytes_only_test() ->
             || {Offset, Length} <- [{Kept - 8, 9}, {Kept, 8}, {2 * page(), 1}, {0, byte_size(View)}]]
     end).
 
+part_of_a_lost_view_is_intact_only_if_the_vm_has_copied_it_test_() ->
+    %% However a part is taken and carried: of up to 64 bytes it is a copy, of which nobody knows anything, and of more it is
+    %% as lost as its view.
+    [{atom_to_list(Name), fun() ->
+        beside_a_lost_view(fun(View, _Target, _Path) ->
+            [?assertEqual({Length, Length =< 64}, {Length, iommap:intact(Carry(Take(View, Length)))})
+                || Length <- lists:seq(1, 200), Carry <- carriers()],
+            [?assertEqual({Length, Length =< 64}, {Length, iommap:intact(Take(View, Length), Length - 1, 1)})
+                || Length <- lists:seq(1, 200)]
+        end)
+    end} || {Name, Take} <- ways_to_take_a_part()].
+
+part_of_a_lost_view_is_written_only_if_the_vm_has_copied_it_test_() ->
+    %% No zero that stands for a lost byte is written as data, alone or among other data.
+    [{atom_to_list(Name), fun() ->
+        beside_a_lost_view(fun(View, Target, Path) ->
+            [?assertEqual({Length, {error, sigbus}}, {Length, iommap:pwrite(Target, 0, Data)})
+                || Length <- lists:seq(65, 200), Carry <- carriers(), Part <- [Carry(Take(View, Length))],
+                   Data <- [Part, [Part], ["x", Part]]],
+            ?assertEqual({ok, bytes(201)}, file:read_file(Path))
+        end)
+    end} || {Name, Take} <- ways_to_take_a_part()].
+
+part_taken_before_the_loss_is_what_the_file_held_or_lost_test_() ->
+    %% A part that was a copy before the file shrank keeps its bytes, and can be written; any other goes with its view.
+    [{atom_to_list(Name), fun() ->
+        Bytes = bytes(3 * page()),
+        with_mapping(Bytes, fun(Handle, _Path) ->
+            {ok, View} = iommap:region_binary(Handle, 0, 3 * page()),
+            Parts = [{Length, Take(Bytes, Length), Take(View, Length)} || Length <- lists:seq(1, 200)],
+            ok = iommap:truncate(Handle, 1),
+            with_mapping(bytes(200), fun(Target, _) ->
+                [begin
+                     Copied = Length =< 64,
+                     ?assertEqual({Length, Copied}, {Length, iommap:intact(Part)}),
+                     ?assertEqual({Length, Copied}, {Length, Part =:= Before}),
+                     ?assertEqual({Length, Copied}, {Length, ok =:= iommap:pwrite(Target, 0, Part)}),
+                     [?assertEqual({ok, Before}, iommap:pread(Target, 0, Length)) || Copied]
+                 end || {Length, Before, Part} <- Parts]
+            end)
+        end)
+    end} || {Name, Take} <- ways_to_take_a_part()].
+
+%% Functions that give so many bytes of a binary: from a whole byte on, and from within one.
+ways_to_take_a_part() ->
+    [{part, fun(Binary, Length) -> binary:part(Binary, 10, Length) end},
+     {last_part, fun(Binary, Length) -> binary:part(Binary, byte_size(Binary), -Length) end},
+     {split_binary, fun(Binary, Length) -> {_, Part} = split_binary(Binary, byte_size(Binary) - Length), Part end},
+     {matched, fun(Binary, Length) -> <<_:10/binary, Part:Length/binary, _/binary>> = Binary, Part end},
+     {matched_tail, fun drop/2},
+     {of_a_comprehension, fun(Binary, Length) -> hd([Part || <<Part:Length/binary>> <= Binary]) end},
+     {part_of_a_part, fun(Binary, Length) ->
+         <<_:100/binary, Part/binary>> = binary:part(Binary, 0, 100 + Length),
+         Part
+     end},
+     {within_a_byte, fun(Binary, Length) -> <<_:3, Part:Length/binary, _/bits>> = Binary, Part end},
+     {up_to_within_the_last_byte, fun(Binary, Length) ->
+         Before = 8 * (byte_size(Binary) - Length) - 3,
+         <<_:Before, Part:Length/binary, _/bits>> = Binary,
+         Part
+     end},
+     {part_of_one_within_a_byte, fun(Binary, Length) ->
+         <<_:5, Long:300/binary, _/bits>> = Binary,
+         binary:part(Long, 300, -Length)
+     end}].
+
+%% A loop's tail.
+drop(Binary, Length) when byte_size(Binary) =:= Length -> Binary;
+drop(<<_, Tail/binary>>, Length) -> drop(Tail, Length).
+
+%% Functions that give the binary that they are given, as it came back from another place.
+carriers() ->
+    [fun(Binary) -> Binary end,
+     fun(Binary) -> iommap_system:in_a_process(fun() -> Binary end) end,
+     fun(Binary) ->
+         Table = ets:new(carrier, []),
+         true = ets:insert(Table, {key, Binary}),
+         [{key, Stored}] = ets:lookup(Table, key),
+         true = ets:delete(Table),
+         Stored
+     end].
+
+%% With a view of three pages whose file has but one byte, and a handle of another file, of 201 bytes.
+beside_a_lost_view(Test) ->
+    with_mapping(bytes(3 * page()), fun(Handle, _) ->
+        {ok, View} = iommap:region_binary(Handle, page(), 2 * page()),
+        ok = iommap:truncate(Handle, 1),
+        with_mapping(bytes(201), fun(Target, Path) -> Test(View, Target, Path) end)
+    end).
+
 intact_of_a_range_outside_raises_badarg_test() ->
     %% What is not a range inside a binary is refused like in binary:part/3.
     [?assertError(badarg, iommap:intact(Binary, Offset, Length)) || {Binary, Offset, Length} <- [
