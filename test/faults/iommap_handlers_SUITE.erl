@@ -15,6 +15,7 @@ all() ->
      a_handler_after_ours_that_chains_gets_its_own_faults_and_passes_on_ours,
      a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fault,
      a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open,
+     a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open,
      a_plain_handler_after_ours_is_put_below_ours_by_the_next_open,
      a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
      a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
@@ -131,6 +132,23 @@ a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open(Conf
         zeros = read(Lost),
         recovered = neighbour:recover(),
         recovered = neighbour:recover_dirty()
+    end).
+
+%% A handler without SA_ONSTACK runs where the thread is, which may be on the heap of a process. (A VM up to OTP 26 adds the
+%% flag by itself.) The next open has the kernel call ours, on the alternate stack, and what is its own reaches it there.
+a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Lost = lost_view(Directory),
+        true = neighbour:is_on_stack(),
+        neighbour:install(without_onstack),
+        HasFlag = list_to_integer(erlang:system_info(otp_release)) =< 26,
+        HasFlag = neighbour:is_on_stack(),
+        survive_a_lost_view(Directory),
+        true = neighbour:is_on_stack(),
+        zeros = read(Lost),
+        recovered = neighbour:recover(),
+        recovered = neighbour:recover_dirty(),
+        survive_a_lost_view(Directory)
     end).
 
 %% The same with the old kind of handler.

@@ -79,7 +79,7 @@ static int is(ErlNifEnv *env, ERL_NIF_TERM term, const char *name)
     return enif_is_identical(term, enif_make_atom(env, name));
 }
 
-/* install(chaining | not_chaining | plain | ignore | default) */
+/* install(chaining | without_onstack | not_chaining | plain | ignore | default) */
 static ERL_NIF_TERM install(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 {
     struct sigaction action = {.sa_flags = SA_ONSTACK | SA_SIGINFO};
@@ -87,6 +87,8 @@ static ERL_NIF_TERM install(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     (void)argc;
     if (is(env, argv[0], "chaining"))
         action.sa_sigaction = chaining;
+    else if (is(env, argv[0], "without_onstack"))
+        action = (struct sigaction){.sa_sigaction = chaining, .sa_flags = SA_SIGINFO};
     else if (is(env, argv[0], "not_chaining"))
         action.sa_sigaction = not_chaining;
     else if (is(env, argv[0], "plain"))
@@ -170,6 +172,16 @@ static ERL_NIF_TERM owner(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return enif_make_string(env, where.dli_fname, ERL_NIF_LATIN1);
 }
 
+/* is_on_stack(): whether the kernel calls that handler on the alternate stack. */
+static ERL_NIF_TERM is_on_stack(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    struct sigaction now;
+
+    (void)argc, (void)argv;
+    sigaction(SIGBUS, NULL, &now);
+    return enif_make_atom(env, now.sa_flags & SA_ONSTACK ? "true" : "false");
+}
+
 static ErlNifFunc functions[] = {
     {"install", 1, install, 0},
     {"install_reporter", 1, install_reporter, 0},
@@ -178,6 +190,7 @@ static ErlNifFunc functions[] = {
     {"recover_dirty", 0, recover, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"calls", 0, count, 0},
     {"owner", 0, owner, 0},
+    {"is_on_stack", 0, is_on_stack, 0},
 };
 
 /* One more step, for the macro to see the module's name and not MODULE. */
