@@ -626,11 +626,12 @@ map_count_exhausted_is_enomem(Config) ->
 %% Putting zero pages under a view may need one entry more than there is.
 a_lost_view_is_read_though_the_map_count_is_exhausted(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
-        {ok, Handle} = iommap:open(Path, read_write, []),
-        {ok, View} = iommap:region_binary(Handle, 0, 10_000),
-        _Held = fault_limits:exhaust_map_count(Path),
-        [] = os:cmd("truncate -s 4096 " ++ Path),
         Page = fault_pattern:page(),
+        ok = file:write_file(Path, fault_pattern:bytes(0, 3 * Page)),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
+        _Held = fault_limits:exhaust_map_count(Path),
+        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
         <<_:Page/binary, 0, _/binary>> = View,
         false = iommap:intact(View),
         {error, sigbus} = iommap:pread(Handle, 0, 1)

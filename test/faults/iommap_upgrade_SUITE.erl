@@ -142,22 +142,24 @@ handles_of_every_generation_work_in_the_newest(Config) ->
 %% A view taken by any generation is read, and survives the loss of its file, in the newest.
 views_of_every_generation_are_safe_in_the_newest(Config) ->
     in_vm(Config, fun(Directory) ->
+        Page = fault_pattern:page(),
+        Size = 12 * Page + 848,
         Views = over_generations(Directory, 6, fun(Generation) ->
-            {Path, Handle} = open(Directory, Generation, 50_000),
-            {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+            {Path, Handle} = open(Directory, Generation, Size),
+            {ok, View} = iommap:region_binary(Handle, 0, Size),
             {Path, Handle, View}
         end),
-        Whole = fault_pattern:bytes(0, 50_000),
+        Whole = fault_pattern:bytes(0, Size),
         [begin
             true = View =:= Whole,
             true = iommap:intact(View),
-            [] = os:cmd("truncate -s 4096 " ++ Path),
-            {error, sigbus} = iommap:pread(Handle, 0, 50_000),
+            [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
+            {error, sigbus} = iommap:pread(Handle, 0, Size),
             false = iommap:intact(View),
-            true = iommap:intact(binary:part(View, 0, 4096)),
-            true = View =:= <<(fault_pattern:bytes(0, 4096))/binary, (fault_pattern:zeros(50_000 - 4096))/binary>>,
+            true = iommap:intact(binary:part(View, 0, Page)),
+            true = View =:= <<(fault_pattern:bytes(0, Page))/binary, (fault_pattern:zeros(Size - Page))/binary>>,
             {error, sigbus} = iommap:pread(Handle, 0, 1),
-            {ok, 4096} = iommap:remap(Handle),
+            {ok, Page} = iommap:remap(Handle),
             {ok, <<1>>} = iommap:pread(Handle, 0, 1),
             false = iommap:intact(View)
         end || {Path, Handle, View} <- Views],
@@ -197,18 +199,20 @@ old_code_is_purged_while_its_handles_live(Config) ->
 %% once the library is back. The VM has forgotten what the handles were: they are no handles any more.
 the_module_is_deleted_and_purged_while_its_views_live(Config) ->
     in_vm(Config, fun(Directory) ->
-        {Path, Handle} = open(Directory, delete, 50_000),
-        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
+        Page = fault_pattern:page(),
+        Size = 12 * Page + 848,
+        {Path, Handle} = open(Directory, delete, Size),
+        {ok, View} = iommap:region_binary(Handle, 0, Size),
         {module, iommap} = code:load_file(iommap),
         code:purge(iommap),
         true = code:delete(iommap),
         code:purge(iommap),
         false = erlang:module_loaded(iommap),
-        [] = os:cmd("truncate -s 4096 " ++ Path),
-        true = View =:= <<(fault_pattern:bytes(0, 4096))/binary, (fault_pattern:zeros(50_000 - 4096))/binary>>,
+        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
+        true = View =:= <<(fault_pattern:bytes(0, Page))/binary, (fault_pattern:zeros(Size - Page))/binary>>,
         {module, iommap} = code:load_file(iommap),
         false = iommap:intact(View),
-        true = iommap:intact(binary:part(View, 0, 4096)),
+        true = iommap:intact(binary:part(View, 0, Page)),
         badarg = try iommap:pread(Handle, 0, 1) catch error:Reason -> Reason end,
         {Other, New} = open(Directory, anew, 10_000),
         everything_works(Other, New)
@@ -221,12 +225,13 @@ a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Conf
         {_, _Old} = open(Directory, old, 10_000),
         put_in_place(Directory, relayout),
         ok = reload(),
-        {Path, Handle} = open(Directory, new, 10_000),
-        {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+        Page = fault_pattern:page(),
+        {Path, Handle} = open(Directory, new, 3 * Page),
+        {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
         _Held = fault_limits:exhaust_map_count(Path),
-        [] = os:cmd("truncate -s 4096 " ++ Path),
-        Zeros = fault_pattern:zeros(10_000 - 4096),
-        Zeros = binary:copy(binary:part(View, 4096, 10_000 - 4096)),
+        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
+        Zeros = fault_pattern:zeros(2 * Page),
+        Zeros = binary:copy(binary:part(View, Page, 2 * Page)),
         false = iommap:intact(View),
         {error, sigbus} = iommap:pread(Handle, 0, 1)
     end).
