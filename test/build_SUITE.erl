@@ -14,6 +14,7 @@
 -export([cargo_build_target_is_respected/1]).
 -export([cargo_target_dir_is_respected/1]).
 -export([cargo_is_respected/1]).
+-export([flags_for_musl_are_added_to_those_of_the_user/1]).
 -export([a_failing_cargo_fails_the_build_and_keeps_the_library/1]).
 -export([a_virtual_machine_goes_on_while_its_library_is_replaced/1]).
 -export([clean_removes_what_was_built/1]).
@@ -34,6 +35,7 @@ all() ->
      cargo_build_target_is_respected,
      cargo_target_dir_is_respected,
      cargo_is_respected,
+     flags_for_musl_are_added_to_those_of_the_user,
      a_failing_cargo_fails_the_build_and_keeps_the_library,
      a_virtual_machine_goes_on_while_its_library_is_replaced,
      clean_removes_what_was_built,
@@ -135,6 +137,27 @@ cargo_is_respected(Config) ->
     <<"by the one that was named\n">> = library(Config),
     {0, _} = build(Config, [{"PATH", Project ++ ":" ++ os:getenv("PATH")}]),
     <<"by the first of the PATH\n">> = library(Config).
+
+%% cargo is told not to link a C library into a library for musl, and RUSTFLAGS, which would hide that, get it too: for
+%% musl alone, and behind what the user wants.
+flags_for_musl_are_added_to_those_of_the_user(Config) ->
+    Cargo = script(Config, "cargo", [
+        "case $* in --version) echo 'cargo 999.0.0' ;; *verbose) echo \"host: $HOST\" ;;\n"
+        "*) echo \"$* flags: $RUSTFLAGS.\" >&2; exit 1; esac"]),
+    Flags = fun(Environment) ->
+        {_, Output} = build(Config, [{"CARGO", Cargo} | Environment]),
+        mentions(Output, ["target.'cfg(target_env=\"musl\")'.rustflags=['-Ctarget-feature=-crt-static']"]),
+        [_, Told] = string:split(string:trim(Output), "flags: "),
+        Told
+    end,
+    Musl = {"HOST", "x86_64-alpine-linux-musl"},
+    User = {"RUSTFLAGS", "-Cdebuginfo=0"},
+    <<".">> = Flags([Musl, {"RUSTFLAGS", false}]),
+    <<"-Cdebuginfo=0 -Ctarget-feature=-crt-static.">> = Flags([Musl, User]),
+    <<"-Cdebuginfo=0.">> = Flags([Musl, User, {"CARGO_BUILD_TARGET", "aarch64-unknown-linux-gnu"}]),
+    <<"-Cdebuginfo=0.">> = Flags([{"HOST", "aarch64-unknown-linux-gnu"}, User]),
+    <<"-Cdebuginfo=0 -Ctarget-feature=-crt-static.">> =
+        Flags([{"HOST", "aarch64-unknown-linux-gnu"}, User, {"CARGO_BUILD_TARGET", "aarch64-unknown-linux-musl"}]).
 
 %% When cargo fails, so does the build, and the library of the last one stays.
 a_failing_cargo_fails_the_build_and_keeps_the_library(Config) ->

@@ -243,6 +243,18 @@ fn in_another_process<F: FnOnce()>(body: F) -> Option<Output> {
     Some(output.unwrap())
 }
 
+/// Whether qemu's user emulation runs this process, and the test needs what that lacks: then it says so.
+pub fn lacking_in_qemu(what: &str) -> bool {
+    // The one name of the program that qemu does not replace.
+    let program = std::fs::read_link("/proc/thread-self/exe").unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let emulated = name.starts_with("qemu-");
+    if emulated {
+        skip(&format!("qemu's user emulation has no {what}"));
+    }
+    emulated
+}
+
 /// Says why a test does nothing, past the harness, which shows what is printed by failed tests only.
 pub fn skip(why: &str) {
     let thread = std::thread::current();
