@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal ci clean help \
+.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal check-targets check-arm64 ci clean help \
         test-core test-eunit test-ct test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
@@ -82,6 +82,12 @@ valgrind:           ## the core's threads under valgrind: make valgrind [SECONDS
 	@./setup.sh sanitizers
 	test/faults/valgrind.sh $(SECONDS)
 
+check-targets:      ## type-check for other systems and processors, link for musl: make check-targets [TARGETS="..."]
+	test/targets/check
+
+check-arm64:        ## build for aarch64 across, run the tests in qemu: make check-arm64 [WORDS="cross core eunit ct 16k"]
+	test/targets/arm64 $(WORDS)
+
 ci:                 ## what continuous integration runs
 	.ci/run
 
@@ -90,5 +96,5 @@ clean:              ## remove everything that was built
 	native/build.sh clean
 
 help:               ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' Makefile | \
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1 \2/p' Makefile | \
 	    while read -r word job; do printf '  %-17s %s\n' "$$word" "$$job"; done

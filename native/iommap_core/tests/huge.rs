@@ -53,9 +53,6 @@ fn open_a_hole(scratch: &Scratch, size: usize) -> Option<(AHandle, [usize; 2])> 
 #[test]
 fn a_tebibyte_takes_no_more_memory_than_a_gibibyte() {
     // Reading and writing here and there in a sparse file costs the same memory whatever the size of the file.
-    if rig::lacking_in_qemu("free choice of addresses: it keeps tables of what is mapped") {
-        return;
-    }
     in_its_own_process(|| {
         let scratch = Scratch::new();
         // What is set up once for all mappings.
