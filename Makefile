@@ -3,7 +3,8 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal check-targets check-arm64 ci clean help \
+.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal check-targets check-arm64 analyse \
+        matrix matrix-trixie matrix-sid ci clean help \
         test-core test-eunit test-ct test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
@@ -49,6 +50,9 @@ lint:               ## formatting, clippy, xref and dialyzer, warnings being err
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/stranger -- -D warnings
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
 	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
+	$(MAKE) analyse
+
+analyse:            ## xref and dialyzer, warnings being errors
 	rebar3 as lint do xref, dialyzer
 
 docs: build         ## HTML pages of the public modules, in doc/
@@ -87,6 +91,11 @@ check-targets:      ## type-check for other systems and processors, link for mus
 
 check-arm64:        ## build for aarch64 across, run the tests in qemu: make check-arm64 [WORDS="cross core eunit ct 16k"]
 	test/targets/arm64 $(WORDS)
+
+matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [WORDS="test-ct"]
+matrix-trixie matrix-sid: matrix-%:
+	@./setup.sh matrix
+	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(WORDS)
 
 ci:                 ## what continuous integration runs
 	.ci/run

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this machine has the tools of a job: setup.sh build|test|bench|sanitizers
+# Makes sure that this machine has the tools of a job: setup.sh build|test|bench|sanitizers|matrix
 #
 # What is missing is installed on Debian and its relatives, as root or with a sudo that asks nothing. Elsewhere, and
 # where that is not allowed, this says what to install. Rust itself is never installed.
@@ -13,12 +13,19 @@ freebsd=
 optional=
 
 main() {
-    need cc      "gcc libc6-dev"                    "gcc"      ""
-    need git     "git"                              "git"      "git"
-    need erl     "erlang-base erlang-crypto"        "erlang"   "erlang"
-    need rebar3  "rebar3"                           "rebar3"   "rebar3"
-    case ${1:-build} in
-        build) ;;
+    job=${1:-build}
+    if [ "$job" = matrix ]; then
+        # The rest is installed in the roots.
+        need git         "git"          "" ""
+        need debootstrap "debootstrap"  "" ""
+    else
+        need cc      "gcc libc6-dev"                    "gcc"      ""
+        need git     "git"                              "git"      "git"
+        need erl     "erlang-base erlang-crypto"        "erlang"   "erlang"
+        need rebar3  "rebar3"                           "rebar3"   "rebar3"
+    fi
+    case $job in
+        build | matrix) ;;
         test)
             need mix         "elixir"                           "elixir"   "elixir"
             need proper      "erlang-proper erlang-proper-dev"  ""         ""
@@ -37,11 +44,11 @@ main() {
             need clang       "clang libclang-rt-dev"         "llvm"     ""
             need valgrind    "valgrind"                         ""         "valgrind"
             ;;
-        *) echo "setup.sh: unknown job '$1'" >&2; exit 2 ;;
+        *) echo "setup.sh: unknown job '$job'" >&2; exit 2 ;;
     esac
 
     if [ -n "$missing$optional" ]; then install_missing; fi
-    if ! is_there "${CARGO:-cargo}"; then
+    if [ "$job" != matrix ] && ! is_there "${CARGO:-cargo}"; then
         echo "iommap: Rust is missing. Install it: https://rustup.rs, brew install rust, or pkg install rust" >&2
         exit 1
     fi
