@@ -1,15 +1,12 @@
-//! The file under a mapping: opened, sized and resized.
+//! The file under a mapping: its descriptor, its kind, its size.
 
 use crate::error::Error;
-use crate::options::{Access, Options};
-use crate::platform;
-use std::ffi::{CStr, OsStr};
-use std::fs::{File, OpenOptions};
+use crate::options::Options;
+use crate::platform::{self, file as system};
+use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// An open file that can be mapped.
 pub struct BackingFile {
@@ -21,28 +18,8 @@ pub struct BackingFile {
 }
 
 impl BackingFile {
-    /// Opens the file, and makes it, empties it and grows it as the options say. Gives its size too, which is not 0.
-    ///
-    /// What can be refused is refused before anything is changed; a file that cannot be grown keeps its contents.
-    pub fn open(path: &CStr, options: &Options) -> Result<(BackingFile, usize), Error> {
-        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
-        if options.access == Access::Read && (options.create || options.truncate) {
-            return Err(Error::INVALID);
-        }
-        let (file, created) = open_or_create(path, options)?;
-        let opened = BackingFile::examined(file, options);
-        let sized = opened.and_then(|backing| {
-            let size = backing.sized(options)?;
-            Ok((backing, size))
-        });
-        if sized.is_err() && created {
-            // Nobody asked for an empty file.
-            let _ = std::fs::remove_file(path);
-        }
-        sized
-    }
-
-    fn examined(file: File, options: &Options) -> Result<BackingFile, Error> {
+    /// A file that was opened. Refused if it can have no mapping.
+    pub fn new(file: File, options: &Options) -> Result<BackingFile, Error> {
         let metadata = file.metadata()?;
         let kind = metadata.file_type();
         if kind.is_dir() {
@@ -68,35 +45,6 @@ impl BackingFile {
         })
     }
 
-    /// Brings the file to the size the options ask for.
-    fn sized(&self, options: &Options) -> Result<usize, Error> {
-        let now = self.size()?;
-        let wanted = if options.truncate {
-            options.size
-        } else {
-            options.size.max(now)
-        };
-        if wanted == 0 || (wanted > now && options.access == Access::Read) {
-            return Err(Error::INVALID);
-        }
-        let mappable = mappable(wanted)?;
-        if options.truncate && now > 0 {
-            // Before the file is emptied, which may have holes: when the disk is full, nothing is lost.
-            platform::reserve(self.fd(), wanted).inspect_err(|_| {
-                if self.size() == Ok(now) {
-                    let _ = platform::set_size(self.fd(), now); // gives back what was reserved
-                }
-            })?;
-        } else if wanted > now {
-            self.grow(now, wanted)?;
-        }
-        if options.truncate && now > 0 {
-            self.shrink(0)?;
-            self.grow(0, wanted)?;
-        }
-        Ok(mappable)
-    }
-
     /// The size in bytes, as it is now.
     pub fn size(&self) -> Result<u64, Error> {
         if self.is_block_device {
@@ -105,27 +53,92 @@ impl BackingFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Makes the file longer, with its blocks allocated; as long as it was if that fails, unless others made it longer yet.
-    pub fn grow(&self, from: u64, to: u64) -> Result<(), Error> {
-        platform::preallocate(self.fd(), from, to).inspect_err(|_| {
-            if self.size().is_ok_and(|now| from < now && now <= to) {
-                let _ = platform::set_size(self.fd(), from);
+    /// Whether another descriptor is of the same file.
+    pub fn is_same_as(&self, other: &BackingFile) -> Result<bool, Error> {
+        let (one, other) = (self.file.metadata()?, other.file.metadata()?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    }
+
+    /// Checks that the file may be made so long at all.
+    pub fn check_resizable(&self, size: u64) -> Result<(), Error> {
+        if self.is_block_device {
+            return Err(Error::INVALID);
+        }
+        system::check_size_limit(size)
+    }
+
+    /// Allocates the blocks that the file needs to become `to` bytes long (fallocate, FALLOC_FL_KEEP_SIZE). Its size stays
+    /// what it is. None are needed if it is as long already.
+    pub fn room(&self, to: u64) -> Result<Room<'_>, Error> {
+        let metadata = self.file.metadata()?;
+        let from = metadata.len();
+        let mut room = Room {
+            file: self,
+            from,
+            last: from,
+            to,
+            reserved: false,
+        };
+        if from >= to {
+            return Ok(room);
+        }
+        self.check_resizable(to)?;
+        // What is allocated as one is allocated or not when the file grows, and needs no room beforehand.
+        let unit = metadata.blksize().clamp(512, platform::page_size() as u64);
+        room.last = from.max((to - 1) / unit * unit);
+        if room.last > from {
+            let had = (metadata.blocks() * 512).saturating_sub(from);
+            if !system::has_room(self.fd(), (to - from).saturating_sub(had)) {
+                return Err(Error::System(libc::ENOSPC));
             }
-        })
+            room.reserved = true; // some of it, also when it fails
+            room.reserved = system::reserve(self.fd(), from, to)?;
+        }
+        Ok(room)
+    }
+
+    /// Makes the file `to` zeros. If there is no room for them, it is what it was.
+    ///
+    /// Emptied first, the file would lose its blocks to others. So the room is had while it is whole, and its blocks are
+    /// kept. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
+    /// between: then it is empty when this fails.
+    pub fn empty(&self, to: u64) -> Result<(), Error> {
+        let room = self.room(to)?;
+        let before = room.before();
+        if !self.zero_in_place(before.min(to))? {
+            self.shrink(0)?;
+            return self.room(to)?.grow();
+        }
+        if before > to {
+            self.shrink(to)
+        } else {
+            room.grow()
+        }
+    }
+
+    /// Makes the first bytes of the file zeros, in blocks that it has or gets before. `false` where that cannot be done.
+    fn zero_in_place(&self, length: u64) -> Result<bool, Error> {
+        let fd = self.fd();
+        if !system::reserve(fd, 0, length)? {
+            return Ok(false);
+        }
+        system::unshare(fd, 0, length)?;
+        if system::zero(fd, 0, length)? {
+            return Ok(true);
+        }
+        // Memory: there is room for what is there already.
+        Ok(!self.system.remote && system::write_zeros(fd, 0, length).is_ok())
     }
 
     /// Makes the file shorter.
     pub fn shrink(&self, to: u64) -> Result<(), Error> {
-        platform::set_size(self.fd(), to)
+        system::set_size(self.fd(), to)
     }
 
-    /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero.
+    /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero. It is what it was if that fails,
+    /// but for what others made of it meanwhile.
     pub fn grow_to(&self, size: u64) -> Result<(), Error> {
-        let now = self.size()?;
-        if now < size {
-            self.grow(now, size)?;
-        }
-        Ok(())
+        self.room(size)?.grow()
     }
 
     /// Makes the file so long, if it is longer.
@@ -134,6 +147,18 @@ impl BackingFile {
             self.shrink(size)?;
         }
         Ok(())
+    }
+
+    /// Whether a write through a mapping leaves the time of modification what it was.
+    #[allow(dead_code)] // for sync and close
+    pub fn forgets_mtime(&self) -> bool {
+        self.system.forgets_mtime
+    }
+
+    /// Sets the time of modification to now.
+    #[allow(dead_code)] // for sync and close
+    pub fn touch(&self) -> Result<(), Error> {
+        system::set_mtime(self.fd())
     }
 
     /// The descriptor.
@@ -172,6 +197,41 @@ impl BackingFile {
     }
 }
 
+/// Room that a file has to grow into: blocks behind its end. Given back unless it grows.
+pub struct Room<'a> {
+    file: &'a BackingFile,
+    /// The end of the file when the room was asked for.
+    from: u64,
+    /// Where the part begins that growing allocates by itself.
+    last: u64,
+    to: u64,
+    reserved: bool,
+}
+
+impl Room<'_> {
+    /// How long the file was when the room was asked for.
+    pub fn before(&self) -> u64 {
+        self.from
+    }
+
+    /// Makes the file as long as there is room for, unless others made it longer yet: the size is never set down.
+    pub fn grow(mut self) -> Result<(), Error> {
+        if self.from < self.to {
+            system::grow(self.file.fd(), self.from, self.last, self.to)?;
+        }
+        self.reserved = false;
+        Ok(())
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.reserved {
+            system::give_back(self.file.fd(), self.to);
+        }
+    }
+}
+
 /// The size as a length of memory.
 pub fn mappable(size: u64) -> Result<usize, Error> {
     isize::try_from(size)
@@ -179,28 +239,58 @@ pub fn mappable(size: u64) -> Result<usize, Error> {
         .map_err(|_| Error::System(libc::EFBIG))
 }
 
-/// The file, and whether it is new.
-fn open_or_create(path: &Path, options: &Options) -> Result<(File, bool), Error> {
-    let mut how = OpenOptions::new();
-    how.read(true).write(options.access.writes()).mode(0o644);
-    // Opening a FIFO or a terminal must neither wait nor adopt it. Close-on-exec is std's own habit.
-    how.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::options::Access;
 
-    match how.open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
-            if options.size == 0 {
-                return Err(Error::INVALID);
-            }
-            match how.clone().create_new(true).open(path) {
-                // It appeared meanwhile, or is a link to nothing.
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                    Ok((how.create(true).open(path)?, false))
+    fn file_in(directory: &str) -> BackingFile {
+        let file = tempfile::tempfile_in(directory).unwrap();
+        BackingFile::new(file, &Options::new(Access::ReadWrite)).unwrap()
+    }
+
+    #[test]
+    fn touching_sets_the_time_of_modification_and_no_other() {
+        // On a tmpfs, where a mapping leaves it what it was.
+        let file = file_in("/dev/shm");
+        assert!(file.forgets_mtime());
+        let times = || {
+            let metadata = file.file.metadata().unwrap();
+            (metadata.modified().unwrap(), metadata.accessed().unwrap())
+        };
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        let old = std::fs::FileTimes::new()
+            .set_modified(long_ago)
+            .set_accessed(long_ago);
+        file.file.set_times(old).unwrap();
+        assert_eq!(times(), (long_ago, long_ago));
+        file.touch().unwrap();
+        assert!(times().0 > long_ago);
+        assert_eq!(times().1, long_ago);
+    }
+
+    #[test]
+    fn room_leaves_the_size_and_growing_never_sets_it_down() {
+        // On a disk and in memory; to the end of a page, beyond it, far beyond it; nothing, and others' appends, in between.
+        for directory in [std::env::temp_dir().to_str().unwrap(), "/dev/shm"] {
+            for (from, to, appended) in
+                [(0, 1, 0), (5000, 5001, 0), (1, 100_000, 0), (5000, 4000, 0)]
+                    .into_iter()
+                    .chain([(5000, 5001, 10), (1, 100_000, 5000), (1, 100_000, 200_000)])
+            {
+                let file = file_in(directory);
+                file.file.set_len(from).unwrap();
+                let room = file.room(to).unwrap();
+                assert_eq!(file.size(), Ok(from));
+                if appended > 0 {
+                    file.file.set_len(from + appended).unwrap();
                 }
-                made => Ok((made?, true)),
+                room.grow().unwrap();
+                assert_eq!(file.size(), Ok(to.max(from + appended)), "{from} {to}");
+                if appended == 0 && from == 1 {
+                    assert!(file.file.metadata().unwrap().blocks() * 512 >= to);
+                }
             }
         }
-        // A socket, or a device without a driver.
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(Error::INVALID),
-        opened => Ok((opened?, false)),
     }
 }

@@ -14,6 +14,7 @@ use crate::file::{mappable, BackingFile};
 use crate::guard;
 use crate::lock::{Lock, Reading, Writing};
 use crate::mapping::{Growth, Hint, Mapping};
+use crate::opening;
 use crate::options::{Access, Options};
 use crate::platform;
 use crate::tail;
@@ -76,8 +77,11 @@ impl<V> Handle<V> {
     }
 
     fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
-        let (file, size) = BackingFile::open(path, &options)?;
-        let mapping = Mapping::new(Arc::new(file), size, &options)?;
+        let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
+        let mapping = opening::open(path, &options, map)?;
+        if options.populate && options.size > 0 {
+            mapping.populate(); // what it was grown by was not there to be prefaulted
+        }
         if options.lock {
             mapping.lock();
         }

@@ -19,6 +19,8 @@ mod handle;
 mod lock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod mapping;
+mod naming;
+mod opening;
 mod options;
 #[allow(unsafe_code)] // follows leaked pointers
 mod place;

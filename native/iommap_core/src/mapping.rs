@@ -554,6 +554,11 @@ impl Mapping {
         self.writes.forget();
     }
 
+    /// Brings all pages into memory.
+    pub fn populate(&self) {
+        self.read_in(Range::between(0, self.size()));
+    }
+
     /// Locks the pages in memory, if the system lets us.
     pub fn lock(&self) {
         let locked = self.lock_part(Range::between(0, self.size()));
@@ -750,8 +755,8 @@ mod tests {
             size: (pages * platform::page_size()) as u64,
             ..Options::new(Access::ReadWrite)
         };
-        let (file, size) = BackingFile::open(&path, &options).unwrap();
-        Mapping::new(Arc::new(file), size, &options).unwrap()
+        let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
+        crate::opening::open(&path, &options, map).unwrap()
     }
 
     #[test]

@@ -314,7 +314,7 @@ fn no_address_space_leaves_the_handle_as_it_was() {
         let handle = open_for(&path, Access::ReadWrite);
         let private = open_private(&path);
         pwrite(&private, 1, b"mine").unwrap();
-        let before = limited_address_space(512 << 20);
+        let before = rig::limit_address_space(512 << 20);
         for handle in [&handle, &private] {
             for viewed in [false, true] {
                 let view = viewed.then(|| show(handle, 0, 1).unwrap());
@@ -339,28 +339,6 @@ fn no_address_space_leaves_the_handle_as_it_was() {
             Ok([&pattern(1)[..], b"mine"].concat())
         );
     });
-}
-
-/// Leaves the process only so much more than it has. What the limit was.
-#[cfg(target_os = "linux")]
-fn limited_address_space(more: u64) -> libc::rlimit {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmSize:"))
-        .unwrap();
-    let has: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    // SAFETY: fills the struct it is given, and sets a limit of this process.
-    unsafe {
-        let mut before = std::mem::zeroed();
-        libc::getrlimit(libc::RLIMIT_AS, &mut before);
-        let limit = libc::rlimit {
-            rlim_cur: has * 1024 + more,
-            ..before
-        };
-        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
-        before
-    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //!
 //! | | Linux | macOS | FreeBSD | OpenBSD |
 //! |---|---|---|---|---|
-//! | preallocate | fallocate | F_PREALLOCATE, ftruncate | posix_fallocate | ftruncate |
 //! | size of a file, without asking a server | statx | fstat | fstat | fstat |
 //! | residency | mincore, preadv2 | mincore | mincore | none: cold |
 //! | barrier on all threads | membarrier | none: readers lock | none | none |
@@ -10,6 +9,7 @@
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
 //! | lock pages as they come | mlock2 | none: mlock | none: mlock | none: mlock |
 
+pub mod file;
 pub mod memory;
 
 use crate::error::Error;
@@ -128,6 +128,8 @@ pub struct FileSystem {
     pub remote: bool,
     /// Its files are nowhere but in memory: to write to a page that is there waits for nothing.
     pub in_memory: bool,
+    /// A write through a shared mapping leaves the time of modification what it was.
+    pub forgets_mtime: bool,
     /// It starts writing back when it is asked to (`start_writeback`).
     pub starts_writeback: bool,
     /// The size of the pages by which its files are mapped, in bytes.
@@ -145,6 +147,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
         return FileSystem {
             remote: true,
             in_memory: false,
+            forgets_mtime: false,
             starts_writeback: true,
             page_size: page_size(),
         };
@@ -169,9 +172,11 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             0x0116_1970, // GFS2
         ];
         let kind = status.f_type as u32; // of another type on each system
+        let in_memory = [HUGETLBFS, TMPFS, RAMFS].contains(&kind);
         FileSystem {
             remote: REMOTE.contains(&kind),
-            in_memory: [HUGETLBFS, TMPFS, RAMFS].contains(&kind),
+            in_memory,
+            forgets_mtime: in_memory || kind == OVERLAYFS, // which may lie over one of these
             starts_writeback: kind != OVERLAYFS, // it answers that it did, and leaves its layers alone
             page_size: if kind == HUGETLBFS {
                 status.f_bsize as usize
@@ -185,90 +190,9 @@ pub fn file_system(fd: RawFd) -> FileSystem {
         FileSystem {
             remote: status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
             in_memory: false,
+            forgets_mtime: false,
             starts_writeback: true,
             page_size: page_size(),
-        }
-    }
-}
-
-/// Makes the file `to` bytes long, it being `from` long, with the new blocks really allocated where the system can.
-pub fn preallocate(fd: RawFd, from: u64, to: u64) -> Result<(), Error> {
-    let too_big = || Error::System(libc::EFBIG);
-    let start = libc::off_t::try_from(from).map_err(|_| too_big())?;
-    let end = libc::off_t::try_from(to).map_err(|_| too_big())?;
-    let length = end - start;
-    #[cfg(target_os = "linux")]
-    loop {
-        // SAFETY: changes only the file.
-        if unsafe { libc::fallocate(fd, 0, start, length) } == 0 {
-            return Ok(());
-        }
-        match Error::last() {
-            Error::System(libc::EINTR) => continue,
-            // The file system cannot: a sparse file is the best it has.
-            Error::System(libc::EOPNOTSUPP | libc::ENOSYS) => break,
-            error => return Err(error),
-        }
-    }
-    #[cfg(target_os = "freebsd")]
-    {
-        // SAFETY: changes only the file.
-        match unsafe { libc::posix_fallocate(fd, start, length) } {
-            0 => return Ok(()),
-            libc::EINVAL | libc::EOPNOTSUPP => {} // ZFS cannot
-            errno => return Err(Error::System(errno)),
-        }
-    }
-    #[cfg(target_os = "macos")]
-    {
-        let mut store = libc::fstore_t {
-            fst_flags: libc::F_ALLOCATEALL,
-            fst_posmode: libc::F_PEOFPOSMODE,
-            fst_offset: 0,
-            fst_length: length,
-            fst_bytesalloc: 0,
-        };
-        // SAFETY: changes only the file.
-        if unsafe { libc::fcntl(fd, libc::F_PREALLOCATE, &mut store) } == -1 {
-            if let Error::System(libc::ENOSPC) = Error::last() {
-                return Err(Error::System(libc::ENOSPC));
-            }
-        }
-    }
-    let _ = length;
-    set_size(fd, to)
-}
-
-/// Sees to it that the disk has room for a file of `size` bytes, where the system can; size and bytes stay as they are.
-pub fn reserve(fd: RawFd, size: u64) -> Result<(), Error> {
-    let length = libc::off_t::try_from(size).map_err(|_| Error::System(libc::EFBIG))?;
-    #[cfg(target_os = "linux")]
-    loop {
-        // SAFETY: allocates blocks of the file.
-        if unsafe { libc::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, 0, length) } == 0 {
-            break;
-        }
-        match Error::last() {
-            Error::System(libc::EINTR) => continue,
-            Error::System(libc::EOPNOTSUPP | libc::ENOSYS) => break,
-            error => return Err(error),
-        }
-    }
-    let _ = (fd, length);
-    Ok(())
-}
-
-/// `ftruncate(2)`.
-pub fn set_size(fd: RawFd, size: u64) -> Result<(), Error> {
-    let size = libc::off_t::try_from(size).map_err(|_| Error::System(libc::EFBIG))?;
-    loop {
-        // SAFETY: changes only the file.
-        if unsafe { libc::ftruncate(fd, size) } == 0 {
-            return Ok(());
-        }
-        match Error::last() {
-            Error::System(libc::EINTR) => continue,
-            error => return Err(error),
         }
     }
 }

@@ -348,3 +348,79 @@ pub fn small_disk(_size: usize) -> Option<Disk> {
     skip("this system has no file system for one process");
     None
 }
+
+/// Has the system refuse calls to this thread, and to those that it starts: each by its number, with an errno; only with
+/// one of these bits in its third argument, if there are any.
+#[cfg(target_os = "linux")]
+pub fn refuse(calls: &[(libc::c_long, u32, i32)]) {
+    const NUMBER: u32 = 0;
+    const THIRD_ARGUMENT: u32 = 32;
+    let step = |code: u32, jump_if_not: u8, value: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_if_not,
+        k: value,
+    };
+    let (load, give) = (
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_RET | libc::BPF_K,
+    );
+    let jump = |how: u32| libc::BPF_JMP | how | libc::BPF_K;
+    let mut filter = vec![];
+    for (number, bits, errno) in calls {
+        let refused = step(give, 0, libc::SECCOMP_RET_ERRNO | *errno as u32);
+        filter.push(step(load, 0, NUMBER));
+        if *bits == 0 {
+            filter.push(step(jump(libc::BPF_JEQ), 1, *number as u32));
+        } else {
+            filter.push(step(jump(libc::BPF_JEQ), 3, *number as u32));
+            filter.push(step(load, 0, THIRD_ARGUMENT));
+            filter.push(step(jump(libc::BPF_JSET), 1, *bits));
+        }
+        filter.push(refused);
+    }
+    filter.push(step(give, 0, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the filter is read during the call only.
+    let set = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+    };
+    assert!(set, "{}", std::io::Error::last_os_error());
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// Leaves the process only so much more address space than it has. What the limit was.
+#[cfg(target_os = "linux")]
+pub fn limit_address_space(more: u64) -> libc::rlimit {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmSize:"))
+        .unwrap();
+    let has: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    limit(libc::RLIMIT_AS, has * 1024 + more)
+}
+
+/// Sets a limit of this process. What it was.
+#[cfg(target_os = "linux")]
+pub fn limit(resource: Resource, to: u64) -> libc::rlimit {
+    // SAFETY: fills the struct it is given, and sets a limit of this process.
+    unsafe {
+        let mut before = std::mem::zeroed();
+        libc::getrlimit(resource, &mut before);
+        let limit = libc::rlimit {
+            rlim_cur: to,
+            ..before
+        };
+        assert_eq!(libc::setrlimit(resource, &limit), 0);
+        before
+    }
+}

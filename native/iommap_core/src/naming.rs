@@ -1,0 +1,206 @@
+//! How a new file comes by its name: last of all, when it is whole, and never in another's place.
+//!
+//! ```text
+//! nameless ---------link---------> named        O_TMPFILE: ext4, xfs, btrfs, tmpfs, overlayfs
+//! of a temporary name --rename---> named        where there are no nameless files; link and unlink
+//!                                               where rename may only replace
+//! named from the start                          where there is neither
+//! ```
+//!
+//! The name that the user gave is never unlinked, whatever fails: somebody may have put another file there meanwhile.
+
+use crate::error::Error;
+use crate::platform::{self, file as system};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Who may do what with a new file, under the umask or the directory's default ACL.
+const PERMISSIONS: u32 = 0o644;
+
+/// How many symbolic links the system follows.
+const LINKS: usize = 40;
+
+/// A directory, and a name in it that is free.
+pub struct Place {
+    directory: File,
+    name: CString,
+}
+
+impl Place {
+    /// Finds out where `open(2)` would make the file: in the directory of the path, or of what a link without a target
+    /// names. Nothing if there is something by now.
+    pub fn find(path: &Path) -> Result<Option<Place>, Error> {
+        let mut path = path.as_os_str().as_bytes().to_vec();
+        let mut at: Option<File> = None;
+        for _ in 0..LINKS {
+            let (directory, name) = split(&path)?;
+            let directory = system::open_directory(at.as_ref(), &directory)?;
+            let Some(name) = name else {
+                return Err(Error::System(libc::EISDIR));
+            };
+            match system::read_link(&directory, &name) {
+                Ok(target) => {
+                    check_link(&directory, system::owner_of(&directory, &name)?)?;
+                    path = target;
+                }
+                Err(Error::System(libc::ENOENT)) => return Ok(Some(Place { directory, name })),
+                Err(Error::System(libc::EINVAL)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            at = Some(directory);
+        }
+        Err(Error::System(libc::ELOOP))
+    }
+}
+
+/// The directory and the name in it, which is none if the path can only be a directory's.
+fn split(path: &[u8]) -> Result<(CString, Option<CString>), Error> {
+    let string = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::INVALID);
+    if path.is_empty() {
+        return Err(Error::System(libc::ENOENT));
+    }
+    let end = path.iter().rposition(|byte| *byte != b'/');
+    let (whole, slashes) = path.split_at(end.map_or(0, |last| last + 1));
+    let slash = whole.iter().rposition(|byte| *byte == b'/');
+    let (directory, name) = whole.split_at(slash.map_or(0, |slash| slash + 1));
+    let directory = match (directory, name) {
+        (b"", b"") => slashes,
+        (b"", _) => b".",
+        _ => directory,
+    };
+    let is_name = slashes.is_empty() && name != b"." && name != b"..";
+    let name = is_name.then(|| string(name)).transpose()?;
+    Ok((string(directory)?, name))
+}
+
+/// Refuses a link in a sticky directory that all may write to, unless it is ours or the directory's owner's, as the system
+/// does (`fs.protected_symlinks`): it may have been put there since the system looked.
+fn check_link(directory: &File, owner: u32) -> Result<(), Error> {
+    let metadata = directory.metadata()?;
+    let anybodys = metadata.mode() & 0o1002 == 0o1002;
+    if anybodys && owner != platform::user() && owner != metadata.uid() {
+        return Err(Error::NO_ACCESS);
+    }
+    Ok(())
+}
+
+/// How a file is called until it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It has no name.
+    Nameless,
+    /// It has a name of its own in the same directory.
+    Temporary,
+    /// It has its name from the start, and keeps it when something fails.
+    Named,
+}
+
+/// What came of giving a file its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It has its name.
+    Done,
+    /// The name is another's by now.
+    Taken,
+    /// It cannot be done so here.
+    Try(Until),
+}
+
+/// A new file that has not got its name yet. It goes without a trace unless it is published.
+pub struct NewFile {
+    place: Place,
+    until: Until,
+    temporary: Option<CString>,
+}
+
+impl NewFile {
+    /// Makes an empty file, to read and write. Nothing if the name is another's by now.
+    pub fn create(place: Place, until: Until) -> Result<Option<(File, NewFile)>, Error> {
+        let (file, temporary) = match until {
+            Until::Nameless => match system::create_nameless(&place.directory, PERMISSIONS)? {
+                Some(file) => (file, None),
+                None => return NewFile::create(place, Until::Temporary),
+            },
+            Until::Temporary => {
+                let name = unpredictable_name()?;
+                let file = system::create_exclusively(&place.directory, &name, PERMISSIONS)?;
+                (file, Some(name))
+            }
+            Until::Named => {
+                match system::create_exclusively(&place.directory, &place.name, PERMISSIONS) {
+                    Err(Error::System(libc::EEXIST)) => return Ok(None),
+                    file => (file?, None),
+                }
+            }
+        };
+        let new = NewFile {
+            place,
+            until,
+            temporary,
+        };
+        Ok(Some((file, new)))
+    }
+
+    /// Gives the file, whose descriptor this is, its name.
+    pub fn publish(self, fd: RawFd) -> Result<Published, Error> {
+        let Place { directory, name } = &self.place;
+        let (named, otherwise) = match &self.temporary {
+            Some(temporary) => (rename(directory, temporary, name), Until::Named),
+            None if self.until == Until::Named => return Ok(Published::Done),
+            None => (system::link_nameless(fd, directory, name), Until::Temporary),
+        };
+        match named {
+            Ok(()) => Ok(Published::Done),
+            Err(Error::System(libc::EEXIST)) => Ok(Published::Taken),
+            Err(error) if is_refusal(error) => Ok(Published::Try(otherwise)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            system::unlink(&self.place.directory, temporary);
+        }
+    }
+}
+
+/// Moves a file to a free name; where that cannot be done without replacing another, links it there.
+fn rename(directory: &File, from: &CStr, to: &CStr) -> Result<(), Error> {
+    system::rename_to_new(directory, from, to).or_else(|error| {
+        if is_refusal(error) {
+            system::link(directory, from, to)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// Whether the system has no such thing, or not for this file system. (No entry: it wants a /proc that is not mounted.)
+fn is_refusal(error: Error) -> bool {
+    let Error::System(errno) = error else {
+        return false;
+    };
+    [
+        libc::EPERM,
+        libc::EOPNOTSUPP,
+        libc::ENOTSUP,
+        libc::ENOSYS,
+        libc::EINVAL,
+        libc::EXDEV,
+        libc::ENOENT,
+    ]
+    .contains(&errno)
+}
+
+/// A name that nobody else has, nor could have guessed.
+fn unpredictable_name() -> Result<CString, Error> {
+    let random = RandomState::new().build_hasher().finish();
+    CString::new(format!(".iommap-{random:016x}")).map_err(|_| Error::INVALID)
+}

@@ -1,0 +1,196 @@
+//! Opening a file to map it: found or made, mapped, and only then changed.
+//!
+//! 1. The file is looked for, or a new one is made that has no name yet. What can be refused is refused.
+//! 2. The caller maps it, at the size that it is going to have. A mapping may reach beyond the end of its file.
+//! 3. The file is brought to that size, and to its name if it is new. Nothing can fail afterwards.
+//!
+//! So whatever fails, the file that was there is what it was, and no other appears or goes.
+
+use crate::error::Error;
+use crate::file::{mappable, BackingFile};
+use crate::naming::{NewFile, Place, Published, Until};
+use crate::options::{Access, Options};
+use crate::platform::file as system;
+use std::ffi::{CStr, OsStr};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How often a file may come and go under our hands before we give up.
+const TRIES: usize = 100;
+
+/// Opens the file, or makes it, and has it mapped by `map`, which gets its size too; then empties and grows it as the options
+/// say. What `map` gave is given, or dropped if anything fails: then nothing has happened. `map` may be called again.
+pub fn open<T>(
+    path: &CStr,
+    options: &Options,
+    mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    if options.access == Access::Read && (options.create || options.truncate) {
+        return Err(Error::INVALID);
+    }
+    let mut until = Until::Nameless;
+    for _ in 0..TRIES {
+        let Some(pending) = Pending::open(path, options, until)? else {
+            continue;
+        };
+        let (file, size, is_new) = (pending.file.clone(), pending.size, pending.new.is_some());
+        let mapped = map(&file, size)?;
+        match pending.commit()? {
+            Published::Done if is_new => {
+                // In /proc a file is called what it was called when it was opened.
+                let named = open_by_name(path, options, &file);
+                return Ok(named.and_then(|named| map(&named, size)).unwrap_or(mapped));
+            }
+            Published::Done => return Ok(mapped),
+            Published::Taken => {}
+            Published::Try(other) => until = other,
+        }
+    }
+    Err(Error::System(libc::EEXIST))
+}
+
+/// A file that is open, and what is still to be done to it.
+struct Pending {
+    file: Arc<BackingFile>,
+    /// What its size is going to be.
+    size: usize,
+    change: Change,
+    new: Option<NewFile>,
+}
+
+enum Change {
+    None,
+    Grow(u64),
+    /// It becomes so many zeros.
+    Empty(u64),
+}
+
+impl Pending {
+    /// Nothing if a file appeared or went meanwhile.
+    fn open(path: &Path, options: &Options, until: Until) -> Result<Option<Pending>, Error> {
+        match open_existing(path, options) {
+            Ok(file) => Pending::examined(file, options, None).map(Some),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
+                if options.size == 0 {
+                    return Err(Error::INVALID);
+                }
+                let Some(place) = Place::find(path)? else {
+                    return Ok(None);
+                };
+                system::check_size_limit(options.size)?;
+                let Some((file, new)) = NewFile::create(place, until)? else {
+                    return Ok(None);
+                };
+                Pending::examined(file, options, Some(new)).map(Some)
+            }
+            // A socket, or a device without a driver.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(Error::INVALID),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn examined(file: File, options: &Options, new: Option<NewFile>) -> Result<Pending, Error> {
+        let file = BackingFile::new(file, options)?;
+        let now = file.size()?;
+        let wanted = if options.truncate {
+            options.size
+        } else {
+            options.size.max(now)
+        };
+        if wanted == 0 || (wanted > now && options.access == Access::Read) {
+            return Err(Error::INVALID);
+        }
+        let size = mappable(wanted)?;
+        let change = if options.truncate && now > 0 {
+            Change::Empty(wanted)
+        } else if wanted > now {
+            Change::Grow(wanted)
+        } else {
+            Change::None
+        };
+        if !matches!(change, Change::None) {
+            file.check_resizable(wanted)?;
+        }
+        Ok(Pending {
+            file: Arc::new(file),
+            size,
+            change,
+            new,
+        })
+    }
+
+    /// Does to the file what is to be done.
+    fn commit(self) -> Result<Published, Error> {
+        match self.change {
+            Change::None => {}
+            Change::Grow(size) => self.file.room(size)?.grow()?,
+            Change::Empty(size) => self.file.empty(size)?,
+        }
+        match self.new {
+            Some(new) => new.publish(self.file.fd()),
+            None => Ok(Published::Done),
+        }
+    }
+}
+
+/// Opens a file that has got its name, once more. Refused if another has the name by now.
+fn open_by_name(
+    path: &Path,
+    options: &Options,
+    file: &BackingFile,
+) -> Result<Arc<BackingFile>, Error> {
+    let named = BackingFile::new(how_to_open(options).open(path)?, options)?;
+    if named.is_same_as(file)? {
+        Ok(Arc::new(named))
+    } else {
+        Err(Error::System(libc::EEXIST))
+    }
+}
+
+/// Opens a file that is there. Waits until another process gives up its lease on it, as `open(2)` does, but for nothing else.
+fn open_existing(path: &Path, options: &Options) -> io::Result<File> {
+    let mut how = how_to_open(options);
+    match how.open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => {
+            wait_for_lease(path, &mut how).unwrap_or(Err(error))
+        }
+        opened => opened,
+    }
+}
+
+fn how_to_open(options: &Options) -> OpenOptions {
+    let mut how = OpenOptions::new();
+    how.read(true).write(options.access.writes());
+    // Opening a FIFO or a terminal must neither wait nor adopt it. Close-on-exec is std's own habit.
+    how.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    how
+}
+
+/// Opens a regular file, waiting. Nothing if it is none, or if it cannot be known without opening it.
+fn wait_for_lease(path: &Path, how: &mut OpenOptions) -> Option<io::Result<File>> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let named = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open(path)
+            .ok()?;
+        if !named.metadata().ok()?.is_file() {
+            return None;
+        }
+        how.custom_flags(libc::O_NOCTTY);
+        let same = format!("/proc/self/fd/{}", named.as_raw_fd());
+        Some(how.open(same))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (path, how);
+        None
+    }
+}
