@@ -33,6 +33,8 @@ main() {
             want mkfs.ext4   "e2fsprogs"
             want mkfs.xfs    "xfsprogs"
             want mkfs.btrfs  "btrfs-progs"
+            want mkfs.vfat   "dosfstools"
+            want setfacl     "acl"
             want gdb         "gdb"
             ;;
         bench)

@@ -10,7 +10,8 @@
 
 -export_type([mount/0, kind/0]).
 
--type kind() :: ext4 | xfs | btrfs | {tmpfs, Options :: string()} | faultfs.
+-type kind() :: ext4 | xfs | btrfs | btrfs_zstd | vfat | overlayfs | {tmpfs, Options :: string()}
+              | faultfs | faultfs_direct_io.
 -type mount() :: #{kind := kind(), point := file:filename()}.
 
 %% Mounts a file system of its own at Directory/KIND.
@@ -28,6 +29,8 @@ mount(Kind, Directory) ->
             skip(Kind, Lack)
     end.
 
+lacks(faultfs_direct_io) ->
+    lacks(faultfs);
 lacks(faultfs) ->
     case filelib:is_regular(fault_rig:built("faultfs")) of
         true -> nothing;
@@ -50,19 +53,35 @@ name(Kind) -> atom_to_list(Kind).
 command(ext4, Point) -> on_loop_device(Point, "64M", "mkfs.ext4 -q");
 command(xfs, Point) -> on_loop_device(Point, "320M", "mkfs.xfs -q");
 command(btrfs, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q");
+command(btrfs_zstd, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q", ",compress-force=zstd");
+command(vfat, Point) -> on_loop_device(Point, "64M", "mkfs.vfat");
+%% Its upper layer is an ext4.
+command(overlayfs, Point) ->
+    Upper = Point ++ ".upper",
+    ["mkdir -p ", Upper, " && ", command(ext4, Upper), " && cd ", Upper, " && mkdir upper lower work",
+     " && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work ", Point];
 command({tmpfs, Options}, Point) -> ["mount -t tmpfs -o ", Options, " iommap-test ", Point];
-command(faultfs, Point) ->
-    ["mkdir -p ", Point, ".backing && ", fault_rig:built("faultfs"), " ", Point, ".backing ", Point].
+command(faultfs, Point) -> faultfs(Point, "");
+command(faultfs_direct_io, Point) -> faultfs(Point, " --direct-io").
+
+faultfs(Point, Options) ->
+    ["mkdir -p ", Point, ".backing && ", fault_rig:built("faultfs"), Options, " ", Point, ".backing ", Point].
 
 on_loop_device(Point, Size, Make) ->
+    on_loop_device(Point, Size, Make, "").
+
+on_loop_device(Point, Size, Make, Options) ->
     Image = [Point, ".image"],
     ["truncate -s ", Size, " ", Image, " && ", Make, " ", Image,
-     " && mount -o loop ", Image, " ", Point].
+     " && mount -o loop", Options, " ", Image, " ", Point].
 
 -spec unmount(mount()) -> ok.
-unmount(#{kind := faultfs, point := Point}) ->
+unmount(#{kind := Kind, point := Point}) when Kind =:= faultfs; Kind =:= faultfs_direct_io ->
     {0, _} = fault_rig:shell(["fusermount3 -u -z ", Point]),
     ok;
+unmount(#{kind := overlayfs, point := Point}) ->
+    {0, _} = fault_rig:shell(["umount -l ", Point]),
+    unmount(#{kind => ext4, point => Point ++ ".upper"});
 unmount(#{point := Point}) ->
     {0, _} = fault_rig:shell(["umount -l ", Point, " && rm -f ", Point, ".image"]),
     ok.

@@ -1,8 +1,9 @@
 /*
  * faultfs: a directory shown again, with trouble on request.
  *
- *     faultfs DIRECTORY MOUNTPOINT [FUSE options]
+ *     faultfs [--direct-io] DIRECTORY MOUNTPOINT [FUSE options]
  *
+ * With --direct-io no file is cached, and none can be mapped to be shared.
  * Every file of DIRECTORY appears under MOUNTPOINT. One command at a time is
  * written to MOUNTPOINT/.control, and has taken effect when the write returns:
  *
@@ -47,6 +48,7 @@ struct trouble {
 };
 
 static int root;
+static bool direct_io;
 static struct trouble *troubles;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
@@ -248,6 +250,7 @@ static int fs_open(const char *path, struct fuse_file_info *fi)
     if (fd < 0)
         return -errno;
     fi->fh = fd;
+    fi->direct_io = direct_io;
     return 0;
 }
 
@@ -257,6 +260,7 @@ static int fs_create(const char *path, mode_t mode, struct fuse_file_info *fi)
     if (fd < 0)
         return -errno;
     fi->fh = fd;
+    fi->direct_io = direct_io;
     return 0;
 }
 
@@ -340,6 +344,15 @@ static int fs_unlink(const char *path)
     return answer(unlinkat(root, below(path), 0));
 }
 
+static int fs_readlink(const char *path, char *target, size_t size)
+{
+    ssize_t length = readlinkat(root, below(path), target, size - 1);
+    if (length < 0)
+        return -errno;
+    target[length] = 0;
+    return 0;
+}
+
 static int fs_rename(const char *from, const char *to, unsigned int flags)
 {
     return answer(renameat2(root, below(from), root, below(to), flags));
@@ -386,6 +399,7 @@ static const struct fuse_operations operations = {
     .flush = fs_flush,
     .release = fs_release,
     .unlink = fs_unlink,
+    .readlink = fs_readlink,
     .rename = fs_rename,
     .mkdir = fs_mkdir,
     .rmdir = fs_rmdir,
@@ -396,8 +410,13 @@ static const struct fuse_operations operations = {
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--direct-io") == 0) {
+        direct_io = true;
+        argv[1] = argv[0];
+        argv++, argc--;
+    }
     if (argc < 3) {
-        fprintf(stderr, "usage: %s DIRECTORY MOUNTPOINT [FUSE options]\n", argv[0]);
+        fprintf(stderr, "usage: %s [--direct-io] DIRECTORY MOUNTPOINT [FUSE options]\n", argv[0]);
         return 2;
     }
     if ((root = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
