@@ -141,24 +141,11 @@ impl BackingFile {
         self.room(size)?.grow()
     }
 
-    /// Makes the file so long, if it is longer.
-    pub fn shrink_to(&self, size: u64) -> Result<(), Error> {
-        if size < self.size()? {
-            self.shrink(size)?;
+    /// Sets the time of modification to now where a write through a mapping leaves it what it was. Failing to is no error.
+    pub fn touch(&self) {
+        if self.system.forgets_mtime {
+            let _ = system::set_mtime(self.fd());
         }
-        Ok(())
-    }
-
-    /// Whether a write through a mapping leaves the time of modification what it was.
-    #[allow(dead_code)] // for sync and close
-    pub fn forgets_mtime(&self) -> bool {
-        self.system.forgets_mtime
-    }
-
-    /// Sets the time of modification to now.
-    #[allow(dead_code)] // for sync and close
-    pub fn touch(&self) -> Result<(), Error> {
-        system::set_mtime(self.fd())
     }
 
     /// The descriptor.

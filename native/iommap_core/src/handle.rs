@@ -103,7 +103,7 @@ impl<V> Handle<V> {
     /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
     pub fn close(&self) -> Result<(), Error> {
         let open = self.lock.write().take().ok_or(Error::Closed)?;
-        drop(open);
+        open.mapping.touch_file();
         Ok(())
     }
 
@@ -345,11 +345,14 @@ impl<V> Handle<V> {
         self.permit(self.options.access.writes())?;
         let length = mappable(size)?;
         let file = mapping.file().clone();
+        let is_longer = file.size()? > size;
+        // What others append meanwhile is kept, so a file is only cut if it was too long at first.
+        let shrink = || if is_longer { file.shrink(size) } else { Ok(()) };
         if mapping.can_grow_to(length) {
             let growth = mapping.prepare_growth(length)?;
             tail::clear(&file, size)?;
             file.grow_to(size)?;
-            file.shrink_to(size)?;
+            shrink()?;
             self.publish(growth);
             mapping.forget_failed_write_backs();
             // A fault before the file was so long is one that this call clears.
@@ -361,8 +364,8 @@ impl<V> Handle<V> {
         drop(mapping);
         tail::clear(&file, size)?;
         file.grow_to(size)?;
-        match self.replace(fresh, || file.shrink_to(size)) {
-            Err(Error::Closed) if file.size()? <= size => Ok(()),
+        match self.replace(fresh, shrink) {
+            Err(Error::Closed) if !is_longer => Ok(()),
             replaced => replaced,
         }
     }

@@ -74,6 +74,8 @@ pub struct Mapping {
     kind: Kind,
     reads: Residency,
     writes: Residency,
+    /// Whether the file was written through this mapping since its time of modification was set.
+    written: AtomicBool,
     /// How many calls write back now.
     writing_back: AtomicU32,
     /// The errno of the last write-back that failed, or 0.
@@ -113,6 +115,7 @@ impl Mapping {
             file,
             reads: Residency::new(capacity, READ_PROOF_LIFE, READ_BLOCK),
             writes: proofs_of_writes(written),
+            written: AtomicBool::new(false),
             writing_back: AtomicU32::new(0),
             failed_write_back: AtomicI32::new(0),
             locked: AtomicBool::new(false),
@@ -176,11 +179,12 @@ impl Mapping {
     /// elsewhere and soon.
     pub fn release(self: Arc<Self>) {
         if let Some(mapping) = Arc::into_inner(self) {
+            let was_written = !mapping.is_private() && mapping.written.load(Ordering::Acquire);
             let Mapping {
                 slot, memory, file, ..
             } = mapping;
             drop(slot);
-            unmapper::release(Remains::new(memory, file));
+            unmapper::release(Remains::new(memory, file, was_written));
         }
     }
 
@@ -406,6 +410,9 @@ impl Mapping {
         debug_assert!(self.kind.writable && range.end() <= self.size());
         self.check_whole()?;
         self.note_changed(range);
+        if !self.written.load(Ordering::Relaxed) {
+            self.written.store(true, Ordering::Relaxed);
+        }
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
         unsafe { guard::gather(self.first().add(range.offset()), segments)? };
         self.check_whole()
@@ -488,6 +495,7 @@ impl Mapping {
         self.writing_back.fetch_add(1, Ordering::AcqRel);
         self.writes.forget();
         let done = write_back();
+        self.touch_file();
         self.writes.forget();
         self.writing_back.fetch_sub(1, Ordering::AcqRel);
         if let Err(Error::System(errno)) = done {
@@ -495,6 +503,13 @@ impl Mapping {
         }
         done?;
         self.check_whole()
+    }
+
+    /// Sees to the file's time of modification, if it was written through this mapping.
+    pub fn touch_file(&self) {
+        if !self.is_private() && self.written.swap(false, Ordering::AcqRel) {
+            self.file.touch();
+        }
     }
 
     /// The error of a write-back that failed before. The system tells it once, and takes the pages for clean after.

@@ -2,8 +2,8 @@
 //!
 //! The page that holds the end can be written behind it through any mapping, and so can whole pages behind it where the
 //! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes: a file that grows shows them
-//! as its own. So they are zeroed before it grows, but only where they are not zero: between the look and the zeroing
-//! another process may append there, and only if there was something to zero can it lose what it appended.
+//! as its own. So they are zeroed before it grows, but only where they are not zero and the file still ends before them: what
+//! another process appends between the question and the zeroing it can lose, but only if there was something to zero.
 
 use crate::error::Error;
 use crate::file::BackingFile;
@@ -33,7 +33,14 @@ pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
     let mut offset = (end - first) as usize;
     while offset < length {
         let next = (offset | (page_size() - 1)) + 1;
-        if clear_part(window.start() + offset, next.min(length) - offset).is_err() {
+        let ends_there = || file.size() == Ok(end);
+        if clear_part(
+            window.start() + offset,
+            next.min(length) - offset,
+            ends_there,
+        )
+        .is_err()
+        {
             break; // no page is there, and so none behind it
         }
         offset = next;
@@ -41,13 +48,13 @@ pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Zeroes a part of a page, if it is not zero.
-fn clear_part(address: usize, length: usize) -> Result<(), Error> {
+/// Zeroes a part of a page, if it is not zero and still behind the end of the file.
+fn clear_part(address: usize, length: usize, ends_there: impl Fn() -> bool) -> Result<(), Error> {
     let at = std::ptr::with_exposed_provenance_mut::<u8>(address);
     let mut bytes = vec![0; length];
     // SAFETY: the part lies in a window that is mapped to be read and written, and that nobody else knows.
     unsafe { guard::copy(bytes.as_mut_ptr(), at, length)? };
-    if bytes.iter().all(|byte| *byte == 0) {
+    if bytes.iter().all(|byte| *byte == 0) || !ends_there() {
         return Ok(());
     }
     bytes.fill(0);

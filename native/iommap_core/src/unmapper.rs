@@ -19,14 +19,24 @@ pub struct Remains {
     // Dropped in this order.
     _memory: Reservation,
     file: Arc<BackingFile>,
+    was_written: bool,
 }
 
 impl Remains {
-    /// Of a mapping that is not registered any more.
-    pub fn new(memory: Reservation, file: Arc<BackingFile>) -> Remains {
+    /// Of a mapping that is not registered any more, through which the file was written, or not.
+    pub fn new(memory: Reservation, file: Arc<BackingFile>, was_written: bool) -> Remains {
         Remains {
             _memory: memory,
             file,
+            was_written,
+        }
+    }
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        if self.was_written {
+            self.file.touch();
         }
     }
 }

@@ -397,3 +397,44 @@ fn a_hint_never_changes_what_is_read() {
         }
     }
 }
+
+#[test]
+fn sync_close_and_collection_set_the_time_of_modification_of_a_file_in_memory() {
+    // The system leaves it alone when a file on tmpfs is written through a mapping.
+    in_its_own_process(|| {
+        let Some(disk) = rig::small_disk(1 << 20) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        let long_ago = || {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        };
+        std::fs::write(&path, pattern(3 * page())).unwrap();
+        let handle = open_for(&path, Access::ReadWrite);
+        for asynchronously in [false, true] {
+            long_ago();
+            pwrite(&handle, 5, b"x").unwrap();
+            handle.sync(asynchronously).unwrap();
+            assert_ne!(modified(), std::time::UNIX_EPOCH);
+            long_ago();
+            handle.sync(asynchronously).unwrap();
+            assert_eq!(modified(), std::time::UNIX_EPOCH, "nothing was written");
+        }
+        pwrite(&handle, 5, b"y").unwrap();
+        handle.close().unwrap();
+        assert_ne!(modified(), std::time::UNIX_EPOCH);
+        long_ago();
+        let handle = open_for(&path, Access::ReadWrite);
+        pwrite(&handle, 5, b"z").unwrap();
+        drop(handle);
+        rig::wait_until("it is touched", || modified() != std::time::UNIX_EPOCH);
+        long_ago();
+        let private = open_private(&path);
+        pwrite(&private, 5, b"mine").unwrap();
+        private.sync(false).unwrap();
+        private.close().unwrap();
+        assert_eq!(modified(), std::time::UNIX_EPOCH, "a private mapping");
+    });
+}
