@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-cold soak asan tsan valgrind check-minimal check-targets check-arm64 analyse \
+.PHONY: build test lint docs demo bench bench-cold soak fuzz asan tsan valgrind check-minimal check-targets check-arm64 analyse \
         matrix matrix-trixie matrix-sid ci clean help \
         test-core test-eunit test-ct test-properties test-consumers fault-tools
 
@@ -73,6 +73,10 @@ bench-cold: build   ## what others wait for while one reads a cold file, on a lo
 soak:               ## everything at once for half an hour: make soak [SECONDS=1800]
 	@./setup.sh build
 	test/faults/soak.sh $(SECONDS)
+
+fuzz:               ## random calls against a model while files change: make fuzz [SECONDS=600] [SEED=...] [FS=...]
+	@./setup.sh build
+	test/faults/fuzz.sh $(or $(SECONDS),600) $(or $(SEED),random) $(or $(FS),all)
 
 asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
 	@./setup.sh sanitizers

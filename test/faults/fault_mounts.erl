@@ -10,8 +10,7 @@
 
 -export_type([mount/0, kind/0]).
 
--type kind() :: ext4 | xfs | btrfs | btrfs_zstd | vfat | overlayfs | {tmpfs, Options :: string()}
-              | faultfs | faultfs_direct_io.
+-type kind() :: ext4 | xfs | btrfs | {btrfs | tmpfs, Options :: string()} | vfat | overlayfs | faultfs | faultfs_direct_io.
 -type mount() :: #{kind := kind(), point := file:filename()}.
 
 %% Mounts a file system of its own at Directory/KIND.
@@ -47,13 +46,13 @@ skip(Kind, Why) ->
     io:put_chars(user, ["Skipped: ", Reason, $\n]),
     {skip, Reason}.
 
-name({tmpfs, _}) -> "tmpfs";
+name({Kind, _}) -> atom_to_list(Kind);
 name(Kind) -> atom_to_list(Kind).
 
 command(ext4, Point) -> on_loop_device(Point, "64M", "mkfs.ext4 -q");
 command(xfs, Point) -> on_loop_device(Point, "320M", "mkfs.xfs -q");
-command(btrfs, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q");
-command(btrfs_zstd, Point) -> on_loop_device(Point, "256M", "mkfs.btrfs -q", ",compress-force=zstd");
+command(btrfs, Point) -> command({btrfs, "defaults"}, Point);
+command({btrfs, Options}, Point) -> on_loop_device(Point, "320M", "mkfs.btrfs -q", "," ++ Options);
 command(vfat, Point) -> on_loop_device(Point, "64M", "mkfs.vfat");
 %% Its upper layer is an ext4.
 command(overlayfs, Point) ->

@@ -391,7 +391,7 @@ growing_beyond_the_limit_of_file_sizes_is_efbig(Config) ->
 %% ---- Every file system ------------------------------------------------------------------------
 
 disks() ->
-    [ext4, xfs, btrfs, btrfs_zstd, {tmpfs, "size=64m"}, overlayfs].
+    [ext4, xfs, btrfs, {btrfs, "compress-force=zstd"}, {tmpfs, "size=64m"}, overlayfs].
 
 %% Evaluates the function on each file system, with two VMs. What it gave, by file system.
 everywhere(Config, Kinds, Function) ->

@@ -280,7 +280,7 @@ fn a_leased_file_is_opened_once_the_lease_is_given_up() {
         ] {
             lease(libc::F_SETLEASE, kind);
             std::thread::scope(|scope| {
-                let opening = scope.spawn(|| open(&path, Options::new(access)).map(drop));
+                let opening = scope.spawn(|| open(&path, Options::new(access))?.close());
                 rig::wait_until("the lease is asked for", || {
                     lease(libc::F_GETLEASE, 0) != kind || opening.is_finished()
                 });

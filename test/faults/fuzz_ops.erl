@@ -1,0 +1,133 @@
+%% Random operations, the same for the same seed. Their places are said by what matters (the end, a page, a part of it), so
+%% that what is left of a run when some are taken out still means something.
+-module(fuzz_ops).
+
+-export([generate/2]).
+-export([resolve/3]).
+
+-export_type([op/0, place/0]).
+
+-type place() ::
+    {start, non_neg_integer()}
+    | {page, non_neg_integer(), integer()}
+    | {'end' | eof, integer()}
+    | {part, 0..1000}
+    | {far, pos_integer()}.
+
+-type slot() :: 1..3.
+-type name() :: string().
+
+-type op() ::
+    {open, slot(), name(), iommap:mode(), [atom() | {size, place()}]}
+    | {close | forget | remap | position | info, slot()}
+    | {pread | region, slot(), place(), place()}
+    | {pwrite, slot(), place(), data()}
+    | {sync, slot(), sync | async}
+    | {truncate, slot(), place()}
+    | {advise, slot(), place(), place(), atom()}
+    | {look | drop, non_neg_integer()}
+    | {resize, name(), place()}
+    | {append, name(), pos_integer(), byte()}
+    | {fill, name(), place(), place(), byte()}
+    | {punch | collapse, name(), place(), place()}
+    | {replace, name(), place()}
+    | {clone, name(), name()}
+    | {unlink, name()}.
+
+-type data() :: {binary | bytes | segments | sub_binary | part_of_a_byte, byte(), place()} | {view, non_neg_integer(), 0..1000, 0..1000}.
+
+-define(FAR, [16#7FFFFFFFFFFFFFFF, 16#8000000000000000, 16#FFFFFFFFFFFFFFFF]).
+-define(HINTS, [normal, random, sequential, willneed, dontneed]).
+
+%% Each case has some kinds of operation often and others not at all (swarm testing: Groce and others, ISSTA 2012).
+-spec generate(Seed :: integer(), Count :: pos_integer()) -> [op()].
+generate(Seed, Count) ->
+    _ = rand:seed(exsss, Seed),
+    Pages = one([1, 2, 3, 5, 12, 600]),
+    {Slots, Names} = {one([1, 1, 2, 3]), one([["a"], ["a"], ["a", "b"], ["a", "b", "c"]])},
+    Weighted = [{Weight * one([0, 1, 1, 4]), Make} || {Weight, Make} <- ops(Slots, Names, Pages)],
+    [{replace, Name, file_size(Pages)} || Name <- Names]
+        ++ [open(Slot, Names, Pages) || Slot <- lists:seq(1, Slots)]
+        ++ [pick([{1, fun() -> open(1, Names, Pages) end} | Weighted]) || _ <- lists:seq(1, Count)].
+
+ops(Slots, Names, Pages) ->
+    Slot = fun() -> rand:uniform(Slots) end,
+    Name = fun() -> one(Names) end,
+    [
+        {14, fun() -> {pread, Slot(), place(), place()} end},
+        {14, fun() -> {pwrite, Slot(), place(), data()} end},
+        {8, fun() -> {region, Slot(), place(), place()} end},
+        {12, fun() -> {look, rand:uniform(100)} end},
+        {2, fun() -> {drop, rand:uniform(100)} end},
+        {3, fun() -> open(Slot(), Names, Pages) end},
+        {1, fun() -> {close, Slot()} end},
+        {1, fun() -> {forget, Slot()} end},
+        {6, fun() -> {truncate, Slot(), file_size(Pages)} end},
+        {7, fun() -> {remap, Slot()} end},
+        {2, fun() -> {sync, Slot(), one([sync, async])} end},
+        {3, fun() -> {advise, Slot(), place(), place(), one(?HINTS)} end},
+        {1, fun() -> {position, Slot()} end},
+        {2, fun() -> {info, Slot()} end},
+        {8, fun() -> {resize, Name(), file_size(Pages)} end},
+        {5, fun() -> {append, Name(), one([1, 50, 4096, 5000, rand:uniform(20_000)]), byte()} end},
+        {4, fun() -> {fill, Name(), place(), place(), byte()} end},
+        {2, fun() -> {punch, Name(), place(), place()} end},
+        {2, fun() -> {collapse, Name(), {page, rand:uniform(4) - 1, 0}, {page, rand:uniform(3), 0}} end},
+        {1, fun() -> {replace, Name(), file_size(Pages)} end},
+        {1, fun() -> {clone, Name(), Name()} end},
+        {1, fun() -> {unlink, Name()} end}
+    ].
+
+open(Slot, Names, Pages) ->
+    {open, Slot, one(Names), one([read, write, read_write, read_write, read_write]), options(Pages)}.
+
+options(Pages) ->
+    Likely = [{3, private}, {1, shared}, {1, lock}, {1, populate}, {3, create}, {1, truncate}],
+    Flags = [Option || {Tenths, Option} <- Likely, rand:uniform(10) =< Tenths],
+    Sizes = [{size, file_size(Pages)} || rand:uniform(10) =< 4],
+    Flags ++ Sizes.
+
+byte() -> rand:uniform(255).
+
+%% The edges, anything between them, and far beyond.
+place() ->
+    pick([
+        {2, fun() -> {start, rand:uniform(2) - 1} end},
+        {3, fun() -> {page, rand:uniform(3), rand:uniform(3) - 2} end},
+        {3, fun() -> {'end', rand:uniform(3) - 2} end},
+        {3, fun() -> {eof, one([-1, 0, 1, 100, -100, 4096])} end},
+        {6, fun() -> {part, rand:uniform(1001) - 1} end},
+        {1, fun() -> {far, one(?FAR)} end}
+    ]).
+
+file_size(Pages) ->
+    pick([
+        {1, fun() -> {start, one([0, 1, 2, 100])} end},
+        {4, fun() -> {page, rand:uniform(Pages), rand:uniform(3) - 2} end},
+        {3, fun() -> {page, rand:uniform(Pages) - 1, rand:uniform(4095)} end},
+        {3, fun() -> {eof, one([-5000, -4096, -100, -1, 0, 1, 10, 4096, 5000])} end},
+        {1, fun() -> {part, rand:uniform(1000)} end}
+    ]).
+
+data() ->
+    case rand:uniform(4) of
+        1 -> {view, rand:uniform(100), rand:uniform(1001) - 1, rand:uniform(1001) - 1};
+        _ -> {one([binary, bytes, segments, sub_binary, part_of_a_byte]), byte(), place()}
+    end.
+
+one(List) -> lists:nth(rand:uniform(length(List)), List).
+
+pick(Weighted) ->
+    pick(rand:uniform(lists:sum([Weight || {Weight, _} <- Weighted])), Weighted).
+
+pick(N, [{Weight, _} | Rest]) when N > Weight -> pick(N - Weight, Rest);
+pick(_, [{_, Make} | _]) -> Make().
+
+%% The number that a place is, where a mapping and its file end there.
+-spec resolve(place(), End :: non_neg_integer(), Eof :: non_neg_integer()) -> non_neg_integer().
+resolve({start, Distance}, _, _) -> Distance;
+resolve({page, Page, Distance}, _, _) -> max(0, Page * fault_pattern:page() + Distance);
+resolve({'end', Distance}, End, _) -> max(0, End + Distance);
+resolve({eof, Distance}, _, Eof) -> max(0, Eof + Distance);
+resolve({part, Thousandths}, End, _) -> End * Thousandths div 1000;
+resolve({far, Distance}, _, _) -> Distance.
