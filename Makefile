@@ -75,7 +75,7 @@ soak:               ## everything at once for half an hour: make soak [SECONDS=1
 	test/faults/soak.sh $(SECONDS)
 
 fuzz:               ## random calls against a model while files change: make fuzz [SECONDS=600] [SEED=...] [FS=...]
-	@./setup.sh build
+	@./setup.sh test
 	test/faults/fuzz.sh $(or $(SECONDS),600) $(or $(SEED),random) $(or $(FS),all)
 
 asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]

@@ -16,11 +16,13 @@ use rig::{
     Shown,
 };
 use std::fmt::Write as _;
+use std::io::{Seek, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use world::World;
 
 /// Large enough for a growth that fails to leave something behind.
-const LARGE: usize = 400_000;
+const LARGE: usize = 200_000;
 
 /// What is done while system calls fail.
 #[derive(Debug, Clone, Copy)]
@@ -278,12 +280,13 @@ impl Scenario {
     }
 
     /// Fails each call in turn on a system that lacks something. One line for each thing that was wrong.
-    fn try_all(&self, lacks: Option<(&str, fn(&Call) -> bool, i32)>) -> (usize, Vec<String>) {
+    fn try_all(&self, lacks: Lack) -> (usize, Vec<String>) {
         let lacking = lacks.map(|(_, lacks, errno)| (lacks, errno));
         let here = lacks.map_or(String::new(), |(what, ..)| format!(" without {what}"));
         let plan = Plan {
             nth: None,
             lacks: lacking,
+            ..Plan::default()
         };
         let calls = match self.play(plan).0 {
             Ok(calls) => calls,
@@ -391,7 +394,7 @@ fn nothing_happens_or_all(scenarios: &[Scenario]) {
     let mut tried = 0;
     let mut said = String::new();
     for scenario in scenarios {
-        for lacks in lacking() {
+        for lacks in scenario.lacking() {
             let (count, wrong) = scenario.try_all(lacks);
             tried += count;
             for line in wrong {
@@ -409,17 +412,24 @@ fn nothing_happens_or_all(scenarios: &[Scenario]) {
 
 type Lack = Option<(&'static str, fn(&Call) -> bool, i32)>;
 
-fn lacking() -> [Lack; 3] {
-    let fallocate: fn(&Call) -> bool = |call| call.number == libc::SYS_fallocate;
-    [
-        None,
-        Some((
-            "nameless files",
-            Call::makes_a_nameless_file,
-            libc::EOPNOTSUPP,
-        )),
-        Some(("fallocate", fallocate, libc::EOPNOTSUPP)),
-    ]
+impl Scenario {
+    /// What systems may lack that matters here.
+    fn lacking(&self) -> Vec<Lack> {
+        let fallocate: fn(&Call) -> bool = |call| call.number == libc::SYS_fallocate;
+        let (makes, sizes) = match self.act {
+            Act::Open(options) => (options.create, options.size > 0),
+            Act::Truncate(_) => (false, true),
+            Act::Remap | Act::Close => (false, false),
+        };
+        let nameless: fn(&Call) -> bool = Call::makes_a_nameless_file;
+        let lacks = [
+            (true, None),
+            (makes, Some(("nameless files", nameless, libc::EOPNOTSUPP))),
+            (sizes, Some(("fallocate", fallocate, libc::EOPNOTSUPP))),
+        ];
+        let here = lacks.into_iter().filter(|(matters, _)| *matters);
+        here.map(|(_, lack)| lack).collect()
+    }
 }
 
 #[test]
@@ -620,5 +630,152 @@ fn a_close_succeeds_whatever_fails_in_it() {
             with_handle("close, private", private(), Act::Close),
             with_handle("close, read", reading(), Act::Close),
         ]);
+    });
+}
+
+/// Another process does something before each call, and from there on each call in turn fails, or none: `stays` says what
+/// is not as it must be. The other process's file is `theirs`.
+fn stays(
+    scenarios: &[Scenario],
+    meanwhile: fn(&Path, theirs: &Path) -> usize,
+    stays: fn(&Path, at: usize, failed: bool) -> Result<(), String>,
+) {
+    if !injector::is_possible() {
+        return skip("seccomp_unotify(2) is not to be had");
+    }
+    let mut said = String::new();
+    for scenario in scenarios {
+        for lacks in scenario.lacking() {
+            let lacking = lacks.map(|(_, lacks, errno)| (lacks, errno));
+            let plan = Plan {
+                lacks: lacking,
+                ..Plan::default()
+            };
+            let calls = scenario.play(plan).0.unwrap_or_default();
+            for when in 0..calls.len() {
+                for failing in when..=calls.len() {
+                    let errno = calls
+                        .get(failing)
+                        .map(|call| call.errnos()[1.min(call.errnos().len() - 1)]);
+                    let nth = errno.map(|errno| (failing, errno));
+                    if let Err(wrong) =
+                        scenario.play_beside(Plan { nth, ..plan }, when, meanwhile, stays)
+                    {
+                        let (before, name) = (
+                            calls[when].name(),
+                            calls.get(failing).map_or("none".to_owned(), Call::name),
+                        );
+                        writeln!(
+                            said,
+                            "{}: before {when}, {before}; {failing}, {name} fails: {wrong}",
+                            scenario.name
+                        )
+                        .unwrap();
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        said.is_empty(),
+        "{} are wrong:\n{said}",
+        said.lines().count()
+    );
+}
+
+impl Scenario {
+    fn play_beside(
+        &self,
+        plan: Plan,
+        when: usize,
+        meanwhile: fn(&Path, &Path) -> usize,
+        stays: fn(&Path, usize, bool) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut stage = self.prepare();
+        let elsewhere = tempfile::tempdir_in(stage.scratch.path().parent().unwrap()).unwrap();
+        let theirs = elsewhere.path().join("theirs");
+        std::fs::write(&theirs, THEIRS).unwrap();
+        let at = AtomicUsize::new(usize::MAX);
+        let act = || at.store(meanwhile(&stage.path, &theirs), Ordering::SeqCst);
+        let (path, handle) = (&stage.path, stage.handle.as_ref());
+        let plan = Plan {
+            meanwhile: Some((when, &act)),
+            ..plan
+        };
+        let (result, _) = injector::run(plan, || self.act(path, handle));
+        let failed = result.is_err();
+        drop((result, stage.handle.take(), stage.view.take()));
+        match at.into_inner() {
+            // The calls of before ended the act.
+            usize::MAX => Ok(()),
+            at => stays(&stage.path, at, failed),
+        }
+    }
+}
+
+const THEIRS: &[u8] = b"what another process wrote";
+
+#[test]
+fn what_another_process_renames_to_the_path_during_an_open_stays() {
+    // Whether the open makes a file or fails: the name is never taken from the other's file.
+    in_its_own_process(|| {
+        let options = Options {
+            create: true,
+            size: LARGE as u64,
+            ..shared()
+        };
+        let rename = |path: &Path, theirs: &Path| {
+            std::fs::rename(theirs, path).unwrap();
+            0
+        };
+        stays(
+            &[opening("create", 0, options)],
+            rename,
+            |path, _, failed| {
+                let bytes = std::fs::read(path).map_err(|error| format!("their file: {error}"))?;
+                let whole = !failed || bytes.len() == THEIRS.len();
+                if bytes.starts_with(THEIRS) && whole {
+                    return Ok(());
+                }
+                Err(format!("their file has {} bytes", bytes.len()))
+            },
+        );
+    });
+}
+
+#[test]
+fn what_another_process_appends_during_a_growth_stays() {
+    // Whether the growth succeeds or fails.
+    in_its_own_process(|| {
+        let grow = Act::Truncate(LARGE);
+        let size = LARGE as u64;
+        let append = |path: &Path, _: &Path| {
+            let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+            file.write_all(THEIRS).unwrap();
+            file.stream_position().unwrap() as usize - THEIRS.len()
+        };
+        let scenarios = [
+            opening("size", 3 * page() + 100, Options { size, ..shared() }),
+            opening(
+                "size, private",
+                3 * page() + 100,
+                Options { size, ..private() },
+            ),
+            with_handle("grow", shared(), grow),
+            viewed(with_handle("grow, viewed", shared(), grow)),
+            with_handle("grow, private", private(), grow),
+            resized(2 * page(), with_handle("grow what was cut", shared(), grow)),
+        ];
+        stays(&scenarios, append, |path, at, _| {
+            let bytes = std::fs::read(path).unwrap();
+            match bytes.get(at..at + THEIRS.len()) {
+                Some(THEIRS) => Ok(()),
+                Some(_) => Err(format!("what was appended at {at} is not there")),
+                None => Err(format!(
+                    "what was appended at {at} was cut: {} bytes are left",
+                    bytes.len()
+                )),
+            }
+        });
     });
 }

@@ -7,7 +7,6 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::Arc;
 
 /// The supervisor allocates nothing while the code runs, which may hold the allocator's lock: longer code is cut here.
 const MOST_CALLS: usize = 4096;
@@ -19,13 +18,15 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
-/// What fails.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Plan {
+/// What fails, and what happens meanwhile.
+#[derive(Clone, Copy, Default)]
+pub struct Plan<'a> {
     /// The call that fails once, counted from 0, and its errno.
     pub nth: Option<(usize, i32)>,
     /// What this system cannot do at all: these calls fail each time.
     pub lacks: Option<(fn(&Call) -> bool, i32)>,
+    /// What another process does just before a call.
+    pub meanwhile: Option<(usize, &'a (dyn Fn() + Sync))>,
 }
 
 /// What was seen.
@@ -164,17 +165,16 @@ impl Call {
     }
 }
 
-/// Runs the code, and fails what the plan says.
+/// Runs the code, and fails what the plan says. Threads that the code starts must have been started before: they would be
+/// under the filter, too.
 pub fn run<R: Send>(plan: Plan, code: impl FnOnce() -> R + Send) -> (R, Report) {
-    let armed = Arc::new(AtomicBool::new(false));
+    let armed = &AtomicBool::new(false);
     let (send, receive) = mpsc::sync_channel(1);
-    let seen_by = armed.clone();
-    let supervisor = std::thread::spawn(move || {
-        let (listener, thread) = receive.recv().unwrap();
-        Supervisor::new(listener, thread, plan, seen_by).serve()
-    });
-    let result = std::thread::scope(|scope| {
-        let armed = &armed;
+    std::thread::scope(|scope| {
+        let supervisor = scope.spawn(move || {
+            let (listener, thread) = receive.recv().unwrap();
+            Supervisor::new(listener, thread, plan, armed).serve()
+        });
         let worker = scope.spawn(move || {
             // SAFETY: asks for the number of this thread.
             let thread = unsafe { libc::gettid() };
@@ -184,13 +184,13 @@ pub fn run<R: Send>(plan: Plan, code: impl FnOnce() -> R + Send) -> (R, Report) 
             armed.store(false, Ordering::SeqCst);
             result
         });
-        worker.join()
-    });
-    let report = supervisor.join().unwrap();
-    (
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        report,
-    )
+        let result = worker.join();
+        let report = supervisor.join().unwrap();
+        (
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            report,
+        )
+    })
 }
 
 /// Hands the system calls of this thread to the one who holds what this gives.
@@ -256,19 +256,24 @@ fn statement(code: u32, value: u32) -> libc::sock_filter {
     }
 }
 
-struct Supervisor {
+struct Supervisor<'a> {
     listener: OwnedFd,
     thread: i32,
-    plan: Plan,
-    armed: Arc<AtomicBool>,
+    plan: Plan<'a>,
+    armed: &'a AtomicBool,
     report: Report,
     /// Stands where a descriptor was whose close failed.
     trap: Option<RawFd>,
     nothing: std::fs::File,
 }
 
-impl Supervisor {
-    fn new(listener: OwnedFd, thread: i32, plan: Plan, armed: Arc<AtomicBool>) -> Supervisor {
+impl<'a> Supervisor<'a> {
+    fn new(
+        listener: OwnedFd,
+        thread: i32,
+        plan: Plan<'a>,
+        armed: &'a AtomicBool,
+    ) -> Supervisor<'a> {
         let calls = Vec::with_capacity(MOST_CALLS);
         Supervisor {
             listener,
@@ -307,6 +312,9 @@ impl Supervisor {
         assert!(self.report.calls.len() < MOST_CALLS, "too many calls");
         let index = self.report.calls.len();
         self.report.calls.push(call);
+        if let Some((_, act)) = self.plan.meanwhile.filter(|(when, _)| *when == index) {
+            act();
+        }
         let lacking = self
             .plan
             .lacks

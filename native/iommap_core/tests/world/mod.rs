@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The room that a file system may leave to a file beyond its bytes, in bytes: preallocation of its own.
-const SLACK: u64 = 128 << 10;
+const SLACK: u64 = 96 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
