@@ -360,7 +360,7 @@ brief(Bytes, {length, _}) ->
     {size, fuzz_bytes:size(Bytes)};
 brief(Bytes, At) ->
     Count = min(8, fuzz_bytes:size(Bytes) - At),
-    {at, At, 'of', fuzz_bytes:size(Bytes), fuzz_bytes:part(Bytes, At, Count)}.
+    {at, At, 'of', fuzz_bytes:size(Bytes), [binary_to_list(One) || One <- fuzz_bytes:part(Bytes, At, Count)]}.
 
 %% Counted around, so that a number means something however many there are.
 nth(_, [], _, Otherwise) -> Otherwise;
