@@ -37,7 +37,7 @@ run(Directory, Seed, #{milliseconds := Milliseconds, may_see_zeros := MaySeeZero
 
 roles() ->
     [{reader, fun read/1}, {reader, fun read/1}, {writer, fun write/1}, {viewer, fun view/1}, {viewer, fun view/1},
-     {remapper, fun remap/1}, {opener, fun open/1}, {grower, fun grow_write_close/1}].
+     {remapper, fun remap/1}, {opener, fun open/1}, {grower, fun grow_write_close/1}, {grower, fun grow_write_close/1}].
 
 all(Roles) ->
     Workers = [{Name, spawn_monitor(Role)} || {Name, Role} <- Roles],
@@ -98,8 +98,8 @@ open(#race{path = Path, size = Size, may_see_zeros = MaySeeZeros}) ->
             may_be(Error, [einval])
     end.
 
-%% A file of its own that nobody cuts: one process makes it longer, one writes to what is new as soon as it is there, and
-%% closes the handle.
+%% A file of its own that nobody cuts: one process makes it longer, one writes to what is new as soon as it is there, one
+%% closes the handle about then.
 grow_write_close(#race{path = Path}) ->
     Own = lists:concat([Path, ".", erlang:unique_integer([positive])]),
     ok = file:write_file(Own, <<"short">>),
@@ -107,14 +107,14 @@ grow_write_close(#race{path = Path}) ->
     Offset = 3 * fault_pattern:page() + 7,
     ok = all([
         {grower, fun() -> may_be(iommap:truncate(Handle, 4 * fault_pattern:page()), [closed]) end},
-        {writer, fun() -> write_when_long(Handle, Offset, Own) end}
+        {writer, fun() -> write_when_long(Handle, Offset, Own) end},
+        {closer, fun() -> close_when_long(Handle) end}
     ]),
     ok = file:delete(Own).
 
 write_when_long(Handle, Offset, Path) ->
     case iommap:pwrite(Handle, Offset, <<"written">>) of
         ok ->
-            ok = iommap:close(Handle),
             receive after 1 -> ok end,
             {ok, File} = file:open(Path, [read, raw, binary]),
             Found = file:pread(File, Offset, 7),
@@ -124,6 +124,12 @@ write_when_long(Handle, Offset, Path) ->
             write_when_long(Handle, Offset, Path);
         Error ->
             may_be(Error, [closed])
+    end.
+
+close_when_long(Handle) ->
+    case iommap:position(Handle) of
+        {ok, 5} -> close_when_long(Handle);
+        {ok, _} -> ok = iommap:close(Handle)
     end.
 
 part(Size) ->
