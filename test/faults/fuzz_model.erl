@@ -6,8 +6,8 @@
 %% - A private mapping has pages of its own: those that were written. Others show the file. Who cuts the file takes them
 %%   too; what else is done to the file may.
 %% - A lost page under a view becomes zeros, with all after it, for good: the mapping is faulted.
-%% - A resize may go on with the same mapping, or make a fresh one: where an old view is zeroed, the handle may be faulted.
-%%   Then it is asked, and believed.
+%% - A resize may go on with the same mapping, or make a fresh one: an old view may show what is written to the handle's
+%%   private mapping, and where it is zeroed, the handle may be faulted. Then it is asked, and believed.
 -module(fuzz_model).
 
 -export([new/0]).
@@ -301,7 +301,8 @@ pwrite(Slot, Offset, Data, IsIntact, Model) ->
 written(Id, Offset, Data, HowMuch, #model{mappings = Mappings} = Model) ->
     case Mappings of
         #{Id := #mapping{private = true} = Mapping} ->
-            Model#model{mappings = Mappings#{Id := write_own(Offset, Data, HowMuch, Mapping, Model)}};
+            Written = write_own(Offset, Data, HowMuch, Mapping, Model),
+            Model#model{mappings = maps:map(fun(_, Kin) -> show_kin(Written, Kin, Model) end, Mappings#{Id := Written})};
         #{Id := #mapping{inode = Inode}} ->
             write_file(Offset, Data, HowMuch, Inode, Model)
     end.
@@ -312,6 +313,17 @@ write_own(Offset, Data, HowMuch, #mapping{own = Own, size = Size} = Mapping, Mod
     Pages = lists:seq(Offset div page(), (Offset + byte_size(Data) - 1) div page()),
     Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = page()}} || Page <- Pages]),
     Mapping#mapping{own = maps:merge(Own, Now)}.
+
+%% What may be the same mapping may show what was written to this one.
+show_kin(#mapping{family = Family, own = Written} = Mapping, #mapping{family = Family, size = Size} = Kin, Model) when Kin =/= Mapping ->
+    {Seen, _} = visible(Kin#mapping{size = round_up(Size)}, Model),
+    Shown = maps:filtermap(fun(Page, #page{bytes = Bytes}) ->
+        Page * page() < Size
+            andalso {true, #page{bytes = fuzz_bytes:also(fuzz_bytes:part(Seen, Page * page(), page()), Bytes), sure = 0}}
+    end, Written),
+    Kin#mapping{own = maps:merge(Kin#mapping.own, Shown)};
+show_kin(_, Kin, _) ->
+    Kin.
 
 %% The file has what is before its end, the mapping alone what is behind it.
 write_file(Offset, Data, HowMuch, Id, #model{inodes = Inodes} = Model) ->

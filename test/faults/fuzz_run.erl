@@ -9,7 +9,7 @@
 -type outcome() :: ok | {wrong, wrong()}.
 -type wrong() :: #{
     index := non_neg_integer(),
-    op := fuzz_ops:op(),
+    op := fuzz_ops:op() | look_at_all,
     %% The call with its numbers.
     call := term(),
     expected := term(),
@@ -31,8 +31,11 @@ run(Directory, Ops, Progress) ->
     {ok, Log} = file:open(Progress, [write, raw]),
     Mischief = mischief:start(),
     Start = #run{directory = Directory, mischief = Mischief},
-    try lists:foldl(fun(Op, Run) -> one(Op, Log, Run) end, Start, lists:enumerate(Ops)) of
-        Run -> tidy(Run)
+    try
+        Run = lists:foldl(fun(Op, Run) -> one(Op, Log, Run) end, Start, lists:enumerate(Ops)),
+        one({length(Ops), look_at_all}, Log, Run)
+    of
+        #run{files = Files} -> lists:foreach(fun file:close/1, maps:values(Files))
     catch
         throw:{wrong, Wrong} -> {wrong, Wrong}
     after
@@ -52,12 +55,6 @@ one({Index, Op}, Log, Run) ->
             throw({wrong, #{index => Index, op => Op, call => get(call), expected => Expected, got => Got}})
     end.
 
-%% Everything is closed, and read once more.
-tidy(#run{files = Files, views = Views} = Run) ->
-    _ = lists:foldl(fun(_, {N, Now}) -> {N + 1, do({look, N}, Now)} end, {0, Run}, Views),
-    lists:foreach(fun file:close/1, maps:values(Files)),
-    ok.
-
 %% ---- Calls ------------------------------------------------------------------------------------
 
 do({open, Slot, Name, Mode, Options}, #run{model = Model} = Run) ->
@@ -68,6 +65,8 @@ do({forget, Slot}, Run) ->
     forgotten(Slot, Run);
 do({look, N}, #run{views = Views} = Run) ->
     nth(N, Views, fun(View) -> looked(View, Run) end, Run);
+do(look_at_all, #run{views = Views} = Run) ->
+    lists:foldl(fun looked/2, Run, Views);
 do({drop, N}, #run{views = Views} = Run) ->
     nth(N, Views, fun(View) -> collected(Run#run{views = Views -- [View]}) end, Run);
 do({Verb, Name, _} = Op, Run) when is_list(Name), Verb =/= look ->
@@ -261,10 +260,10 @@ ordered({resize, Name, Place}, Eof, Run) ->
     Size = fuzz_ops:resolve(Place, Eof, Eof),
     changed({resize, Size}, ["truncate", Name, Size], Name, Run);
 ordered({append, Name, Length, Byte}, Eof, Run) ->
-    changed({fill, Eof, Length, Byte}, ["fill", Name, Eof, Length, Byte], Name, Run);
+    changed({fill, Eof, Length, Byte}, ["repeat", Name, Eof, Length, Byte], Name, Run);
 ordered({fill, Name, From, Count, Byte}, Eof, Run) ->
     within(From, Count, Eof, Run, fun(Offset, Length) ->
-        changed({fill, Offset, Length, Byte}, ["fill", Name, Offset, Length, Byte], Name, Run)
+        changed({fill, Offset, Length, Byte}, ["repeat", Name, Offset, Length, Byte], Name, Run)
     end);
 ordered({punch, Name, From, Count}, Eof, Run) ->
     within(From, Count, Eof, Run, fun(Offset, Length) ->

@@ -170,7 +170,8 @@ without_parts(Start, Size, Ops, Outcome, Attempts, Fuzz) ->
         false -> without_parts(Start + Size, Size, Ops, Outcome, Attempts - 1, Next)
     end.
 
-way({wrong, #{op := Op}}) -> {wrong, element(1, Op)};
+way({wrong, #{op := Op}}) when is_tuple(Op) -> {wrong, element(1, Op)};
+way({wrong, #{op := Op}}) -> {wrong, Op};
 way({died, Death, _}) -> {died, Death};
 way({wrong, Role, _}) -> {wrong, Role};
 way({crashed, {Class, _, _}}) -> {crashed, Class};

@@ -6,7 +6,6 @@
 -export([truncate/3]).
 -export([append/3]).
 -export([replace/3]).
--export([try_to/2]).
 -export([race/4]).
 -export([rewrite/4]).
 -export([stop_race/3]).
@@ -40,14 +39,6 @@ replace(Mischief, Path, Size) ->
 -spec rewrite(port(), file:filename(), pos_integer(), non_neg_integer()) -> ok.
 rewrite(Mischief, Path, Size, Seed) ->
     order(Mischief, ["rewrite ", Path, " ", integer_to_list(Size), " ", integer_to_list(Seed)]).
-
-%% One command of words and numbers, which may not be possible here: the errno then.
--spec try_to(port(), [string() | integer()]) -> ok | {error, Errno :: pos_integer()}.
-try_to(Mischief, Words) ->
-    order(Mischief, lists:join(" ", [if is_integer(Word) -> integer_to_list(Word); true -> Word end || Word <- Words])),
-    receive {Mischief, {data, {eol, <<"ok">>}}} -> ok;
-            {Mischief, {data, {eol, <<"error ", Errno/binary>>}}} -> {error, binary_to_integer(Errno)}
-    end.
 
 %% Shrinks the file to random pages and appends again, without a pause, until stop_race/3.
 -spec race(port(), file:filename(), pos_integer(), non_neg_integer()) -> ok.

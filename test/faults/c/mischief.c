@@ -9,11 +9,6 @@
  *     replace PATH SIZE     rename a new file of SIZE bytes of the pattern over it
  *     race PATH SIZE SEED   until the next line: shrink to random lengths and append again
  *     rewrite PATH SIZE SEED  until the next line: replace the bytes, in place, by other text and other terms
- *     fill PATH OFFSET LENGTH BYTE   write the byte so many times; at the end this appends
- *     punch PATH OFFSET LENGTH       make a hole (FALLOC_FL_PUNCH_HOLE)
- *     collapse PATH OFFSET LENGTH    take a range out (FALLOC_FL_COLLAPSE_RANGE)
- *     reflink PATH SOURCE            share all of SOURCE's blocks (FICLONE), if that does not leave a rest
- *     unlink PATH
  *
  * The pattern is never zero, so that a zero in a reader's hands is either a hole or
  * made up; fault_pattern.erl knows the same pattern. `race` shrinks to a whole page,
@@ -22,14 +17,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,7 +90,7 @@ static int race(const char *path, off_t size, unsigned seed)
 }
 
 /* A list of as many equal elements as fit, in the external term format, from the beginning; then text. */
-static void fill_with_terms(unsigned char *data, size_t size, unsigned *seed)
+static void fill(unsigned char *data, size_t size, unsigned *seed)
 {
     static const char *const elements[] = {"\x61\x07", "\x68\x03\x61\x01\x61\x02\x61\x03", "\x6d\0\0\0\x04" "data", "\x6a"};
     static const size_t lengths[] = {2, 8, 9, 1};
@@ -130,7 +122,7 @@ static int rewrite(const char *path, off_t size, unsigned seed)
     if (fd < 0 || data == NULL)
         return -1;
     while (poll(&input, 1, 0) == 0) {
-        fill_with_terms(data, size, &seed);
+        fill(data, size, &seed);
         if (pwrite(fd, data, size, 0) != size)
             break;
     }
@@ -138,87 +130,14 @@ static int rewrite(const char *path, off_t size, unsigned seed)
     return close(fd);
 }
 
-static int fill(int fd, off_t offset, off_t length, int byte)
-{
-    static unsigned char data[1 << 16];
-
-    memset(data, byte, sizeof data);
-    while (length > 0) {
-        size_t part = length < (off_t)sizeof data ? (size_t)length : sizeof data;
-        ssize_t written = pwrite(fd, data, part, offset);
-        if (written < 0)
-            return -1;
-        offset += written;
-        length -= written;
-    }
-    return 0;
-}
-
-static int reflink(int fd, const char *source)
-{
-    struct stat from_st, to_st;
-    int result = -1, from = open(source, O_RDONLY | O_CLOEXEC);
-
-    if (from < 0)
-        return -1;
-    if (fstat(from, &from_st) == 0 && fstat(fd, &to_st) == 0) {
-        if (to_st.st_size <= from_st.st_size)
-            result = ioctl(fd, FICLONE, from);
-        else
-            errno = EINVAL;
-    }
-    int error = errno;
-    close(from);
-    errno = error;
-    return result;
-}
-
-/* What is done to a file that is there. `found`: whether the verb is one of these. */
-static int change(const char *line, bool *found)
-{
-    char verb[16], path[4096], source[4096] = "";
-    long long offset = 0, length = 0;
-    int byte = 0, result = -1;
-
-    if (sscanf(line, "%15s %4095s %lld %lld %d", verb, path, &offset, &length, &byte) < 3)
-        sscanf(line, "%15s %4095s %4095s", verb, path, source);
-    bool fills = strcmp(verb, "fill") == 0, punches = strcmp(verb, "punch") == 0;
-    bool collapses = strcmp(verb, "collapse") == 0, reflinks = strcmp(verb, "reflink") == 0;
-    *found = fills || punches || collapses || reflinks;
-    if (!*found)
-        return -1;
-
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    if (fills)
-        result = fill(fd, offset, length, byte);
-    else if (punches)
-        result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
-    else if (collapses)
-        result = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, offset, length);
-    else
-        result = reflink(fd, source);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return result;
-}
-
 static int obey(const char *line)
 {
     char verb[16], path[4096];
     long long size = 0;
     unsigned seed = 0;
-    bool found;
-    int fd, words, result = change(line, &found);
+    int fd, result;
 
-    if (found)
-        return result;
-    words = sscanf(line, "%15s %4095s %lld %u", verb, path, &size, &seed);
-    if (words == 2 && strcmp(verb, "unlink") == 0)
-        return unlink(path);
-    if (words < 3) {
+    if (sscanf(line, "%15s %4095s %lld %u", verb, path, &size, &seed) < 3) {
         errno = EINVAL;
         return -1;
     }
