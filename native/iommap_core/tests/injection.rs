@@ -171,7 +171,7 @@ impl Scenario {
                 wrong.extend(
                     before
                         .changed(&directory, unmapped)
-                        .map(|what| format!("{error:?}, but {what}")),
+                        .map(|what| format!("it failed, but {what}")),
                 );
                 if plan.nth.is_some_and(|(_, errno)| errno == libc::EINTR) {
                     wrong.push(format!("{error:?} for an interrupted call"));
@@ -292,8 +292,10 @@ impl Scenario {
             Ok(calls) => calls,
             Err(wrong) => return (1, vec![format!("{}{here}: {wrong}", self.name)]),
         };
+        let names: Vec<String> = calls.iter().map(Call::name).collect();
+        eprintln!("{}{here}: {}", self.name, names.join(", "));
         let mut tried = 1;
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<(String, String)> = Vec::new();
         for (index, call) in calls.iter().enumerate() {
             for errno in call.errnos() {
                 tried += 1;
@@ -304,15 +306,20 @@ impl Scenario {
                 let (played, hit) = self.play(plan);
                 let said = played.err().or((!hit).then(|| "did not come".to_owned()));
                 if let Some(said) = said {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    wrong.push(format!(
-                        "{}{here}: call {index}, {}, {error}: {said}",
-                        self.name,
-                        call.name()
-                    ));
+                    let call = format!("{}{here}: call {index}, {}", self.name, call.name());
+                    match wrong.last_mut() {
+                        Some((last, errnos)) if *last == format!("{call}: {said}") => {
+                            write!(errnos, " {errno}").unwrap();
+                        }
+                        _ => wrong.push((format!("{call}: {said}"), errno.to_string())),
+                    }
                 }
             }
         }
+        let lines = wrong.into_iter();
+        let wrong = lines
+            .map(|(said, errnos)| format!("{said} (errno {errnos})"))
+            .collect();
         (tried, wrong)
     }
 }
