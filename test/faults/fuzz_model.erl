@@ -28,12 +28,15 @@
     | {fill, Offset :: non_neg_integer(), Length :: pos_integer(), byte()}
     | {punch, Offset :: non_neg_integer(), Length :: pos_integer()}
     | {collapse, Offset :: non_neg_integer(), Length :: pos_integer()}
-    | {clone, Source :: string()}.
+    | {clone, Source :: string()}
+    | hold.
 
 -record(inode, {
     bytes :: fuzz_bytes:bytes(),
     %% What a mapping shows after the end, in the last page.
-    tail :: fuzz_bytes:bytes()
+    tail :: fuzz_bytes:bytes(),
+    %% Whether somebody held pages of it: then a view of lost pages may show zeros without a fault.
+    held = false :: boolean()
 }).
 
 %% A page that a private mapping has of its own; from `sure' on it may be the file's again.
@@ -125,6 +128,9 @@ change({collapse, Offset, Length}, Id, Model) ->
     After = Offset + Length,
     Left = fuzz_bytes:append(fuzz_bytes:part(Bytes, 0, Offset), fuzz_bytes:part(Bytes, After, Size - After)),
     doubt_own(Offset, Size - Offset, Id, set_bytes(Left, Id, resize(Size - Length, zero, Id, Model)));
+change(hold, Id, #model{inodes = Inodes} = Model) ->
+    #{Id := Inode} = Inodes,
+    Model#model{inodes = Inodes#{Id := Inode#inode{held = true}}};
 change({clone, Source}, Id, #model{names = Names} = Model) ->
     #inode{bytes = Bytes} = inode(maps:get(Source, Names), Model),
     Size = fuzz_bytes:size(Bytes),
@@ -132,8 +138,9 @@ change({clone, Source}, Id, #model{names = Names} = Model) ->
 
 %% New bytes are zero; or, where another process made the file longer, what was written behind the end before.
 resize(Size, New, Id, #model{inodes = Inodes, mappings = Mappings} = Model) ->
-    #inode{bytes = Bytes, tail = Tail} = inode(Id, Model),
-    Resized = resized(Bytes, Tail, Size, New),
+    #inode{bytes = Bytes, tail = Tail} = Inode = inode(Id, Model),
+    {Now, Behind} = resized(Bytes, Tail, Size, New),
+    Resized = Inode#inode{bytes = Now, tail = Behind},
     Cut = case Size < fuzz_bytes:size(Bytes) of
         true -> maps:map(fun(_, Mapping) -> cut_own(Size, Id, Mapping) end, Mappings);
         false -> Mappings
@@ -143,9 +150,9 @@ resize(Size, New, Id, #model{inodes = Inodes, mappings = Mappings} = Model) ->
 resized(Bytes, Tail, Size, New) ->
     case fuzz_bytes:size(Bytes) of
         Size ->
-            #inode{bytes = Bytes, tail = Tail};
+            {Bytes, Tail};
         Now when Size < Now ->
-            #inode{bytes = fuzz_bytes:part(Bytes, 0, Size), tail = zero_tail(Size)};
+            {fuzz_bytes:part(Bytes, 0, Size), zero_tail(Size)};
         Now ->
             Zeros = fuzz_bytes:sized(Bytes, Size),
             Behind = fuzz_bytes:sized(fuzz_bytes:append(Bytes, Tail), Size),
@@ -157,7 +164,7 @@ resized(Bytes, Tail, Size, New) ->
                 zero -> Zeros;
                 as_it_is -> fuzz_bytes:also(Zeros, Behind)
             end,
-            #inode{bytes = Grown, tail = fuzz_bytes:also(zero_tail(Size), fuzz_bytes:sized(Rest, tail_size(Size)))}
+            {Grown, fuzz_bytes:also(zero_tail(Size), fuzz_bytes:sized(Rest, tail_size(Size)))}
     end.
 
 %% A private mapping loses the pages of its own that the file loses; in the last one the rest may be the file's again.
@@ -327,12 +334,12 @@ show_kin(_, Kin, _) ->
 
 %% The file has what is before its end, the mapping alone what is behind it.
 write_file(Offset, Data, HowMuch, Id, #model{inodes = Inodes} = Model) ->
-    #inode{bytes = Bytes, tail = Tail} = inode(Id, Model),
+    #inode{bytes = Bytes, tail = Tail} = Inode = inode(Id, Model),
     Size = fuzz_bytes:size(Bytes),
     Written = with_data(fuzz_bytes:append(Bytes, Tail), Offset, Data, HowMuch),
     Behind = fuzz_bytes:also(zero_tail(Size), fuzz_bytes:part(Written, Size, fuzz_bytes:size(Tail))),
-    Now = #inode{bytes = fuzz_bytes:part(Written, 0, Size),
-                 tail = case Offset + byte_size(Data) > Size of true -> Behind; false -> Tail end},
+    Now = Inode#inode{bytes = fuzz_bytes:part(Written, 0, Size),
+                      tail = case Offset + byte_size(Data) > Size of true -> Behind; false -> Tail end},
     Model#model{inodes = Inodes#{Id := Now}}.
 
 with_data(Bytes, Offset, Data, all) -> fuzz_bytes:put(Bytes, Offset, [Data]);
@@ -473,8 +480,9 @@ look(#view{mapping = Id, offset = Offset, length = Length}, #model{mappings = Ma
     {fuzz_bytes:part(Seen, Offset, Length), Looked}.
 
 zeroed(Id, From, #model{mappings = Mappings} = Model) ->
-    #{Id := #mapping{family = Family}} = Mappings,
-    Kin = fun(Other, #mapping{} = Mapping) when Other =:= Id -> Mapping#mapping{zeroed = From};
+    #{Id := #mapping{family = Family, inode = Inode}} = Mappings,
+    #inode{held = Held} = inode(Inode, Model),
+    Kin = fun(Other, #mapping{} = Mapping) when Other =:= Id, not Held -> Mapping#mapping{zeroed = From};
              (_, #mapping{family = Of, suspect = Suspect} = Mapping) when Of =:= Family ->
                  Mapping#mapping{suspect = min(Suspect, From)};
              (_, Mapping) -> Mapping

@@ -29,7 +29,7 @@
     | {resize, name(), place()}
     | {append, name(), pos_integer(), byte()}
     | {fill, name(), place(), place(), byte()}
-    | {punch | collapse, name(), place(), place()}
+    | {punch | collapse | hold, name(), place(), place()}
     | {replace, name(), place()}
     | {clone, name(), name()}
     | {unlink, name()}.
@@ -73,6 +73,7 @@ ops(Slots, Names, Pages) ->
         {4, fun() -> {fill, Name(), place(), place(), byte()} end},
         {2, fun() -> {punch, Name(), place(), place()} end},
         {2, fun() -> {collapse, Name(), {page, rand:uniform(4) - 1, 0}, {page, rand:uniform(3), 0}} end},
+        {2, fun() -> {hold, Name(), place(), place()} end},
         {1, fun() -> {replace, Name(), file_size(Pages)} end},
         {1, fun() -> {clone, Name(), Name()} end},
         {1, fun() -> {unlink, Name()} end}

@@ -269,6 +269,10 @@ ordered({punch, Name, From, Count}, Eof, Run) ->
     within(From, Count, Eof, Run, fun(Offset, Length) ->
         changed({punch, Offset, Length}, ["punch", Name, Offset, Length], Name, Run)
     end);
+ordered({hold, Name, From, Count}, Eof, Run) ->
+    within(From, Count, Eof, Run, fun(Offset, Length) ->
+        changed(hold, ["hold", Name, Offset, Length], Name, Run)
+    end);
 ordered({collapse, Name, From, Count}, Eof, Run) ->
     {Offset, Length} = {fuzz_ops:resolve(From, Eof, Eof), fuzz_ops:resolve(Count, Eof, Eof)},
     case Offset + Length < Eof of

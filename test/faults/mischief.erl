@@ -4,6 +4,7 @@
 -export([start/0]).
 -export([write/3]).
 -export([truncate/3]).
+-export([try_to/2]).
 -export([append/3]).
 -export([replace/3]).
 -export([race/4]).
@@ -24,6 +25,14 @@ write(Mischief, Path, Size) ->
 -spec truncate(port(), file:filename(), non_neg_integer()) -> ok.
 truncate(Mischief, Path, Size) ->
     obey(Mischief, ["truncate ", Path, " ", integer_to_list(Size)]).
+
+%% One command of words and numbers, which may not be possible here: the errno then.
+-spec try_to(port(), [string() | integer()]) -> ok | {error, Errno :: pos_integer()}.
+try_to(Mischief, Words) ->
+    order(Mischief, lists:join(" ", [if is_integer(Word) -> integer_to_list(Word); true -> Word end || Word <- Words])),
+    receive {Mischief, {data, {eol, <<"ok">>}}} -> ok;
+            {Mischief, {data, {eol, <<"error ", Errno/binary>>}}} -> {error, binary_to_integer(Errno)}
+    end.
 
 %% Grows the file to Size with the pattern, never showing a byte that is not it.
 -spec append(port(), file:filename(), non_neg_integer()) -> ok.

@@ -5,6 +5,12 @@
  *
  *     write PATH SIZE       make the file, SIZE bytes of the pattern
  *     truncate PATH SIZE    shrink or grow it; what is new is zero
+ *     unlink PATH           take its name away
+ *     repeat PATH OFFSET LENGTH BYTE   write the byte so many times; at the end this appends
+ *     punch PATH OFFSET LENGTH      make a hole (FALLOC_FL_PUNCH_HOLE)
+ *     collapse PATH OFFSET LENGTH   take a range out (FALLOC_FL_COLLAPSE_RANGE)
+ *     hold PATH OFFSET LENGTH   keep these pages in a pipe (splice(2)), and no others
+ *     reflink PATH SOURCE   share all of SOURCE's blocks (FICLONE), if PATH is not the longer one
  *     append PATH SIZE      grow it to SIZE with the pattern, whole pages at a time
  *     replace PATH SIZE     rename a new file of SIZE bytes of the pattern over it
  *     race PATH SIZE SEED   until the next line: shrink to random lengths and append again
@@ -17,11 +23,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,6 +98,88 @@ static int race(const char *path, off_t size, unsigned seed)
     return close(fd);
 }
 
+static int repeat(int fd, off_t offset, off_t length, int byte)
+{
+    static unsigned char data[1 << 16];
+
+    memset(data, byte, sizeof data);
+    while (length > 0) {
+        size_t part = length < (off_t)sizeof data ? (size_t)length : sizeof data;
+        ssize_t written = pwrite(fd, data, part, offset);
+        if (written < 0)
+            return -1;
+        offset += written;
+        length -= written;
+    }
+    return 0;
+}
+
+static int hold(int fd, off_t offset, off_t length)
+{
+    static int held[2] = {-1, -1};
+
+    if (held[0] >= 0) {
+        close(held[0]);
+        close(held[1]);
+    }
+    if (pipe2(held, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -1;
+    return splice(fd, &offset, held[1], NULL, length, SPLICE_F_NONBLOCK) < 0 ? -1 : 0;
+}
+
+static int reflink(int fd, const char *source)
+{
+    struct stat from_st, to_st;
+    int result = -1, from = open(source, O_RDONLY | O_CLOEXEC);
+
+    if (from < 0)
+        return -1;
+    if (fstat(from, &from_st) == 0 && fstat(fd, &to_st) == 0) {
+        if (to_st.st_size <= from_st.st_size)
+            result = ioctl(fd, FICLONE, from);
+        else
+            errno = EINVAL;
+    }
+    int error = errno;
+    close(from);
+    errno = error;
+    return result;
+}
+
+/* What is done to a file that is there. `found`: whether the verb is one of these. */
+static int change(const char *line, bool *found)
+{
+    char verb[16], path[4096], source[4096] = "";
+    long long offset = 0, length = 0;
+    int byte = 0, result = -1;
+
+    if (sscanf(line, "%15s %4095s %lld %lld %d", verb, path, &offset, &length, &byte) < 3)
+        sscanf(line, "%15s %4095s %4095s", verb, path, source);
+    bool repeats = strcmp(verb, "repeat") == 0, punches = strcmp(verb, "punch") == 0;
+    bool collapses = strcmp(verb, "collapse") == 0, holds = strcmp(verb, "hold") == 0, reflinks = strcmp(verb, "reflink") == 0;
+    *found = repeats || punches || collapses || holds || reflinks;
+    if (!*found)
+        return -1;
+
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    if (repeats)
+        result = repeat(fd, offset, length, byte);
+    else if (punches)
+        result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+    else if (collapses)
+        result = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, offset, length);
+    else if (holds)
+        result = hold(fd, offset, length);
+    else
+        result = reflink(fd, source);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return result;
+}
+
 /* A list of as many equal elements as fit, in the external term format, from the beginning; then text. */
 static void fill(unsigned char *data, size_t size, unsigned *seed)
 {
@@ -135,9 +226,15 @@ static int obey(const char *line)
     char verb[16], path[4096];
     long long size = 0;
     unsigned seed = 0;
-    int fd, result;
+    bool found;
+    int fd, words, result = change(line, &found);
 
-    if (sscanf(line, "%15s %4095s %lld %u", verb, path, &size, &seed) < 3) {
+    if (found)
+        return result;
+    words = sscanf(line, "%15s %4095s %lld %u", verb, path, &size, &seed);
+    if (words == 2 && strcmp(verb, "unlink") == 0)
+        return unlink(path);
+    if (words < 3) {
         errno = EINVAL;
         return -1;
     }
