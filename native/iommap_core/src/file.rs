@@ -240,7 +240,7 @@ mod tests {
     fn touching_sets_the_time_of_modification_and_no_other() {
         // On a tmpfs, where a mapping leaves it what it was.
         let file = file_in("/dev/shm");
-        assert!(file.forgets_mtime());
+        assert!(file.system().forgets_mtime);
         let times = || {
             let metadata = file.file.metadata().unwrap();
             (metadata.modified().unwrap(), metadata.accessed().unwrap())
@@ -251,7 +251,7 @@ mod tests {
             .set_accessed(long_ago);
         file.file.set_times(old).unwrap();
         assert_eq!(times(), (long_ago, long_ago));
-        file.touch().unwrap();
+        file.touch();
         assert!(times().0 > long_ago);
         assert_eq!(times().1, long_ago);
     }

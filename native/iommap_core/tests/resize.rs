@@ -283,8 +283,8 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
         set_size(&path, 8 * page());
         drop(view);
         let limit = libc::rlimit {
-            rlim_cur: 8 * page() as u64,
-            rlim_max: 8 * page() as u64,
+            rlim_cur: 8 * page() as libc::rlim_t,
+            rlim_max: 8 * page() as libc::rlim_t,
         };
         assert!(handle.info(Wait::Gladly).unwrap().faulted);
         // SAFETY: sets a limit of this process, and gives up its rights to exceed it for a while.
