@@ -13,7 +13,6 @@ pub mod file;
 pub mod memory;
 
 use crate::error::Error;
-use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
@@ -246,7 +245,7 @@ pub fn cached(fd: RawFd, offset: u64, length: usize) -> bool {
         let mut scratch = [0u8; SCRATCH];
         // Every segment is the same piece of memory: the bytes do not matter, only whether they came at once.
         let segment = libc::iovec {
-            iov_base: scratch.as_mut_ptr().cast::<c_void>(),
+            iov_base: scratch.as_mut_ptr().cast(),
             iov_len: SCRATCH,
         };
         let mut segments = [segment; SEGMENTS];
