@@ -3,6 +3,7 @@
 
 -export([exhaust_map_count/1]).
 -export([open_until_error/2]).
+-export([limit_address_space/1]).
 
 %% Leaves no map entry: advice on every other page of one mapping takes them without a descriptor each,
 %% and opens take what is left. The result keeps them; closing the first handle gives most of them back.
@@ -39,3 +40,12 @@ open_until_error(Path, Most, Handles) ->
         {ok, Handle} -> open_until_error(Path, Most - 1, [Handle | Handles]);
         {error, Error} -> {Handles, Error}
     end.
+
+%% Lets this VM have so much more address space than it has.
+-spec limit_address_space(MoreKilobytes :: pos_integer()) -> ok.
+limit_address_space(MoreKilobytes) ->
+    {ok, Status} = file:read_file("/proc/self/status"),
+    {match, [Kilobytes]} = re:run(Status, "VmSize:\\s*(\\d+) kB", [{capture, all_but_first, list}]),
+    Limit = (list_to_integer(Kilobytes) + MoreKilobytes) * 1024,
+    [] = os:cmd("prlimit --pid " ++ os:getpid() ++ " --as=" ++ integer_to_list(Limit) ++ ":"),
+    ok.

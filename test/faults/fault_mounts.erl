@@ -89,8 +89,10 @@ unmount(#{point := Point}) ->
 path(#{point := Point}, Name) ->
     filename:join(Point, Name).
 
-%% Where faultfs keeps the file.
+%% Where faultfs, or the upper layer of an overlay, keeps the file.
 -spec behind(mount(), file:filename()) -> file:filename().
+behind(#{kind := overlayfs, point := Point}, Name) ->
+    filename:join([Point ++ ".upper", "upper", Name]);
 behind(#{kind := faultfs, point := Point}, Name) ->
     filename:join(Point ++ ".backing", Name).
 

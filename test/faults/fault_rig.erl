@@ -9,6 +9,8 @@
 -export([start_vm/0, start_vm/1]).
 -export([call/4, call/5]).
 -export([run/2, run/3]).
+-export([run_with/3]).
+-export([begin_run/2]).
 -export([death/1, death/4]).
 -export([os_pid/1]).
 -export([stop_vm/1]).
@@ -124,10 +126,26 @@ run(Vm, Function) ->
 
 -spec run(vm(), fun(() -> Result), Patience :: pos_integer()) -> Result.
 run(Vm, Function, Patience) ->
+    ok = load_module_of(Vm, Function),
+    call(Vm, erlang, apply, [Function, []], Patience).
+
+%% The same of a function with arguments.
+-spec run_with(vm(), fun(), [term()]) -> term().
+run_with(Vm, Function, Arguments) ->
+    ok = load_module_of(Vm, Function),
+    call(Vm, erlang, apply, [Function, Arguments], ?PATIENCE).
+
+%% Evaluates the function in the VM meanwhile; the answer comes as a message {Pid, Answer} from the process that this gives.
+-spec begin_run(vm(), fun(() -> term())) -> pid().
+begin_run(Vm, Function) ->
+    Self = self(),
+    spawn(fun() -> Self ! {self(), try run(Vm, Function) catch _:Reason -> {'EXIT', Reason} end} end).
+
+load_module_of(Vm, Function) ->
     {module, Module} = erlang:fun_info(Function, module),
     {Module, Binary, File} = code:get_object_code(Module),
     {module, Module} = call(Vm, code, load_binary, [Module, File, Binary]),
-    call(Vm, erlang, apply, [Function, []], Patience).
+    ok.
 
 %% How the VM ends when it evaluates the call.
 -spec death(vm(), module(), atom(), [term()]) -> death().

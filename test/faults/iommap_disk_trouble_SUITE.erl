@@ -4,6 +4,9 @@
 
 -include_lib("common_test/include/ct.hrl").
 
+-import(fault_scene, [on/3, on_mount/3, limited/4, open_uncached/2, drop_cache/1, another_file_works/1,
+                      every_scheduler_runs/0, thaw/1, waiting_threads/1, skip/1]).
+
 -compile(export_all).
 
 -define(MAP_COUNT, "/proc/sys/vm/max_map_count").
@@ -192,11 +195,6 @@ failing_disk(Disk, Image, Path) ->
     Expected = iommap:pread(Handle, 0, Size),
     ok = iommap:close(Handle).
 
-drop_cache(Path) ->
-    {ok, File} = file:open(Path, [read, raw]),
-    ok = file:advise(File, 0, 0, dont_need),
-    file:close(File).
-
 %% ---- Writing back -----------------------------------------------------------------------------
 
 %% What was written is in the cache, which the file system has not seen; sync takes it there.
@@ -315,7 +313,7 @@ what_is_in_memory_of_a_hanging_layer_is_at_hand(Config) ->
 zeros_are_at_hand(Mount, Path, Vm) ->
     Zeros = fault_pattern:zeros(100_000),
     ok = file:write_file(fault_mounts:path(Mount, "slow"), Zeros),
-    Reader = begin_run(Vm, fun() ->
+    Reader = fault_rig:begin_run(Vm, fun() ->
         Self = self(),
         %% Before anything is read: to open a file takes it out of memory here.
         Dropper = spawn(fun() -> {ok, _} = Other = iommap:open(Path, read, []), Self ! opened, receive drop -> Other end end),
@@ -351,9 +349,8 @@ a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
 
 %% halt does not wait for the file system.
 a_hanging_file_system_does_not_keep_the_vm_from_halting(Config) ->
-    Directory = ?config(directory, Config),
     outliving(Config, fun(Mount, Vm) ->
-        fault_rig:run(Vm, fun() -> _ = hang(Mount, Directory), ok end),
+        fault_rig:run(Vm, fun() -> _ = fault_scene:hang(Mount), ok end),
         {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
     end).
 
@@ -376,7 +373,7 @@ a_reader_of_a_hanging_view_goes_on_when_the_file_system_does(Config) ->
         ok = fault_mounts:control(Mount, "slow", {release, []}),
         Expected = {erlang:crc32(fault_pattern:bytes(0, 1_000_000)), true},
         receive {Reader, Result} -> Expected = Result end,
-        ok = fault_rig:run(Vm, fun every_scheduler_runs/0)
+        ok = fault_rig:run(Vm, fun fault_scene:every_scheduler_runs/0)
     end).
 
 %% Whatever waits, SIGKILL ends the VM.
@@ -391,7 +388,7 @@ a_hanging_view_does_not_keep_the_vm_from_being_killed(Config) ->
 
 %% The answer comes as a message from the process that this gives.
 read_a_hanging_view(Mount, Vm) ->
-    Reader = begin_run(Vm, fun() ->
+    Reader = fault_rig:begin_run(Vm, fun() ->
         {ok, Handle} = open_uncached(Mount, "slow"),
         {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
         ok = fault_mounts:control(Mount, "slow", {hang, []}),
@@ -399,11 +396,6 @@ read_a_hanging_view(Mount, Vm) ->
     end),
     ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
     Reader.
-
-%% Evaluates the function in the VM meanwhile; the answer comes as a message from the process that this gives.
-begin_run(Vm, Function) ->
-    Self = self(),
-    spawn(fun() -> Self ! {self(), try fault_rig:run(Vm, Function) catch _:Reason -> {'EXIT', Reason} end} end).
 
 %% A file system that is frozen, for a snapshot say, keeps a write waiting; but not whoever needs memory,
 %% another file or a process meanwhile. The write ends well when the file system goes on.
@@ -413,24 +405,20 @@ a_frozen_file_system_keeps_only_its_writer_waiting(Config) ->
         false -> skip("before Linux 6.7 any fault that waits holds the lock of the whole address space")
     end.
 
-skip(Reason) ->
-    io:put_chars(user, ["Skipped: ", Reason, $\n]),
-    {skip, Reason}.
-
 write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
     Directory = ?config(directory, Config),
     Path = fault_mounts:path(Mount, "file"),
     Frozen = filename:join(Directory, "frozen"),
     Vm = fault_rig:start_vm(),
     try
-        Writer = begin_run(Vm, fun() ->
+        Writer = fault_rig:begin_run(Vm, fun() ->
             ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
             {ok, Handle} = iommap:open(Path, read_write, []),
             {0, _} = fault_rig:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
             {iommap:pwrite(Handle, 50_000, <<"written">>), iommap:pread(Handle, 50_000, 7)}
         end),
         ok = fault_rig:eventually(fun() -> filelib:is_file(Frozen) andalso waiting_threads(Vm) > 0 end),
-        Others = begin_run(Vm, fun() -> everything_else_works(Directory) end),
+        Others = fault_rig:begin_run(Vm, fun() -> everything_else_works(Directory) end),
         receive {Others, Worked} -> ok = Worked after 20_000 -> error(others_wait) end,
         true = waiting_threads(Vm) > 0,
         true = is_process_alive(Writer),
@@ -440,15 +428,6 @@ write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
         thaw(Point),
         fault_rig:stop_vm(Vm)
     end.
-
-%% Nothing to do if it is not frozen.
-thaw(Point) ->
-    fault_rig:shell(["fsfreeze -u ", Point]).
-
-%% The threads of the VM that nothing but the kernel can wake.
-waiting_threads(Vm) ->
-    Stats = [file:read_file(Stat) || Stat <- filelib:wildcard("/proc/" ++ fault_rig:os_pid(Vm) ++ "/task/*/stat")],
-    length([waits || {ok, Stat} <- Stats, binary:match(Stat, <<") D ">>) =/= nomatch]).
 
 %% Memory, processes and mappings, all of which need the lock of the address space.
 everything_else_works(Directory) ->
@@ -465,60 +444,15 @@ everything_else_works(Directory) ->
 
 %% Evaluates the function with a VM that may die while the file "slow" hangs.
 outliving(Config, Function) ->
-    on_mount(Config, faultfs, fun(Mount) ->
-        Vm = fault_rig:start_vm(),
-        try
-            Function(Mount, Vm)
-        after
-            fault_mounts:control(Mount, "slow", {release, []}),
-            fault_rig:stop_vm(Vm)
-        end
-    end).
+    fault_scene:outliving(Config, faultfs, Function).
 
 hanging(Config, Function) ->
     Directory = ?config(directory, Config),
     on(Config, faultfs, fun(Mount) ->
-        {Handle, Readers} = hang(Mount, Directory),
+        {Handle, Readers} = fault_scene:hang(Mount),
         Release = fun() -> fault_mounts:control(Mount, "slow", {release, []}) end,
         try Function(Handle, Readers, Release, Directory) after Release() end
     end).
-
-%% Four processes read a file that hangs.
-hang(Mount, _Directory) ->
-    {ok, Handle} = open_uncached(Mount, "slow"),
-    ok = fault_mounts:control(Mount, "slow", {hang, []}),
-    Self = self(),
-    Readers = [spawn(fun() -> Self ! {self(), iommap:pread(Handle, N * 200_000, 1000)} end)
-               || N <- lists:seq(0, 3)],
-    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
-    {Handle, Readers}.
-
-%% A file of which no page is in memory.
-open_uncached(Mount, Name) ->
-    Path = fault_mounts:path(Mount, Name),
-    ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
-    {0, _} = fault_rig:shell(["sync ", Path]),
-    Opened = iommap:open(Path, read_write, []),
-    ok = drop_cache(Path),
-    Opened.
-
-another_file_works(Directory) ->
-    Path = filename:join(Directory, "other"),
-    Expected = fault_pattern:bytes(0, 10_000),
-    ok = file:write_file(Path, Expected),
-    {ok, Other} = iommap:open(Path, read_write, []),
-    ok = iommap:pwrite(Other, 0, Expected),
-    {ok, Expected} = iommap:pread(Other, 0, 10_000),
-    ok = iommap:sync(Other),
-    ok = iommap:truncate(Other, 20_000),
-    ok = iommap:close(Other).
-
-every_scheduler_runs() ->
-    Self = self(),
-    Runners = [spawn_opt(fun() -> Self ! {self(), runs} end, [{scheduler, N}])
-               || N <- lists:seq(1, erlang:system_info(schedulers_online))],
-    [receive {Runner, runs} -> ok end || Runner <- Runners],
-    ok.
 
 %% The other side of a network file system is gone: reads fail, views are zeros, handles close.
 a_file_system_that_goes_away_is_an_error(Config) ->
@@ -570,7 +504,7 @@ address_space_exhausted_is_enomem(Config) ->
         [] = os:cmd("truncate -s 1G " ++ Large),
         {ok, Handle} = iommap:open(Path, read_write, []),
         {ok, View} = iommap:region_binary(Handle, 0, 5000),
-        limit_address_space(300_000),
+        fault_limits:limit_address_space(300_000),
         {error, enomem} = iommap:open(Large, read, []),
         {error, enomem} = iommap:truncate(Handle, 1_000_000_000),
         10_000 = filelib:file_size(Path),
@@ -584,12 +518,6 @@ address_space_exhausted_is_enomem(Config) ->
         ok = iommap:close(Now),
         true = iommap:intact(View)
     end).
-
-limit_address_space(MoreKilobytes) ->
-    {ok, Status} = file:read_file("/proc/self/status"),
-    {match, [Kilobytes]} = re:run(Status, "VmSize:\\s*(\\d+) kB", [{capture, all_but_first, list}]),
-    Limit = (list_to_integer(Kilobytes) + MoreKilobytes) * 1024,
-    [] = os:cmd("prlimit --pid " ++ os:getpid() ++ " --as=" ++ integer_to_list(Limit) ++ ":").
 
 %% lock that the system refuses is no error; info/1 tells.
 memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
@@ -734,25 +662,3 @@ fifty_thousand_views_are_safe(Config) ->
         end || {Index, View} <- Views],
         ok
     end).
-
-%% ---- VMs and file systems for a case ----------------------------------------------------------
-
-%% Evaluates the function in a VM, on a file system of its own.
-on(Config, Kind, Function) ->
-    on_mount(Config, Kind, fun(Mount) ->
-        Vm = fault_rig:start_vm(),
-        try fault_rig:run(Vm, fun() -> Function(Mount) end) after fault_rig:stop_vm(Vm) end
-    end).
-
-on_mount(Config, Kind, Function) ->
-    case fault_mounts:mount(Kind, ?config(directory, Config)) of
-        {ok, Mount} -> try Function(Mount) after fault_mounts:unmount(Mount) end;
-        Skip -> Skip
-    end.
-
-%% Evaluates the function, with a small file, in a VM that is started through a shell command.
-limited(Config, Wrapper, Arguments, Function) ->
-    Path = filename:join(?config(directory, Config), "file"),
-    ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
-    Vm = fault_rig:start_vm(#{wrapper => Wrapper, args => Arguments}),
-    try fault_rig:run(Vm, fun() -> Function(Path) end) after fault_rig:stop_vm(Vm) end.

@@ -1,0 +1,443 @@
+%% Nobody waits for another's disk: a file system that hangs, is frozen or fails keeps no scheduler and no other
+%% file system's mappings, and what failed there is told. Every case has a VM of its own.
+-module(iommap_waiting_SUITE).
+
+-include_lib("common_test/include/ct.hrl").
+
+-compile(export_all).
+
+-define(LARGE, (16 bsl 20)).
+
+suite() ->
+    [{timetrap, {minutes, 3}}].
+
+all() ->
+    [a_close_that_hangs_keeps_no_other_file_system_waiting,
+     who_opens_and_drops_handles_meets_no_limit_of_descriptors,
+     who_opens_and_drops_handles_meets_no_limit_of_mappings,
+     who_opens_and_drops_handles_meets_no_limit_of_address_space,
+     ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once,
+     a_hot_read_of_dropped_pages_of_a_hanging_file_system_keeps_no_scheduler,
+     a_hot_write_to_a_hanging_file_system_keeps_no_scheduler,
+     a_hot_write_to_a_frozen_file_system_keeps_no_scheduler,
+     cold_reads_of_a_file_given_away_fault_on_no_scheduler,
+     a_failed_write_back_is_told_by_every_sync_until_remap_or_truncate,
+     an_asynchronous_sync_of_an_overlay_writes_to_its_layer].
+
+init_per_suite(Config) ->
+    ok = fault_rig:build(),
+    Config.
+
+end_per_suite(_Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
+    ok = file:make_dir(Directory),
+    [{directory, Directory} | Config].
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+%% ---- Letting go -------------------------------------------------------------------------------
+
+%% While a file on FUSE hangs in close, 400 collected handles of a file on each other file system, another FUSE server's
+%% among them, lose their descriptors.
+a_close_that_hangs_keeps_no_other_file_system_waiting(Config) ->
+    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        ok = fault_rig:run(Vm, fun() -> hang_in_close(Mount) end),
+        Kinds = [{tmpfs, "size=32m"}, ext4, xfs, btrfs, overlay, faultfs],
+        Rows = [{Kind, lets_go(Config, Kind, Mount, Vm)} || Kind <- Kinds],
+        print("collected beside a close that hangs", ["handles", "left", "ms"], Rows),
+        true = lists:keymember(tmpfs, 1, [{name(Kind), Row} || {Kind, [_, _, _] = Row} <- Rows])
+    end).
+
+hang_in_close(Mount) ->
+    Path = fault_mounts:path(Mount, "slow"),
+    ok = file:write_file(Path, <<"slow">>),
+    ok = collected(fun() -> {ok, _} = iommap:open(Path, read, []), fault_mounts:control(Mount, "slow", {hang_close, []}) end),
+    fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end).
+
+lets_go(Config, Kind, Hanging, Vm) ->
+    Other = filename:join(?config(directory, Config), "other"),
+    fault_scene:on_mount([{directory, Other} | Config], Kind, fun(Mount) ->
+        fault_rig:run(Vm, fun() ->
+            Path = large(fault_mounts:path(Mount, "file")),
+            ok = collected(fun() ->
+                [{ok, _} = iommap:open(Path, read, []) || _ <- lists:seq(1, 400)],
+                400 = descriptors(Path)
+            end),
+            Begun = erlang:monotonic_time(millisecond),
+            ok = fault_rig:eventually(fun() -> descriptors(Path) =:= 0 end),
+            true = fault_mounts:waiting(Hanging, "slow") > 0,
+            ok = fault_scene:every_scheduler_runs(),
+            [400, 0, erlang:monotonic_time(millisecond) - Begun]
+        end)
+    end).
+
+%% A process does something, and dies; what it held is garbage.
+collected(Function) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> _ = Function() end),
+    receive {'DOWN', Monitor, process, Pid, Reason} -> normal = Reason, ok end.
+
+%% The descriptors of the file that this VM has.
+descriptors(Path) ->
+    length([Entry || Entry <- filelib:wildcard("/proc/self/fd/*"), file:read_link(Entry) =:= {ok, Path}]).
+
+%% A sparse file, so large that to unmap it takes a while.
+large(Path) ->
+    [] = os:cmd("truncate -s " ++ integer_to_list(?LARGE) ++ " " ++ Path),
+    Path.
+
+%% A loop that opens files and forgets the handles has its descriptors back in time.
+who_opens_and_drops_handles_meets_no_limit_of_descriptors(Config) ->
+    fault_scene:limited(Config, "ulimit -n 100; exec \"$@\"", [], fun(Path) ->
+        open_and_drop(large(Path ++ ".large"), 3000, 60)
+    end).
+
+%% And its map entries, where few are left.
+who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
+    fault_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
+        {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
+        %% Neighbours that are alike again are one entry: room for some sixty mappings.
+        ok = iommap:advise(Splitter, 0, 200 * fault_pattern:page(), normal),
+        ok = open_and_drop(large(Path ++ ".large"), 3000, 20),
+        [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
+        ok
+    end).
+
+%% And its address space.
+who_opens_and_drops_handles_meets_no_limit_of_address_space(Config) ->
+    fault_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
+        Large = large(Path ++ ".large"),
+        ok = fault_limits:limit_address_space(12 * ?LARGE div 1024),
+        open_and_drop(Large, 3000, 8)
+    end).
+
+%% Opens the file so often; the handles are collected so many at once.
+open_and_drop(_, 0, _) ->
+    ok;
+open_and_drop(Path, Times, AtOnce) ->
+    {ok, Handle} = iommap:open(Path, read, []),
+    {ok, <<0>>} = iommap:pread(Handle, Times rem ?LARGE, 1),
+    Times rem AtOnce =:= 0 andalso erlang:garbage_collect(),
+    open_and_drop(Path, Times - 1, AtOnce).
+
+%% 10,000 handles of a file on a frozen xfs are collected, which with blocks allocated behind the end would wait for the disk
+%% as soon as one is closed: the collection ends, every scheduler runs, and all is let go when the file system goes on.
+ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once(Config) ->
+    Count = 10_000,
+    fault_scene:on_mount(Config, xfs, fun(#{point := Point} = Mount) ->
+        Path = fault_mounts:path(Mount, "file"),
+        Vm = fault_rig:start_vm(#{wrapper => "ulimit -n 30000 && exec \"$@\""}),
+        try
+            Collector = fault_rig:begin_run(Vm, fun() ->
+                %% Whoever appends has the file open, so that the handles are the first to close it.
+                {ok, Appender} = file:open(Path, [append, raw]),
+                [ok = file:write(Appender, fault_pattern:bytes(0, 100_000)) || _ <- lists:seq(1, 20)],
+                Thawed = collect(Path, Count),
+                ok = fault_rig:eventually(fun() -> descriptors(Path) =:= 1 end),
+                put(handles, open_many(Path, Count)),
+                {0, _} = fault_rig:shell(["fsfreeze -f ", Point]),
+                Frozen = collect(),
+                Open = descriptors(Path),
+                ok = fault_scene:every_scheduler_runs(),
+                true = Open >= Count,
+                {Thawed div Count, Frozen div Count, Open - 1, Appender}
+            end),
+            receive
+                {Collector, {Thawed, Frozen, Open, _}} ->
+                    print("10,000 handles collected", ["ns each", "open then"],
+                          [{xfs, [Thawed, "-"]}, {'frozen xfs', [Frozen, Open]}]),
+                    ok = fault_rig:eventually(fun() -> fault_scene:waiting_threads(Vm, "iommap_unmap") =:= 1 end),
+                    fault_scene:thaw(Point);
+                {Collector, Failed} ->
+                    error(Failed)
+            after 60_000 ->
+                error(waits)
+            end,
+            ok = fault_rig:run(Vm, fun() -> fault_rig:eventually(fun() -> descriptors(Path) =< 1 end) end)
+        after
+            fault_scene:thaw(Point),
+            fault_rig:stop_vm(Vm)
+        end
+    end).
+
+open_many(Path, Count) ->
+    [begin {ok, Handle} = iommap:open(Path, read_write, []), Handle end || _ <- lists:seq(1, Count)].
+
+%% The nanoseconds that collecting so many handles takes.
+collect(Path, Count) ->
+    put(handles, open_many(Path, Count)),
+    collect().
+
+collect() ->
+    erase(handles),
+    Begun = erlang:monotonic_time(nanosecond),
+    erlang:garbage_collect(),
+    erlang:monotonic_time(nanosecond) - Begun.
+
+%% ---- Hot calls --------------------------------------------------------------------------------
+
+%% The kernel drops the pages of a file on FUSE, as it does here when somebody opens it, right after they were read; the next
+%% read waits for the server that hangs, on a dirty I/O scheduler.
+a_hot_read_of_dropped_pages_of_a_hanging_file_system_keeps_no_scheduler(Config) ->
+    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        Path = fault_mounts:path(Mount, "slow"),
+        waits_alone(Mount, Vm, fun() ->
+            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            {ok, Handle} = iommap:open(Path, read, []),
+            [{ok, _} = iommap:pread(Handle, 0, 100_000) || _ <- lists:seq(1, 3)],
+            {ok, Again} = file:open(Path, [read, raw]),
+            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            {fun() -> iommap:pread(Handle, 0, 100_000) =:= {ok, fault_pattern:bytes(0, 100_000)} end, Again}
+        end)
+    end).
+
+%% Somebody else's sync of a file on FUSE hangs right after a page of it was written; the next write to that page waits for
+%% the server, on a dirty I/O scheduler.
+a_hot_write_to_a_hanging_file_system_keeps_no_scheduler(Config) ->
+    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        Path = fault_mounts:path(Mount, "slow"),
+        waits_alone(Mount, Vm, fun() ->
+            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            [ok = iommap:pwrite(Handle, 0, <<N>>) || N <- lists:seq(1, 3)],
+            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            [] = os:cmd("sync " ++ Path ++ " >/dev/null 2>&1 &"),
+            ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+            {fun() -> iommap:pwrite(Handle, 0, <<4>>) =:= ok end, Handle}
+        end)
+    end).
+
+%% What Prepare gives, {Call, Kept}, is called in the VM while the file "slow" hangs, and gives true when it is released.
+%% Meanwhile every scheduler runs.
+waits_alone(Mount, Vm, Prepare) ->
+    Caller = fault_rig:begin_run(Vm, fun() ->
+        {Call, Kept} = Prepare(),
+        Self = self(),
+        Waiter = spawn(fun() -> Self ! {self(), Call()} end),
+        ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+        [receive after 10 -> fault_scene:every_scheduler_runs() end || _ <- lists:seq(1, 20)],
+        true = is_process_alive(Waiter),
+        ok = fault_mounts:control(Mount, "slow", {release, []}),
+        receive {Waiter, Result} -> {Result, Kept} end
+    end),
+    receive
+        {Caller, {Result, _}} -> true = Result
+    after 20_000 ->
+        error(a_scheduler_waits)
+    end.
+
+%% A page that was written half a second before its file system was frozen is written again: that waits, on a dirty I/O
+%% scheduler. (Within a quarter of a second, and what the clock is late, it would wait on a scheduler.)
+a_hot_write_to_a_frozen_file_system_keeps_no_scheduler(Config) ->
+    Rows = [{Kind, fault_scene:on_mount(Config, Kind, fun(Mount) -> writes_when_frozen(Config, Mount) end)}
+            || Kind <- [ext4, xfs, btrfs]],
+    print("written again when frozen, the last write being so many ms old", ["ms", "schedulers", "write"], Rows),
+    case [Skip || {_, {skip, _} = Skip} <- Rows] of
+        [_, _, Skip] -> Skip;
+        _ -> ok
+    end.
+
+writes_when_frozen(Config, #{point := Point, kind := Kind} = Mount) ->
+    Path = fault_mounts:path(Mount, "file"),
+    Frozen = filename:join(?config(directory, Config), [atom_to_list(Kind), "-is-frozen"]),
+    Vm = fault_rig:start_vm(),
+    try
+        Writer = fault_rig:begin_run(Vm, fun() ->
+            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            [ok = iommap:pwrite(Handle, 50_000, <<N>>) || N <- lists:seq(1, 1000)],
+            Last = erlang:monotonic_time(millisecond),
+            receive after 500 -> ok end,
+            {0, _} = fault_rig:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
+            Age = erlang:monotonic_time(millisecond) - Last,
+            {iommap:pwrite(Handle, 50_000, <<"written">>), iommap:pread(Handle, 50_000, 7), Age}
+        end),
+        ok = fault_rig:eventually(fun() -> filelib:is_file(Frozen) andalso fault_scene:waiting_threads(Vm) > 0 end),
+        Others = fault_rig:begin_run(Vm, fun fault_scene:every_scheduler_runs/0),
+        receive {Others, Ran} -> ok = Ran after 20_000 -> error(a_scheduler_waits) end,
+        true = is_process_alive(Writer),
+        fault_scene:thaw(Point),
+        receive {Writer, {Written, Read, Age}} -> {ok, {ok, <<"written">>}} = {Written, Read}, [Age, "run", "waits"] end
+    after
+        fault_scene:thaw(Point),
+        fault_rig:stop_vm(Vm)
+    end.
+
+%% A file that was given to another owner after it was opened, for which mincore(2) then says that all is in memory: its cold
+%% reads fetch on dirty I/O schedulers, and no scheduler takes a page fault for a page of the disk.
+cold_reads_of_a_file_given_away_fault_on_no_scheduler(Config) ->
+    Count = 256,
+    fault_scene:on_mount(Config, ext4, fun(#{point := Point} = Mount) ->
+        Path = fault_mounts:path(Mount, "file"),
+        {0, _} = fault_rig:shell(["head -c 32M /dev/urandom > ", Path, " && sync ", Path, " && chown 65534 ", Path, " && chmod 755 ", Point]),
+        Vm = fault_rig:start_vm(#{wrapper => "exec setpriv --reuid=65534 --clear-groups \"$@\"", args => ["+S", "1:1"]}),
+        try
+            {Opener, Answer} = open_elsewhere(Vm, Path),
+            {0, _} = fault_rig:shell(["chown root ", Path]),
+            {ok, Expected} = file:read_file(Path),
+            {0, _} = fault_rig:shell(["sync ", Path]),
+            ok = fault_scene:drop_cache(Path),
+            Faults = fault_rig:run(Vm, fun() ->
+                Opener ! {read, self(), [N * 131_072 || N <- lists:seq(0, Count - 1)]},
+                receive {Opener, Faults, Bytes} -> {Faults, Bytes} end
+            end),
+            opened = Answer,
+            {InSchedulers, Bytes} = Faults,
+            Bytes = << <<(binary:at(Expected, N * 131_072))>> || N <- lists:seq(0, Count - 1) >>,
+            print("cold reads of a file given away", ["reads", "faults"], [{ext4, [Count, InSchedulers]}]),
+            true = InSchedulers < Count div 10
+        after
+            fault_rig:stop_vm(Vm)
+        end
+    end).
+
+%% A process of the VM that has the file open, and reads single bytes; it counts the page faults of schedulers that waited for
+%% a disk.
+open_elsewhere(Vm, Path) ->
+    fault_rig:run(Vm, fun() ->
+        Self = self(),
+        Opener = spawn(fun() ->
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            %% Once, so that the code is in memory.
+            {ok, _} = iommap:pread(Handle, 4096, 1),
+            Self ! opened,
+            receive {read, From, Offsets} ->
+                Before = faults_of_schedulers(),
+                Bytes = << <<Byte/binary>> || Offset <- Offsets, {ok, Byte} <- [iommap:pread(Handle, Offset, 1)] >>,
+                From ! {self(), faults_of_schedulers() - Before, Bytes}
+            end
+        end),
+        receive opened -> {Opener, opened} after 10_000 -> {Opener, not_opened} end
+    end).
+
+faults_of_schedulers() ->
+    Stats = [file:read_file(Stat) || Stat <- filelib:wildcard("/proc/self/task/*/stat")],
+    lists:sum([faults(Fields) || {ok, Stat} <- Stats,
+                                 {match, [Fields]} <- [re:run(Stat, "\\((?:erts_sched_|[0-9]+_scheduler).*\\) (.*)", [{capture, all_but_first, list}])]]).
+
+%% The twelfth field of /proc/PID/stat, after the name's two: major faults.
+faults(Fields) ->
+    list_to_integer(lists:nth(10, string:lexemes(Fields, " "))).
+
+%% ---- Writing back -----------------------------------------------------------------------------
+
+%% A block device refuses the blocks of a file: every sync tells, also when the device is well again, until remap/1 or
+%% truncate/2; then what is written reaches the disk.
+a_failed_write_back_is_told_by_every_sync_until_remap_or_truncate(Config) ->
+    Rows = [{Kind, on_failing_disk(Config, Kind, Make)} || {Kind, Make} <- [{ext4, "32M"}, {xfs, "320M"}]],
+    print("syncs of a file whose blocks failed", ["failing", "healed", "anew"], Rows),
+    [] = [Row || {_, [Failing, Healed, Anew]} = Row <- Rows, {Failing, Healed, Anew} =/= {"5 eio", "3 eio", "2 ok"}],
+    case [Skip || {_, {skip, _} = Skip} <- Rows] of
+        [_, Skip] -> Skip;
+        _ -> ok
+    end.
+
+on_failing_disk(Config, Kind, Size) ->
+    Directory = filename:join(?config(directory, Config), Kind),
+    fault_scene:on([{directory, Directory} | Config], faultfs, fun(Disk) ->
+        Image = fault_mounts:path(Disk, "disk"),
+        Point = filename:join(Directory, "on-disk"),
+        ok = filelib:ensure_path(Point),
+        case fault_rig:shell(["truncate -s ", Size, " ", Image, " && mkfs.", atom_to_list(Kind), " -q ", Image,
+                              " && mount -o loop ", Image, " ", Point]) of
+            {0, _} ->
+                try
+                    fail_to_write_back(Disk, filename:join(Point, "file"))
+                after
+                    fault_mounts:control(Disk, "disk", {clear, []}),
+                    {0, _} = fault_rig:shell(["umount -l ", Point])
+                end;
+            {_, Output} ->
+                fault_scene:skip(["cannot mount an image on FUSE: ", Output])
+        end
+    end).
+
+fail_to_write_back(Disk, Path) ->
+    Size = 1 bsl 20,
+    {ok, Handle} = iommap:open(Path, read_write, [create, {size, Size}]),
+    ok = iommap:pwrite(Handle, 0, fault_pattern:bytes(0, Size)),
+    ok = iommap:sync(Handle),
+    {Start, End} = blocks(Path),
+    ok = fault_mounts:control(Disk, "disk", {eio_write, [Start, End - Start]}),
+    Lost = binary:copy(<<"lost">>, Size div 4),
+    ok = iommap:pwrite(Handle, 0, Lost),
+    Failing = [iommap:sync(Handle, Mode) || Mode <- [sync, sync, sync, async, sync]],
+    {ok, Lost} = iommap:pread(Handle, 0, Size),
+    ok = fault_mounts:control(Disk, "disk", {clear, []}),
+    Healed = [iommap:sync(Handle, Mode) || Mode <- [sync, async, sync]],
+    Anew = [begin
+        _ = Begin(),
+        Written = binary:copy(<<N:32>>, Size div 4),
+        ok = iommap:pwrite(Handle, 0, Written),
+        Synced = iommap:sync(Handle),
+        ok = fault_scene:drop_cache(Path),
+        {ok, <<Written:Size/binary, _/binary>>} = file:read_file(Path),
+        Synced
+    end || {N, Begin} <- [{1, fun() -> iommap:remap(Handle) end}, {2, fun() -> iommap:truncate(Handle, Size + 4096) end}]],
+    ok = iommap:close(Handle),
+    [words(Failing), words(Healed), words(Anew)].
+
+words(Answers) ->
+    Words = [case Answer of ok -> ok; {error, Error} -> Error end || Answer <- Answers],
+    Runs = [{Word, length([Word || Same <- Words, Same =:= Word])} || Word <- lists:usort(Words)],
+    lists:flatten(lists:join(", ", [io_lib:format("~b ~s", [Times, Word]) || {Word, Times} <- Runs])).
+
+%% Where on its device the file's bytes are: the first of them, and the end of the last.
+blocks(Path) ->
+    {0, Output} = fault_rig:shell(["filefrag -b1024 -v ", Path]),
+    {match, Extents} = re:run(Output, "^ *\\d+: *\\d+\\.\\. *\\d+: *(\\d+)\\.\\. *(\\d+):",
+                              [multiline, global, {capture, all_but_first, list}]),
+    {lists:min([list_to_integer(First) || [First, _] <- Extents]) * 1024,
+     lists:max([list_to_integer(Last) + 1 || [_, Last] <- Extents]) * 1024}.
+
+%% What was written through an overlay is on the disk of its upper layer soon after an asynchronous sync.
+an_asynchronous_sync_of_an_overlay_writes_to_its_layer(Config) ->
+    MiB = 1 bsl 20,
+    fault_scene:on(Config, overlay, fun(Mount) ->
+        Path = fault_mounts:path(Mount, "file"),
+        {ok, Handle} = iommap:open(Path, read_write, [create, {size, 64 * MiB}]),
+        [ok = iommap:pwrite(Handle, N * MiB, binary:copy(<<N>>, MiB)) || N <- lists:seq(0, 63)],
+        Layer = fault_mounts:behind(Mount, "file"),
+        case dirty_pages(Layer) of
+            {ok, Before} ->
+                true = Before > 0,
+                ok = iommap:sync(Handle, async),
+                Written = try fault_rig:eventually(fun() -> dirty_pages(Layer) =:= {ok, 0} end) catch error:never -> never end,
+                {ok, After} = dirty_pages(Layer),
+                print("dirty pages of 64 MiB written through an overlay", ["before", "after"], [{overlay, [Before, After]}]),
+                ok = Written,
+                ok = iommap:close(Handle);
+            {error, Why} ->
+                fault_scene:skip(["the system does not tell which pages are dirty: ", Why])
+        end
+    end).
+
+%% How many pages of the file are not on the disk: cachestat(2), Linux 6.5. Dirty ones, and those on their way.
+dirty_pages(Path) ->
+    Program = "open(F, '<', $ARGV[0]) || die $!; my ($all, $counts) = (pack('Q2', 0, 0), pack('Q5', 0)); "
+              "syscall(451, fileno(F), $all, $counts, 0) == 0 || die $!; my @c = unpack('Q5', $counts); print $c[1] + $c[2]",
+    case fault_rig:shell(["perl -e '", string:replace(Program, "'", "'\\''", all), "' ", Path]) of
+        {0, Number} -> {ok, binary_to_integer(Number)};
+        {_, Output} -> {error, Output}
+    end.
+
+%% ---- Tables -----------------------------------------------------------------------------------
+
+print(Title, Columns, Rows) ->
+    Line = fun(Name, Cells) -> [io_lib:format("  ~-12s", [Name]), [io_lib:format("~12s", [text(Cell)]) || Cell <- Cells], $\n] end,
+    Table = [Title, $\n, Line("", Columns),
+             [case Cells of
+                 {skip, _} -> Line(name(Kind), ["skipped"]);
+                 _ -> Line(name(Kind), Cells)
+             end || {Kind, Cells} <- Rows]],
+    ct:log("<pre>~ts</pre>", [Table], [no_css]),
+    io:put_chars(user, [$\n, Table]).
+
+name({Kind, _}) -> Kind;
+name(Kind) -> Kind.
+
+text(Number) when is_integer(Number) -> integer_to_list(Number);
+text(Text) -> Text.
