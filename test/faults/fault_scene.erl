@@ -115,7 +115,7 @@ waiting_threads(Vm) ->
 -spec waiting_threads(fault_rig:vm(), Name :: string()) -> non_neg_integer().
 waiting_threads(Vm, Name) ->
     Stats = [file:read_file(Stat) || Stat <- filelib:wildcard("/proc/" ++ fault_rig:os_pid(Vm) ++ "/task/*/stat")],
-    length([waits || {ok, Stat} <- Stats, re:run(Stat, [$(, Name, ".*\\) D "]) =/= nomatch]).
+    length([waits || {ok, Stat} <- Stats, re:run(Stat, ["\\(", Name, ".*\\) D "]) =/= nomatch]).
 
 -spec skip(iodata()) -> {skip, iodata()}.
 skip(Reason) ->
