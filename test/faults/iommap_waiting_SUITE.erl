@@ -106,7 +106,7 @@ who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
         {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
         %% Neighbours that are alike again are one entry: room for some sixty mappings.
         ok = iommap:advise(Splitter, 0, 200 * fault_pattern:page(), normal),
-        ok = open_and_drop(large(Path ++ ".large"), 3000, 20),
+        ok = open_and_drop(large(Path ++ ".large"), 3000, 50),
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
         ok
     end).
@@ -231,6 +231,7 @@ waits_alone(Mount, Vm, Prepare) ->
         receive {Waiter, Result} -> {Result, Kept} end
     end),
     receive
+        {Caller, {'EXIT', Reason}} -> error(Reason);
         {Caller, {Result, _}} -> true = Result
     after 20_000 ->
         error(a_scheduler_waits)
@@ -282,17 +283,14 @@ cold_reads_of_a_file_given_away_fault_on_no_scheduler(Config) ->
         {0, _} = fault_rig:shell(["head -c 32M /dev/urandom > ", Path, " && sync ", Path, " && chown 65534 ", Path, " && chmod 755 ", Point]),
         Vm = fault_rig:start_vm(#{wrapper => "exec setpriv --reuid=65534 --clear-groups \"$@\"", args => ["+S", "1:1"]}),
         try
-            {Opener, Answer} = open_elsewhere(Vm, Path),
+            Reader = fault_rig:run(Vm, fun() -> start_reader(Path) end),
             {0, _} = fault_rig:shell(["chown root ", Path]),
             {ok, Expected} = file:read_file(Path),
-            {0, _} = fault_rig:shell(["sync ", Path]),
             ok = fault_scene:drop_cache(Path),
-            Faults = fault_rig:run(Vm, fun() ->
-                Opener ! {read, self(), [N * 131_072 || N <- lists:seq(0, Count - 1)]},
-                receive {Opener, Faults, Bytes} -> {Faults, Bytes} end
+            {InSchedulers, Bytes} = fault_rig:run(Vm, fun() ->
+                Reader ! {read, self(), [N * 131_072 || N <- lists:seq(0, Count - 1)]},
+                receive {Reader, Faults, Read} -> {Faults, Read} end
             end),
-            opened = Answer,
-            {InSchedulers, Bytes} = Faults,
             Bytes = << <<(binary:at(Expected, N * 131_072))>> || N <- lists:seq(0, Count - 1) >>,
             print("cold reads of a file given away", ["reads", "faults"], [{ext4, [Count, InSchedulers]}]),
             true = InSchedulers < Count div 10
@@ -303,22 +301,22 @@ cold_reads_of_a_file_given_away_fault_on_no_scheduler(Config) ->
 
 %% A process of the VM that has the file open, and reads single bytes; it counts the page faults of schedulers that waited for
 %% a disk.
-open_elsewhere(Vm, Path) ->
-    fault_rig:run(Vm, fun() ->
-        Self = self(),
-        Opener = spawn(fun() ->
-            {ok, Handle} = iommap:open(Path, read_write, []),
-            %% Once, so that the code is in memory.
-            {ok, _} = iommap:pread(Handle, 4096, 1),
-            Self ! opened,
-            receive {read, From, Offsets} ->
-                Before = faults_of_schedulers(),
-                Bytes = << <<Byte/binary>> || Offset <- Offsets, {ok, Byte} <- [iommap:pread(Handle, Offset, 1)] >>,
-                From ! {self(), faults_of_schedulers() - Before, Bytes}
-            end
-        end),
-        receive opened -> {Opener, opened} after 10_000 -> {Opener, not_opened} end
-    end).
+start_reader(Path) ->
+    Self = self(),
+    Reader = spawn(fun() ->
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        %% A fault brings in one page, not its neighbours.
+        ok = iommap:advise(Handle, 0, 0, random),
+        %% Once, so that the code is in memory.
+        {ok, _} = iommap:pread(Handle, 4096, 1),
+        Self ! {self(), opened},
+        receive {read, From, Offsets} ->
+            Before = faults_of_schedulers(),
+            Bytes = << <<Byte/binary>> || Offset <- Offsets, {ok, Byte} <- [iommap:pread(Handle, Offset, 1)] >>,
+            From ! {self(), faults_of_schedulers() - Before, Bytes}
+        end
+    end),
+    receive {Reader, opened} -> Reader end.
 
 faults_of_schedulers() ->
     Stats = [file:read_file(Stat) || Stat <- filelib:wildcard("/proc/self/task/*/stat")],
