@@ -46,7 +46,7 @@ end_per_testcase(_Case, _Config) ->
 a_close_that_hangs_keeps_no_other_file_system_waiting(Config) ->
     fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
         ok = fault_rig:run(Vm, fun() -> hang_in_close(Mount) end),
-        Kinds = [{tmpfs, "size=32m"}, ext4, xfs, btrfs, overlay, faultfs],
+        Kinds = [{tmpfs, "size=32m"}, ext4, xfs, btrfs, overlayfs, faultfs],
         Rows = [{Kind, lets_go(Config, Kind, Mount, Vm)} || Kind <- Kinds],
         print("collected beside a close that hangs", ["handles", "left", "ms"], Rows),
         true = lists:keymember(tmpfs, 1, [{name(Kind), Row} || {Kind, [_, _, _] = Row} <- Rows])
@@ -401,11 +401,11 @@ blocks(Path) ->
 %% What was written through an overlay is on the disk of its upper layer soon after an asynchronous sync.
 an_asynchronous_sync_of_an_overlay_writes_to_its_layer(Config) ->
     MiB = 1 bsl 20,
-    Row = fault_scene:on(Config, overlay, fun(Mount) ->
+    Row = fault_scene:on(Config, overlayfs, fun(Mount) ->
         Path = fault_mounts:path(Mount, "file"),
         Layer = fault_mounts:behind(Mount, "file"),
-        {ok, Handle} = iommap:open(Path, read_write, [create, {size, 64 * MiB}]),
-        [ok = iommap:pwrite(Handle, N * MiB, binary:copy(<<N>>, MiB)) || N <- lists:seq(0, 63)],
+        {ok, Handle} = iommap:open(Path, read_write, [create, {size, 32 * MiB}]),
+        [ok = iommap:pwrite(Handle, N * MiB, binary:copy(<<N>>, MiB)) || N <- lists:seq(0, 31)],
         case dirty_pages(Layer) of
             {ok, Before} ->
                 ok = iommap:sync(Handle, async),
@@ -417,7 +417,7 @@ an_asynchronous_sync_of_an_overlay_writes_to_its_layer(Config) ->
                 fault_scene:skip(["the system does not tell which pages are dirty: ", Why])
         end
     end),
-    print("dirty pages of 64 MiB written through an overlay", ["before", "after"], [{overlay, Row}]),
+    print("dirty pages of 32 MiB written through an overlay", ["before", "after"], [{overlayfs, Row}]),
     case Row of
         [Before, After] -> {true, 0} = {Before > 0, After};
         Skip -> Skip
