@@ -217,10 +217,10 @@ impl Scenario {
         if opened.is_some() {
             stage.handle = opened;
         }
-        if matches!(self.act, Act::Close) {
-            if stage.handle.take().unwrap().close() != Err(Error::Closed) {
-                wrong.push("ok, but the handle is not closed".to_owned());
-            }
+        if matches!(self.act, Act::Close)
+            && stage.handle.take().unwrap().close() != Err(Error::Closed)
+        {
+            wrong.push("ok, but the handle is not closed".to_owned());
         }
         match std::fs::read(&stage.path) {
             Ok(bytes) if bytes == held => {}

@@ -189,6 +189,9 @@ fn a_growth_that_fails_leaves_a_readable_page_behind_the_end() {
             assert!(has_readable_neighbours(&view, 3 * page()));
             assert_eq!(whole(&handle).address(), view.address());
             assert_eq!(maps_of(&path), before);
+            drop(view);
+            handle.close().unwrap();
+            rig::wait_until("it is unmapped", || maps_of(&path).is_empty());
         }
     });
 }

@@ -18,13 +18,16 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
+/// Whether a call is of some kind.
+pub type Which = fn(&Call) -> bool;
+
 /// What fails, and what happens meanwhile.
 #[derive(Clone, Copy, Default)]
 pub struct Plan<'a> {
     /// The call that fails once, counted from 0, and its errno.
     pub nth: Option<(usize, i32)>,
     /// What this system cannot do at all: these calls fail each time.
-    pub lacks: Option<(fn(&Call) -> bool, i32)>,
+    pub lacks: Option<(Which, i32)>,
     /// What another process does just before a call.
     pub meanwhile: Option<(usize, &'a (dyn Fn() + Sync))>,
 }
