@@ -99,35 +99,40 @@ impl BackingFile {
 
     /// Makes the file `to` zeros. If there is no room for them, it is what it was.
     ///
-    /// Emptied first, the file would lose its blocks to others. So the room is had while it is whole, and its blocks are
-    /// kept. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
-    /// between: then it is empty when this fails.
+    /// Emptied first, the file would lose its blocks to others. So the room is had and the size set while the contents are
+    /// whole, and they are zeroed last, in blocks that the file keeps. Where that cannot be done (overlayfs on tmpfs, NFS, FUSE
+    /// without FALLOC_FL_ZERO_RANGE), others may take the blocks in between: then it is empty when this fails.
     pub fn empty(&self, to: u64) -> Result<(), Error> {
         let room = self.room(to)?;
         let before = room.before();
-        if !self.zero_in_place(before.min(to))? {
+        let kept = before.min(to);
+        if !self.can_zero_in_place(kept)? {
             self.shrink(0)?;
             return self.room(to)?.grow();
         }
         if before > to {
-            self.shrink(to)
+            self.shrink(to)?;
         } else {
-            room.grow()
+            room.grow()?;
         }
+        self.zero_in_place(kept)
     }
 
-    /// Makes the first bytes of the file zeros, in blocks that it has or gets before. `false` where that cannot be done.
-    fn zero_in_place(&self, length: u64) -> Result<bool, Error> {
-        let fd = self.fd();
-        if !system::reserve(fd, 0, length)? {
+    /// Has the blocks of the first bytes of the file, unshared with other files. `false` where they cannot be had first.
+    fn can_zero_in_place(&self, length: u64) -> Result<bool, Error> {
+        if self.system.remote || !system::reserve(self.fd(), 0, length)? {
             return Ok(false);
         }
-        system::unshare(fd, 0, length)?;
-        if system::zero(fd, 0, length)? {
-            return Ok(true);
+        system::unshare(self.fd(), 0, length)?;
+        Ok(true)
+    }
+
+    /// Makes the first bytes of the file zeros, in blocks that it has.
+    fn zero_in_place(&self, length: u64) -> Result<(), Error> {
+        if system::zero(self.fd(), 0, length)? {
+            return Ok(());
         }
-        // Memory: there is room for what is there already.
-        Ok(!self.system.remote && system::write_zeros(fd, 0, length).is_ok())
+        system::write_zeros(self.fd(), 0, length) // memory, or what lies over it
     }
 
     /// Makes the file shorter.

@@ -13,11 +13,12 @@ use crate::error::Error;
 use crate::platform::{self, file as system};
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 /// Who may do what with a new file, under the umask or the directory's default ACL.
 const PERMISSIONS: u32 = 0o644;
@@ -127,7 +128,7 @@ impl NewFile {
                 None => return NewFile::create(place, Until::Temporary),
             },
             Until::Temporary => {
-                let name = unpredictable_name()?;
+                let name = name_of_its_own()?;
                 let file = system::create_exclusively(&place.directory, &name, PERMISSIONS)?;
                 (file, Some(name))
             }
@@ -199,8 +200,12 @@ fn is_refusal(error: Error) -> bool {
     .contains(&errno)
 }
 
-/// A name that nobody else has, nor could have guessed.
-fn unpredictable_name() -> Result<CString, Error> {
-    let random = RandomState::new().build_hasher().finish();
-    CString::new(format!(".iommap-{random:016x}")).map_err(|_| Error::INVALID)
+/// A name that nobody else has, nor is likely to guess: of this process, this moment, and this call.
+fn name_of_its_own() -> Result<CString, Error> {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_nanos());
+    let name = format!(".iommap-{:x}-{now:x}-{call:x}", std::process::id());
+    CString::new(name).map_err(|_| Error::INVALID)
 }
