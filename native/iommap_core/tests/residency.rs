@@ -4,8 +4,8 @@ mod rig;
 
 use iommap_core::{Access, Error, Hint, Wait, SHORT};
 use rig::{
-    open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, show, skip, wait_until, AHandle,
-    Scratch,
+    in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, set_size,
+    show, skip, small_disk, wait_until, AHandle, Scratch,
 };
 use std::fs::File;
 use std::path::Path;
@@ -301,4 +301,237 @@ fn edges_are_checked_without_overflow_in_every_call() {
         let one = pwrite_as(&handle, Wait::Gladly, offset, &whole[..0]);
         assert_eq!(one.is_ok(), offset <= size);
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_given_to_another_owner_is_read_by_nobody_who_may_not_wait() {
+    // mincore(2) says of a file that is not ours, and that we may not write, that all of it is in memory. It was ours when it
+    // was opened.
+    in_its_own_process(|| {
+        use std::os::unix::fs::{chown, PermissionsExt};
+        const NOBODY: u32 = 65534;
+        let scratch = Scratch::new();
+        let path = scratch.file(PAGES * page());
+        if chown(&path, Some(NOBODY), None).is_err() {
+            return skip("changing owners needs root");
+        }
+        let passable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(scratch.path(), passable).unwrap();
+        if !drop_pages(&path) {
+            return skip("this file system keeps its pages");
+        }
+        // SAFETY: changes who this process is, for the system.
+        let become_user = |user| assert_eq!(unsafe { libc::seteuid(user) }, 0);
+        become_user(NOBODY);
+        let handle = open_for(&path, Access::ReadWrite);
+        assert!(!any_cached(&path));
+        become_user(0);
+        chown(&path, Some(0), None).unwrap();
+        become_user(NOBODY);
+        // The question may have the system read ahead; so a page may be there when it is asked about.
+        let waits = waits_for_a_disk();
+        assert_eq!(never(&handle, 20), Err(Error::WouldWait));
+        for number in 0..PAGES {
+            let _ = never(&handle, number);
+        }
+        assert_eq!(waits_for_a_disk(), waits, "a page fault waited");
+        assert!(pread(&handle, 60 * page(), 8).is_ok());
+        assert!(never(&handle, 60).is_ok());
+        become_user(0);
+    });
+}
+
+/// How many page faults of this thread waited for a disk.
+#[cfg(target_os = "linux")]
+fn waits_for_a_disk() -> libc::c_long {
+    // SAFETY: getrusage fills the buffer it is given; all-zero is a valid value of it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &mut usage), 0);
+        usage.ru_majflt
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_in_memory_of_a_file_that_is_nowhere_else_is_written_at_once() {
+    // The first time, too; but not a page that the file does not have yet.
+    in_its_own_process(|| {
+        let Some(disk) = small_disk(1 << 20) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        std::fs::write(&path, pattern(8 * page())).unwrap();
+        set_size(&path, 16 * page());
+        let handle = open_for(&path, Access::ReadWrite);
+        let at_once = |at: usize| pwrite_as(&handle, Wait::Never, (at * page()) as u64, b"x");
+        assert_eq!(at_once(5), Ok(()));
+        assert_eq!(at_once(12), Err(Error::WouldWait));
+        handle.sync(false).unwrap();
+        assert_eq!(at_once(5), Ok(()));
+        assert_eq!(pread(&handle, 5 * page(), 1), Ok(b"x".to_vec()));
+    });
+}
+
+/// How many pages of the file are dirty, and not being written back, if the system tells.
+#[cfg(target_os = "linux")]
+fn dirty_pages(path: &Path) -> Option<u64> {
+    const CACHESTAT: libc::c_long = 451;
+    let file = File::open(path).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let mut counts = [0u64; 5];
+    // SAFETY: the call reads two numbers and writes five.
+    let done = unsafe { libc::syscall(CACHESTAT, fd, [0u64; 2].as_ptr(), counts.as_mut_ptr(), 0) };
+    (done == 0).then_some(counts[1])
+}
+
+/// A file of which the system tells what is dirty, and a handle; nothing where it does not.
+#[cfg(target_os = "linux")]
+fn file_with_dirty_pages(scratch: &Scratch) -> Option<(std::path::PathBuf, AHandle)> {
+    let path = scratch.file(PAGES * page());
+    let told = dirty_pages(&path).is_some_and(|dirty| dirty > 0);
+    if !told {
+        skip("this system, or file system, does not tell which pages are dirty");
+    }
+    File::open(&path).unwrap().sync_all().unwrap();
+    let handle = open_for(&path, Access::ReadWrite);
+    told.then_some((path, handle))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_is_still_dirty_is_written_at_once_seconds_later() {
+    // And no more when it was written back, whoever did it.
+    let scratch = Scratch::new();
+    let Some((path, handle)) = file_with_dirty_pages(&scratch) else {
+        return;
+    };
+    let at_once = |number: usize| pwrite_as(&handle, Wait::Never, (number * page()) as u64, b"x");
+    let seconds = std::time::Duration::from_secs(2);
+    // The system may write a page back at any time: then it is written, and left, once more.
+    wait_until("a page stays dirty for two seconds", || {
+        pwrite(&handle, 3 * page(), b"y").unwrap();
+        std::thread::sleep(seconds);
+        at_once(3) == Ok(())
+    });
+    if is_on_a_disk(&path) {
+        File::open(&path).unwrap().sync_all().unwrap();
+        std::thread::sleep(seconds);
+        assert_eq!(at_once(3), Err(Error::WouldWait));
+    }
+}
+
+/// Whether the file is on a disk, and not in memory alone.
+#[cfg(target_os = "linux")]
+fn is_on_a_disk(path: &Path) -> bool {
+    File::open(path).unwrap().sync_all().unwrap();
+    dirty_pages(path) == Some(0)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_others_made_dirty_is_not_written_at_once() {
+    // The system learns of a first write through a mapping by a fault, which may wait, however dirty the page is.
+    let scratch = Scratch::new();
+    let Some((path, handle)) = file_with_dirty_pages(&scratch) else {
+        return;
+    };
+    if !is_on_a_disk(&path) {
+        return skip("this file system keeps its files in memory");
+    }
+    let other = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    wait_until("the page is dirty when it is asked about", || {
+        std::os::unix::fs::FileExt::write_all_at(&other, b"x", 7 * page() as u64).unwrap();
+        let answer = pwrite_as(&handle, Wait::Never, 7 * page() as u64, b"y");
+        assert_eq!(answer, Err(Error::WouldWait));
+        dirty_pages(&path).is_some_and(|dirty| dirty > 0)
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_another_wrote_back_is_written_at_once_for_a_moment_only() {
+    // The moment is the window in which a disk that freezes catches whoever must not wait. It is printed.
+    const REGION: usize = 32;
+    const REGIONS: usize = 400;
+    let scratch = Scratch::new();
+    let path = scratch.file(REGIONS * REGION * page());
+    if !is_on_a_disk(&path) {
+        return skip("this file system keeps its files in memory");
+    }
+    let handle = open_for(&path, Access::ReadWrite);
+    let at = |number: usize| number * REGION * page();
+    for number in 0..REGIONS {
+        pwrite(&handle, at(number), b"x").unwrap();
+    }
+    let written = std::time::Instant::now();
+    File::open(&path).unwrap().sync_all().unwrap();
+    let synced = written.elapsed().as_millis();
+    let mut window = 0;
+    // One page after another: a write makes its page dirty again.
+    let late = (0..REGIONS).find(|number| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let answer = pwrite_as(&handle, Wait::Never, at(*number) as u64, b"y");
+        if answer.is_ok() {
+            window = written.elapsed().as_millis();
+        }
+        answer == Err(Error::WouldWait)
+    });
+    assert!(late.is_some());
+    eprintln!(
+        "written back after {synced} ms, and taken to be ready until {window} ms after the write"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_overlay_is_read_and_written_at_once_as_its_layers_are() {
+    // Containers see every file through one.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let layer = |name: &str| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path.display().to_string()
+        };
+        let (lower, upper, work, shown) = (
+            layer("lower"),
+            layer("upper"),
+            layer("work"),
+            layer("shown"),
+        );
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let [target, options] =
+            [shown.clone(), options].map(|text| std::ffi::CString::new(text).unwrap());
+        let (nothing, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        let overlay = c"overlay".as_ptr();
+        // SAFETY: changes what this process alone sees as mounted; all strings end with a NUL.
+        let mounted = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(nothing, c"/".as_ptr(), nothing, private, nothing.cast()) == 0
+                && libc::mount(
+                    overlay,
+                    target.as_ptr(),
+                    overlay,
+                    0,
+                    options.as_ptr().cast(),
+                ) == 0
+        };
+        if !mounted {
+            return skip("mounting an overlay needs root, and a file system that can be its layer");
+        }
+        let path = Path::new(&shown).join("file");
+        std::fs::write(&path, pattern(PAGES * page())).unwrap();
+        let handle = open_for(&path, Access::ReadWrite);
+        pread(&handle, 0, PAGES * page()).unwrap();
+        assert!(never(&handle, 5).is_ok());
+        write_twice(&handle, 3 * page(), b"y");
+        drop(handle);
+        // SAFETY: takes away what was mounted.
+        assert_eq!(
+            unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) },
+            0
+        );
+    });
 }
