@@ -11,6 +11,7 @@ use crate::reservation::Reservation;
 use crate::thread;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem::take;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,11 +59,18 @@ static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 static DONE: Condvar = Condvar::new();
 
+/// How many mappings were let go.
+static LET_GO: AtomicUsize = AtomicUsize::new(0);
+
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long `drain` waits: a file system may keep its files open for ever.
+/// How long `with_room` waits: a file system may keep its files open for ever.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it waits when there is nothing to wait for: what is collected comes here a moment later, as the VM runs destructors
+/// after the collection.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// Lets go of what is left of a mapping, soon and elsewhere. Never waits for a file system.
 pub fn release(remains: Remains) {
@@ -98,10 +106,10 @@ fn work(device: u64) {
         let batch = take(&mut queue.waiting);
         queue.at_work = !batch.is_empty();
         if queue.at_work {
-            MutexGuard::unlocked(&mut queues, || drop(batch));
+            MutexGuard::unlocked(&mut queues, || let_go(batch));
+            DONE.notify_all();
             continue;
         }
-        DONE.notify_all();
         let idle = MORE.wait_for(&mut queues, IDLE).timed_out();
         if idle && of_device(&mut queues, device).is_some_and(|queue| !queue.is_busy()) {
             queues.retain(|queue| queue.device != device);
@@ -115,30 +123,53 @@ fn work_once(device: u64) {
     let waiting = of_device(&mut queues, device).map(|queue| take(&mut queue.waiting));
     queues.retain(|queue| queue.device != device);
     drop(queues);
-    drop(waiting);
+    let_go(waiting.unwrap_or_default());
+}
+
+fn let_go(batch: Vec<Remains>) {
+    for remains in batch {
+        drop(remains);
+        LET_GO.fetch_add(1, Ordering::Release);
+    }
 }
 
 fn of_device(queues: &mut [Queue], device: u64) -> Option<&mut Queue> {
     queues.iter_mut().find(|queue| queue.device == device)
 }
 
-/// Does something that takes a descriptor, or address space. If there is none, but some waits to be let go, does it once more.
+/// Does something that takes a descriptor, or address space. If there is none, but some was waiting to be let go, does it again.
 pub fn with_room<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-    match attempt() {
-        Err(Error::System(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) if drain() => attempt(),
-        done => done,
+    let mut deadline = None;
+    loop {
+        let before = LET_GO.load(Ordering::Acquire);
+        let done = attempt();
+        let Err(Error::System(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = done else {
+            return done;
+        };
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if !room_was_made(before, deadline) {
+            return done;
+        }
+        if Instant::now() >= deadline {
+            return attempt();
+        }
     }
 }
 
-/// Waits until nothing is left to let go, but not for ever; whether there was anything.
-fn drain() -> bool {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until more was let go than `before`, but not for ever, and only a moment if nothing is left to let go; whether more
+/// was. What is let go after an attempt failed, and before this looks, counts too.
+fn room_was_made(before: usize, deadline: Instant) -> bool {
     let mut queues = QUEUES.lock();
-    let was_busy = queues.iter().any(Queue::is_busy);
-    while queues.iter().any(Queue::is_busy) {
-        if DONE.wait_until(&mut queues, deadline).timed_out() {
+    let grace = Instant::now() + GRACE;
+    let was_made = || LET_GO.load(Ordering::Acquire) != before;
+    while !was_made() {
+        let is_busy = |queues: &[Queue]| queues.iter().any(Queue::is_busy);
+        let was_busy = is_busy(&queues);
+        let until = if was_busy { deadline } else { grace };
+        let late = DONE.wait_until(&mut queues, until).timed_out();
+        if late && was_busy == is_busy(&queues) {
             break;
         }
     }
-    was_busy
+    was_made()
 }
