@@ -521,9 +521,7 @@ fn an_overlay_is_read_and_written_at_once_as_its_layers_are() {
         write_twice(&handle, 3 * page(), b"y");
         drop(handle);
         // SAFETY: takes away what was mounted.
-        assert_eq!(
-            unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) },
-            0
-        );
+        let unmounted = unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        assert_eq!(unmounted, 0);
     });
 }
