@@ -97,7 +97,7 @@ large(Path) ->
 %% A loop that opens files and forgets the handles has its descriptors back in time.
 who_opens_and_drops_handles_meets_no_limit_of_descriptors(Config) ->
     fault_scene:limited(Config, "ulimit -n 100; exec \"$@\"", [], fun(Path) ->
-        open_and_drop(large(Path ++ ".large"), 3000, 60)
+        fill_and_drop(large(Path ++ ".large"), emfile, 50)
     end).
 
 %% And its map entries, where few are left.
@@ -106,7 +106,7 @@ who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
         {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
         %% Neighbours that are alike again are one entry: room for some sixty mappings.
         ok = iommap:advise(Splitter, 0, 200 * fault_pattern:page(), normal),
-        ok = open_and_drop(large(Path ++ ".large"), 3000, 50),
+        ok = fill_and_drop(large(Path ++ ".large"), enomem, 50),
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
         ok
     end).
@@ -119,6 +119,20 @@ who_opens_and_drops_handles_meets_no_limit_of_address_space(Config) ->
         ok = fault_limits:limit_address_space(26 * ?LARGE div 1024),
         open_and_drop(Large, 3000, 8)
     end).
+
+%% Opens the file until that is refused, forgets the handles, and opens it at once, so many times.
+fill_and_drop(_, _, 0) ->
+    ok;
+fill_and_drop(Path, Refusal, Times) ->
+    Refusal = fill(Path),
+    erlang:garbage_collect(),
+    {ok, Handle} = iommap:open(Path, read, []),
+    {ok, <<0>>} = iommap:pread(Handle, Times, 1),
+    fill_and_drop(Path, Refusal, Times - 1).
+
+fill(Path) ->
+    {[_, _, _ | _], Refusal} = fault_limits:open_until_error(Path, 1000),
+    Refusal.
 
 %% Opens the file so often; the handles are collected so many at once.
 open_and_drop(_, 0, _) ->
@@ -135,7 +149,7 @@ ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once(Config) ->
     Count = 10_000,
     fault_scene:on_mount(Config, xfs, fun(#{point := Point} = Mount) ->
         Path = fault_mounts:path(Mount, "file"),
-        Vm = fault_rig:start_vm(#{wrapper => "ulimit -n 15000 && exec \"$@\""}),
+        Vm = fault_rig:start_vm(#{wrapper => "ulimit -n 15000 && exec \"$@\"", args => ["+S", "1:1"]}),
         try
             Collector = fault_rig:begin_run(Vm, fun() ->
                 Other = large(fault_mounts:path(Mount, "other")),
@@ -176,12 +190,13 @@ ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once(Config) ->
 open_many(Path, Count) ->
     [begin {ok, Handle} = iommap:open(Path, read_write, []), Handle end || _ <- lists:seq(1, Count)].
 
-%% The nanoseconds that collecting what the function makes takes.
+%% The nanoseconds that collecting what the function makes keeps the only scheduler, which runs destructors after the collection.
 collect(Make) ->
     put(handles, Make()),
     erase(handles),
     Begun = erlang:monotonic_time(nanosecond),
     erlang:garbage_collect(),
+    erlang:yield(),
     erlang:monotonic_time(nanosecond) - Begun.
 
 %% ---- Hot calls --------------------------------------------------------------------------------
