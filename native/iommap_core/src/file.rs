@@ -129,10 +129,10 @@ impl BackingFile {
 
     /// Makes the first bytes of the file zeros, in blocks that it has.
     fn zero_in_place(&self, length: u64) -> Result<(), Error> {
-        if system::zero(self.fd(), 0, length)? {
-            return Ok(());
+        match system::zero(self.fd(), 0, length) {
+            Ok(true) => Ok(()),
+            _ => system::write_zeros(self.fd(), 0, length),
         }
-        system::write_zeros(self.fd(), 0, length) // memory, or what lies over it
     }
 
     /// Makes the file shorter.

@@ -32,6 +32,17 @@ pub struct Plan<'a> {
     pub meanwhile: Option<(usize, &'a (dyn Fn() + Sync))>,
 }
 
+impl Plan<'_> {
+    /// Whether no blocks can be allocated before they are needed.
+    pub fn lacks_fallocate(&self) -> bool {
+        let fallocate = Call {
+            number: libc::SYS_fallocate,
+            arguments: [0; 6],
+        };
+        self.lacks.is_some_and(|(which, _)| which(&fallocate))
+    }
+}
+
 /// What was seen.
 #[derive(Debug)]
 pub struct Report {
