@@ -144,7 +144,7 @@ run_word() {
 # EUnit and the suites of views in VMs that were started otherwise. VMs that the tests start are started so too.
 modes() {
     local flags suite suites=
-    for suite in test/faults/iommap_intact_SUITE test/faults/iommap_patterns_SUITE; do
+    for suite in test/faults/iommap_intact_SUITE test/faults/iommap_pattern_SUITE; do
         [ ! -f "$suite.erl" ] || suites+=,$suite
     done
     for flags in "+JPperf true" "-emu_flavor emu" "+S 1:1"; do

@@ -31,15 +31,16 @@ impl BackingFile {
         if options.nocache {
             platform::avoid_cache(file.as_raw_fd());
         }
-        let system = platform::file_system(file.as_raw_fd());
+        let mut system = platform::file_system(file.as_raw_fd());
+        if kind.is_block_device() {
+            // What was asked about is where its name is, in memory.
+            system.in_memory = false;
+            system.forgets_mtime = false;
+        }
         Ok(BackingFile {
             is_block_device: kind.is_block_device(),
             device: metadata.dev(),
-            largest_piece: if system.in_memory {
-                system.page_size.max(metadata.blksize() as usize)
-            } else {
-                system.page_size
-            },
+            largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
             file,
         })
@@ -99,40 +100,35 @@ impl BackingFile {
 
     /// Makes the file `to` zeros. If there is no room for them, it is what it was.
     ///
-    /// Emptied first, the file would lose its blocks to others. So the room is had and the size set while the contents are
-    /// whole, and they are zeroed last, in blocks that the file keeps. Where that cannot be done (overlayfs on tmpfs, NFS, FUSE
-    /// without FALLOC_FL_ZERO_RANGE), others may take the blocks in between: then it is empty when this fails.
+    /// Emptied first, the file would lose its blocks to others. So the room is had while it is whole, and its blocks are
+    /// kept; the zeros, which btrfs may have no room for, come before the size, which is not refused by then. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
+    /// between: then it is empty when this fails.
     pub fn empty(&self, to: u64) -> Result<(), Error> {
         let room = self.room(to)?;
         let before = room.before();
-        let kept = before.min(to);
-        if !self.can_zero_in_place(kept)? {
+        if !self.zero_in_place(before.min(to))? {
             self.shrink(0)?;
             return self.room(to)?.grow();
         }
         if before > to {
-            self.shrink(to)?;
+            self.shrink(to)
         } else {
-            room.grow()?;
+            room.grow()
         }
-        self.zero_in_place(kept)
     }
 
-    /// Has the blocks of the first bytes of the file, unshared with other files. `false` where they cannot be had first.
-    fn can_zero_in_place(&self, length: u64) -> Result<bool, Error> {
-        if self.system.remote || !system::reserve(self.fd(), 0, length)? {
+    /// Makes the first bytes of the file zeros, in blocks that it has or gets before. `false` where that cannot be done.
+    fn zero_in_place(&self, length: u64) -> Result<bool, Error> {
+        let fd = self.fd();
+        if !system::reserve(fd, 0, length)? {
             return Ok(false);
         }
-        system::unshare(self.fd(), 0, length)?;
-        Ok(true)
-    }
-
-    /// Makes the first bytes of the file zeros, in blocks that it has.
-    fn zero_in_place(&self, length: u64) -> Result<(), Error> {
-        match system::zero(self.fd(), 0, length) {
-            Ok(true) => Ok(()),
-            _ => system::write_zeros(self.fd(), 0, length),
+        system::unshare(fd, 0, length)?;
+        if system::zero(fd, 0, length)? {
+            return Ok(true);
         }
+        // Memory: there is room for what is there already.
+        Ok(!self.system.remote && system::write_zeros(fd, 0, length).is_ok())
     }
 
     /// Makes the file shorter.
@@ -168,9 +164,10 @@ impl BackingFile {
         self.system.page_size
     }
 
-    /// The largest piece of memory, in bytes, that may hold the end of the file and keep what is written behind it.
-    pub fn largest_piece(&self) -> usize {
-        self.largest_piece
+    /// The largest piece of memory, in bytes, that may hold the end of the file and keep what is written behind it. Nothing
+    /// where the system zeroes what is behind the end.
+    pub fn keeps_behind_the_end(&self) -> Option<usize> {
+        self.system.in_memory.then_some(self.largest_piece)
     }
 
     /// The device that it is on.

@@ -2,8 +2,9 @@
 //!
 //! The page that holds the end can be written behind it through any mapping, and so can whole pages behind it where the
 //! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes: a file that grows shows them
-//! as its own. So they are zeroed before it grows, but only where they are not zero and the file still ends before them: what
-//! another process appends between the question and the zeroing it can lose, but only if there was something to zero.
+//! as its own. So they are zeroed before it grows, if they are not zero, and the file still ends before them a moment later: a
+//! write(2) copies its bytes first and sets the size after. An append that takes longer than that moment can be lost, but only
+//! its part in that piece, and only where the file grows at the same time.
 
 use crate::error::Error;
 use crate::file::BackingFile;
@@ -11,13 +12,18 @@ use crate::guard;
 use crate::platform::memory::Kind;
 use crate::platform::page_size;
 use crate::reservation::Reservation;
+use std::time::Duration;
+
+/// How long a write(2) may take between its bytes and the size.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// Zeroes what lies behind the end of the file, before `limit`.
 pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
-    let Some(end) = file.sized_fd().and(file.size().ok()) else {
+    let Some(piece) = file.keeps_behind_the_end() else {
         return Ok(());
     };
-    let stop = limit.min(end.next_multiple_of(file.largest_piece() as u64));
+    let end = file.size()?;
+    let stop = limit.min(end.next_multiple_of(piece as u64));
     if end >= stop {
         return Ok(());
     }
@@ -33,7 +39,10 @@ pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
     let mut offset = (end - first) as usize;
     while offset < length {
         let next = (offset | (page_size() - 1)) + 1;
-        let ends_there = || file.size() == Ok(end);
+        let ends_there = || {
+            std::thread::sleep(MOMENT);
+            file.size() == Ok(end)
+        };
         if clear_part(
             window.start() + offset,
             next.min(length) - offset,

@@ -170,6 +170,11 @@ impl Call {
         self.number == libc::SYS_openat && flags & libc::O_TMPFILE == libc::O_TMPFILE
     }
 
+    pub fn zeroes_a_range(&self) -> bool {
+        let zeroes = libc::FALLOC_FL_ZERO_RANGE as u64;
+        self.number == libc::SYS_fallocate && self.arguments[1] & zeroes != 0
+    }
+
     pub fn name(&self) -> String {
         let known = ERRNOS.iter().find(|(_, number, _)| *number == self.number);
         known.map_or_else(
