@@ -107,6 +107,7 @@ impl Mapping {
         });
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
+        let writes = proofs_of_writes(written, &file);
         let mapping = Mapping {
             slot,
             memory,
@@ -114,7 +115,7 @@ impl Mapping {
             kind,
             file,
             reads: Residency::new(capacity, READ_PROOF_LIFE, READ_BLOCK),
-            writes: proofs_of_writes(written),
+            writes,
             written: AtomicBool::new(false),
             writing_back: AtomicU32::new(0),
             failed_write_back: AtomicI32::new(0),
@@ -456,10 +457,10 @@ impl Mapping {
 
     /// Starts writing a range back to the file.
     pub fn sync_async(self: &Arc<Self>, range: Range) -> Result<(), Error> {
-        if self.file.system().starts_writeback {
-            self.writes_back(|| self.start_writing_back(range))
-        } else {
+        if self.file.system().is_layered {
             self.sync_elsewhere(range)
+        } else {
+            self.writes_back(|| self.start_writing_back(range))
         }
     }
 
@@ -746,8 +747,8 @@ unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Rang
     })
 }
 
-fn proofs_of_writes(size: usize) -> Residency {
-    if platform::tells_what_is_dirty() {
+fn proofs_of_writes(size: usize, file: &BackingFile) -> Residency {
+    if platform::tells_what_is_dirty() && !file.system().is_layered {
         Residency::new(size, WRITE_PROOF_LIFE, 1).renewable(WRITE_PROOF_RENEWABLE)
     } else {
         Residency::new(size, LONG_WRITE_PROOF_LIFE, 1)

@@ -129,8 +129,8 @@ pub struct FileSystem {
     pub in_memory: bool,
     /// A write through a shared mapping leaves the time of modification what it was.
     pub forgets_mtime: bool,
-    /// It starts writing back when it is asked to (`start_writeback`).
-    pub starts_writeback: bool,
+    /// It lies over others, which have the pages (overlayfs): it answers that it started writing back, and that nothing is dirty.
+    pub is_layered: bool,
     /// The size of the pages by which its files are mapped, in bytes.
     pub page_size: usize,
 }
@@ -147,7 +147,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: true,
             in_memory: false,
             forgets_mtime: false,
-            starts_writeback: true,
+            is_layered: false,
             page_size: page_size(),
         };
     };
@@ -176,7 +176,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: REMOTE.contains(&kind),
             in_memory,
             forgets_mtime: in_memory || kind == OVERLAYFS, // which may lie over one of these
-            starts_writeback: kind != OVERLAYFS, // it answers that it did, and leaves its layers alone
+            is_layered: kind == OVERLAYFS,
             page_size: if kind == HUGETLBFS {
                 status.f_bsize as usize
             } else {
@@ -190,7 +190,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
             in_memory: false,
             forgets_mtime: false,
-            starts_writeback: true,
+            is_layered: false,
             page_size: page_size(),
         }
     }
