@@ -163,12 +163,12 @@ the_room_of_a_failed_growth_is_given_back(Config) ->
         lists:sum([begin
             ok = file:write_file(Path, Contents),
             {0, _} = fault_rig:shell([Before, " && sync"]),
-            Free = free(Mount),
-            Size = Free + (10 bsl 20),
+            Free = settled_free(Mount),
+            Size = total(Mount) + (10 bsl 20),
             {error, enospc} = fault_rig:run(Vm, fun() -> Grow(Path, Size) end),
             {ok, Contents} = file:read_file(Path),
             {0, _} = fault_rig:shell("sync"),
-            Lost = max(0, Free - free(Mount) - (64 bsl 10)),
+            Lost = max(0, Free - settled_free(Mount) - (64 bsl 10)),
             ok = file:delete(Path),
             Lost
         end || Before <- ["true", ["fallocate -n -o 1G -l 20M ", Path]],
@@ -185,10 +185,26 @@ grow_open(Path, Size) ->
 grow_by_open(Path, Size) ->
     iommap:open(Path, read_write, [{size, Size}]).
 
-free(#{point := Point}) ->
-    {0, Free} = fault_rig:shell(["stat -f -c '%f %S' ", Point]),
-    [Blocks, Size] = [binary_to_integer(Number) || Number <- string:lexemes(string:trim(Free), " ")],
+free(Mount) ->
+    blocks(Mount, "%f").
+
+total(Mount) ->
+    blocks(Mount, "%b").
+
+blocks(#{point := Point}, Which) ->
+    {0, Told} = fault_rig:shell(["stat -f -c '", Which, " %S' ", Point]),
+    [Blocks, Size] = [binary_to_integer(Number) || Number <- string:lexemes(string:trim(Told), " ")],
     Blocks * Size.
+
+%% Once the file system has freed what it frees later on.
+settled_free(Mount) ->
+    Free = free(Mount),
+    receive after 300 -> ok end,
+    {0, _} = fault_rig:shell("sync"),
+    case free(Mount) of
+        Free -> Free;
+        _ -> settled_free(Mount)
+    end.
 
 %% ---- Emptying ---------------------------------------------------------------------------------
 
