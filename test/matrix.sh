@@ -27,7 +27,7 @@ main() {
     [ $# -gt 0 ] && shift
     case $release in
         trixie) words=(test-core test-eunit test-ct test-properties test-consumers analyse docs demo soak modes) ;;
-        sid)    words=(test-core test-eunit test-ct test-consumers analyse docs) ;;
+        sid)    words=(test-eunit test-ct test-consumers analyse docs) ;;
         *) fail "unknown release '$release': test/matrix.sh trixie|sid [WORD ...]" ;;
     esac
     [ $# -eq 0 ] || words=("$@")

@@ -54,6 +54,11 @@ pub struct Report {
     pub closed_twice: bool,
 }
 
+// Of linux/seccomp.h: not every libc crate has them.
+const NOTIF_RECV: u32 = 0xc050_2100;
+const NOTIF_SEND: u32 = 0xc018_2101;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
+
 /// Calls that cannot fail, or that say nothing about the code under test.
 const PASSED: &[i64] = &[
     libc::SYS_brk,
@@ -226,10 +231,7 @@ fn listen_to_this_thread() -> OwnedFd {
             libc::SECCOMP_RET_ALLOW,
         ));
     }
-    filter.push(statement(
-        libc::BPF_RET | libc::BPF_K,
-        libc::SECCOMP_RET_USER_NOTIF,
-    ));
+    filter.push(statement(libc::BPF_RET | libc::BPF_K, RET_USER_NOTIF));
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
@@ -372,7 +374,7 @@ impl<'a> Supervisor<'a> {
                 }
                 let mut seen: libc::seccomp_notif = std::mem::zeroed();
                 let listener = self.listener.as_raw_fd();
-                if libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut seen) == 0 {
+                if libc::ioctl(listener, NOTIF_RECV as _, &raw mut seen) == 0 {
                     let call = Call {
                         number: seen.data.nr.into(),
                         arguments: seen.data.args,
@@ -398,7 +400,7 @@ impl<'a> Supervisor<'a> {
         unsafe {
             libc::ioctl(
                 self.listener.as_raw_fd(),
-                libc::SECCOMP_IOCTL_NOTIF_SEND,
+                NOTIF_SEND as _,
                 &raw const response,
             )
         };
