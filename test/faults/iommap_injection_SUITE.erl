@@ -4,7 +4,7 @@
 
 -include_lib("common_test/include/ct.hrl").
 
--export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([all/0, groups/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([a_failed_system_call_changes_nothing_on_ext4/1,
          a_failed_system_call_changes_nothing_on_xfs/1,
          a_failed_system_call_changes_nothing_on_btrfs/1,
@@ -14,6 +14,13 @@ suite() ->
     [{timetrap, {minutes, 10}}].
 
 all() ->
+    [{group, file_systems}].
+
+%% Each mostly waits for what a lack of room is given to go by, so all at once take hardly longer than one.
+groups() ->
+    [{file_systems, [parallel], cases()}].
+
+cases() ->
     [a_failed_system_call_changes_nothing_on_ext4,
      a_failed_system_call_changes_nothing_on_xfs,
      a_failed_system_call_changes_nothing_on_btrfs,
