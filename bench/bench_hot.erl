@@ -26,7 +26,8 @@ cases() ->
     [{Name, nanoseconds} || Name <- [
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B of zeros", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
-        "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written"]]
+        "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
+        "grow by 4 KB"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
 %% Makes the files and tables, and has every contender's first answers checked.
@@ -93,6 +94,7 @@ fixture(#{directory := Directory}) ->
     #{
         read => Read, handle => Handle, floor => Floor, view => View,
         zeros => Zeros, zeros_handle => ZerosHandle, zeros_floor => ZerosFloor,
+        grow => filename:join(Directory, "grow-" ++ os:getpid()),
         write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
         tables => maps:from_list([{Length, table(Length)} || Length <- lengths()])
     }.
@@ -127,7 +129,8 @@ cells(Fixture) ->
               _ -> Writer
           end || #{name := Name} = Writer <- writers(Fixture, segments()), lists:member(Name, [iommap, floor])]}]
     ++ [{"read 64 B, not lately read", {first, ?FIRST}, Readers(64)},
-        {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))}].
+        {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))},
+        {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)}].
 
 segments() ->
     [binary:copy(<<Byte>>, 256) || Byte <- lists:seq($a, $p)].
@@ -179,6 +182,29 @@ writers(#{write := Path, write_handle := Handle, write_floor := Floor, tables :=
      warmed(Writer#{name => file, open => fun() -> raw(Path, [read, write]) end, call => fun file:pwrite/3}, Block),
      Writer#{name => ets, open => fun() -> Table end, call => fun ets:update_element/3, expect := Inserted,
              argument := {2, Data}}].
+
+%% Each time a file and a mapping of 64 MiB grow into the address space behind them.
+growers(#{grow := Path}) ->
+    Grower = #{argument => ?PAGE, mask => 0, expect => fun(Answer, _) -> Answer =:= ok end},
+    Fresh = fun() ->
+        {ok, File} = file:open(Path, [raw, write]),
+        {ok, ?SIZE} = file:position(File, ?SIZE),
+        ok = file:truncate(File),
+        ok = file:close(File)
+    end,
+    [Grower#{name => iommap,
+             open => fun() ->
+                 Fresh(),
+                 {ok, Handle} = iommap:open(Path, read_write, []),
+                 {Handle, counters:new(1, [])}
+             end,
+             call => fun({Handle, Pages}, _, Bytes) ->
+                 ok = counters:add(Pages, 1, 1),
+                 iommap:truncate(Handle, ?SIZE + counters:get(Pages, 1) * Bytes)
+             end},
+     Grower#{name => floor,
+             open => fun() -> Fresh(), {ok, Floor} = floor:open_to_grow(Path), Floor end,
+             call => fun(Floor, _, Bytes) -> floor:grow(Floor, Bytes) end}].
 
 %% Hot is what was used just now: so before each sample the whole file is, through the same contender.
 warmed(#{call := Call} = Contender, BlockArgument) ->

@@ -15,6 +15,8 @@
 typedef struct {
     unsigned char *bytes;
     size_t size;
+    size_t reserved; /* address space, all of it */
+    int descriptor;  /* of a file that grows, or -1 */
 } Mapping;
 
 static ErlNifResourceType *mapping_type;
@@ -123,15 +125,51 @@ static ERL_NIF_TERM open_shared(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     close(descriptor);
     if (bytes == MAP_FAILED) return enif_make_badarg(env);
     Mapping *mapping = enif_alloc_resource(mapping_type, sizeof *mapping);
-    *mapping = (Mapping){bytes, status.st_size};
+    *mapping = (Mapping){bytes, status.st_size, status.st_size, -1};
     ERL_NIF_TERM handle = enif_make_resource(env, mapping);
     enif_release_resource(mapping);
     return enif_make_tuple2(env, atom_ok, handle);
 }
 
+/* Maps a file with as much address space behind it, to grow into. */
+static ERL_NIF_TERM open_to_grow(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    ErlNifBinary name;
+    struct stat status;
+    char path[4096] = {0};
+    if (!enif_inspect_iolist_as_binary(env, argv[0], &name) || name.size >= sizeof path) return enif_make_badarg(env);
+    memcpy(path, name.data, name.size);
+    int descriptor = open(path, O_RDWR | O_CLOEXEC);
+    if (descriptor < 0 || fstat(descriptor, &status) < 0) return enif_make_badarg(env);
+    size_t size = status.st_size;
+    void *bytes = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED ||
+        mmap(bytes, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, 0) == MAP_FAILED)
+        return enif_make_badarg(env);
+    Mapping *mapping = enif_alloc_resource(mapping_type, sizeof *mapping);
+    *mapping = (Mapping){bytes, size, 2 * size, descriptor};
+    ERL_NIF_TERM handle = enif_make_resource(env, mapping);
+    enif_release_resource(mapping);
+    return enif_make_tuple2(env, atom_ok, handle);
+}
+
+/* Grows the file and the mapping by so many bytes, pages that lie in the address space kept. */
+static ERL_NIF_TERM grow(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ErlNifUInt64 by;
+    enif_get_uint64(env, argv[1], &by);
+    size_t size = mapping->size;
+    if (fallocate(mapping->descriptor, 0, size, by) < 0 ||
+        mmap(mapping->bytes + size, by, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mapping->descriptor, size) ==
+            MAP_FAILED)
+        return enif_make_badarg(env);
+    mapping->size += by;
+    return atom_ok;
+}
+
 static void unmap(ErlNifEnv *env, void *object) {
     Mapping *mapping = object;
-    munmap(mapping->bytes, mapping->size);
+    munmap(mapping->bytes, mapping->reserved);
+    if (mapping->descriptor >= 0) close(mapping->descriptor);
 }
 
 static int load(ErlNifEnv *env, void **state, ERL_NIF_TERM info) {
@@ -145,6 +183,8 @@ static ErlNifFunc functions[] = {
     {"occupy", 1, occupy, 0},
     {"moment", 0, moment, 0},
     {"open", 2, open_shared, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"open_to_grow", 1, open_to_grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"grow", 2, grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"pread", 3, read_copy, 0},
     {"pwrite", 3, write_copy, 0},
     {"pwrite_segments", 3, write_segments, 0},
