@@ -15,8 +15,8 @@ pub enum Error {
     #[error("the file no longer backs the bytes")]
     Fault,
     /// The call would have to wait, and the caller said that it must not.
-    #[error("the call would have to wait")]
-    WouldWait,
+    #[error("the call would block")]
+    WouldBlock,
     /// An errno.
     #[error("system error {0}")]
     System(i32),

@@ -27,15 +27,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The longest copy that is made without waiting, in bytes: a twelfth of the millisecond a scheduler may lose, or less.
-pub const SHORT: usize = 1 << 20;
+pub const NON_BLOCKING_MAX: usize = 1 << 20;
 
 /// Whether a call may wait: for the lock, for the disk, or for a long copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It must not: it gives `WouldWait` instead, and has done nothing.
-    Never,
+    /// It must not: it gives `WouldBlock` instead, and has done nothing.
+    NonBlocking,
     /// It may, as long as it takes.
-    Gladly,
+    Blocking,
 }
 
 /// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
@@ -123,41 +123,41 @@ impl<V> Handle<V> {
     ) -> Result<(), Error> {
         match wait {
             // SAFETY: the caller's promise.
-            Wait::Never => unsafe { self.pread_at_once(offset, length, out) },
+            Wait::NonBlocking => unsafe { self.pread_non_blocking(offset, length, out) },
             // SAFETY: the caller's promise.
-            Wait::Gladly => unsafe { self.pread_at_leisure(offset, length, out) },
+            Wait::Blocking => unsafe { self.pread_blocking(offset, length, out) },
         }
     }
 
     #[inline]
-    unsafe fn pread_at_once(
+    unsafe fn pread_non_blocking(
         &self,
         offset: u64,
         length: u64,
         out: impl FnOnce(usize) -> Option<NonNull<u8>>,
     ) -> Result<(), Error> {
-        if length > SHORT as u64 {
-            return Err(Error::WouldWait);
+        if length > NON_BLOCKING_MAX as u64 {
+            return Err(Error::WouldBlock);
         }
-        let reading = self.reading(Wait::Never)?;
+        let reading = self.reading(Wait::NonBlocking)?;
         let open = self.readable(&reading)?;
         let range = open.mapping.range(offset, length)?;
         if !open.mapping.is_ready_to_read(range) {
-            return Err(Error::WouldWait);
+            return Err(Error::WouldBlock);
         }
         let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
         // SAFETY: the caller's promise.
         unsafe { open.mapping.copy_out(range, to.as_ptr()) }
     }
 
-    unsafe fn pread_at_leisure(
+    unsafe fn pread_blocking(
         &self,
         offset: u64,
         length: u64,
         out: impl FnOnce(usize) -> Option<NonNull<u8>>,
     ) -> Result<(), Error> {
         let (mapping, range) = {
-            let reading = self.reading(Wait::Gladly)?;
+            let reading = self.reading(Wait::Blocking)?;
             let open = self.readable(&reading)?;
             (open.mapping.clone(), open.mapping.range(offset, length)?)
         };
@@ -168,7 +168,7 @@ impl<V> Handle<V> {
         }
         drop(mapping);
 
-        let reading = self.reading(Wait::Gladly)?;
+        let reading = self.reading(Wait::Blocking)?;
         let open = self.readable(&reading)?;
         let range = open.mapping.range(offset, length)?;
         // SAFETY: the caller's promise; the length is what `out` was asked for.
@@ -204,27 +204,27 @@ impl<V> Handle<V> {
         let length = length.ok_or(Error::OutOfBounds)?;
         match wait {
             // SAFETY: the caller's promise.
-            Wait::Never => unsafe { self.pwrite_at_once(offset, length, segments) },
+            Wait::NonBlocking => unsafe { self.pwrite_non_blocking(offset, length, segments) },
             // SAFETY: the caller's promise.
-            Wait::Gladly => unsafe { self.pwrite_at_leisure(offset, length, segments) },
+            Wait::Blocking => unsafe { self.pwrite_blocking(offset, length, segments) },
         }
     }
 
     #[inline]
-    unsafe fn pwrite_at_once(
+    unsafe fn pwrite_non_blocking(
         &self,
         offset: u64,
         length: usize,
         segments: &[libc::iovec],
     ) -> Result<(), Error> {
-        if length > SHORT {
-            return Err(Error::WouldWait);
+        if length > NON_BLOCKING_MAX {
+            return Err(Error::WouldBlock);
         }
-        let mut writing = self.writing(Wait::Never)?;
+        let mut writing = self.writing(Wait::NonBlocking)?;
         let open = self.writable(&mut writing)?;
         let range = open.mapping.range(offset, length as u64)?;
         if !open.mapping.is_ready_to_write(range) {
-            return Err(Error::WouldWait);
+            return Err(Error::WouldBlock);
         }
         // SAFETY: the caller's promise; the mapping is writable, and we are alone.
         unsafe { open.mapping.copy_in(range, segments) }
@@ -239,14 +239,14 @@ impl<V> Handle<V> {
         Ok(())
     }
 
-    unsafe fn pwrite_at_leisure(
+    unsafe fn pwrite_blocking(
         &self,
         offset: u64,
         length: usize,
         segments: &[libc::iovec],
     ) -> Result<(), Error> {
         let (mapping, range) = {
-            let reading = self.reading(Wait::Gladly)?;
+            let reading = self.reading(Wait::Blocking)?;
             let open = opened(&reading)?;
             self.permit(self.options.access.writes())?;
             (
@@ -263,7 +263,7 @@ impl<V> Handle<V> {
         unsafe { mapping.prepare_to_write(range) };
         drop(mapping);
 
-        let mut writing = self.writing(Wait::Gladly)?;
+        let mut writing = self.writing(Wait::Blocking)?;
         let open = self.writable(&mut writing)?;
         let range = open.mapping.range(offset, length as u64)?;
         let stamp = open.mapping.write_stamp();
@@ -295,7 +295,7 @@ impl<V> Handle<V> {
 
     /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
     pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
-        let mapping = self.mapping(Wait::Gladly)?;
+        let mapping = self.mapping(Wait::Blocking)?;
         let whole = mapping.range(0, mapping.size() as u64)?;
         if asynchronously {
             mapping.sync_async(whole)
@@ -306,7 +306,7 @@ impl<V> Handle<V> {
 
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
-        let mapping = self.mapping(Wait::Gladly)?;
+        let mapping = self.mapping(Wait::Blocking)?;
         let length = match length {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
@@ -341,7 +341,7 @@ impl<V> Handle<V> {
             return Err(Error::INVALID);
         }
         let _one_at_a_time = self.resizing.lock();
-        let mapping = self.mapping(Wait::Gladly)?;
+        let mapping = self.mapping(Wait::Blocking)?;
         self.permit(self.options.access.writes())?;
         let length = mappable(size)?;
         let file = mapping.file().clone();
@@ -373,7 +373,7 @@ impl<V> Handle<V> {
     /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
     pub fn remap(&self) -> Result<usize, Error> {
         let _one_at_a_time = self.resizing.lock();
-        let mapping = self.mapping(Wait::Gladly)?;
+        let mapping = self.mapping(Wait::Blocking)?;
         let size = mappable(mapping.file().size()?)?;
         if size == 0 {
             return Err(Error::INVALID);
@@ -441,16 +441,16 @@ impl<V> Handle<V> {
     #[inline]
     fn reading(&self, wait: Wait) -> Result<Reading<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::Never => self.lock.try_read().ok_or(Error::WouldWait),
-            Wait::Gladly => Ok(self.lock.read()),
+            Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
+            Wait::Blocking => Ok(self.lock.read()),
         }
     }
 
     #[inline]
     fn writing(&self, wait: Wait) -> Result<Writing<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::Never => self.lock.try_write().ok_or(Error::WouldWait),
-            Wait::Gladly => Ok(self.lock.write()),
+            Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
+            Wait::Blocking => Ok(self.lock.write()),
         }
     }
 

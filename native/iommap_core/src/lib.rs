@@ -40,7 +40,7 @@ mod view;
 
 pub use error::Error;
 pub use guard::{flatten, follow, Handler};
-pub use handle::{Handle, Info, Wait, SHORT};
+pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
 pub use mapping::Hint;
 pub use options::{Access, Options};
 pub use platform::page_size;

@@ -373,8 +373,8 @@ mod tests {
                                 std::thread::sleep(Duration::from_millis(1));
                             }
                         }
-                        let at_once = (round % patience > 0).then(|| lock.try_write()).flatten();
-                        let mut value = at_once.unwrap_or_else(|| lock.write());
+                        let tried = (round % patience > 0).then(|| lock.try_write()).flatten();
+                        let mut value = tried.unwrap_or_else(|| lock.write());
                         if value._seat.is_some() {
                             seated_writes.fetch_add(1, Ordering::Relaxed);
                         }

@@ -28,22 +28,22 @@ fn no_read_sees_half_of_a_write() {
             scope.spawn(move || {
                 for round in 0..WRITES {
                     let bytes = vec![(round * writers + writer) as u8; LENGTH];
-                    let now = pwrite_as(handle, Wait::Never, at, &bytes);
-                    if now == Err(Error::WouldWait) {
-                        pwrite_as(handle, Wait::Gladly, at, &bytes).unwrap();
+                    let now = pwrite_as(handle, Wait::NonBlocking, at, &bytes);
+                    if now == Err(Error::WouldBlock) {
+                        pwrite_as(handle, Wait::Blocking, at, &bytes).unwrap();
                     }
                 }
                 left.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        for waits in [Wait::Never, Wait::Gladly] {
+        for waits in [Wait::NonBlocking, Wait::Blocking] {
             let (handle, left) = (&handle, &left);
             scope.spawn(move || {
                 let mut read = 0;
                 while left.load(Ordering::Relaxed) > 0 {
                     match pread_as(handle, waits, at, LENGTH as u64) {
                         Ok(bytes) => assert!(all_alike(&bytes)),
-                        Err(error) => assert_eq!(error, Error::WouldWait),
+                        Err(error) => assert_eq!(error, Error::WouldBlock),
                     }
                     read += 1;
                 }
@@ -62,7 +62,7 @@ fn calls_that_race_with_a_close_finish_or_are_told() {
         let handle = open_for(&path, Access::ReadWrite);
         let closed = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for waits in [Wait::Never, Wait::Gladly] {
+            for waits in [Wait::NonBlocking, Wait::Blocking] {
                 let (handle, closed) = (&handle, &closed);
                 scope.spawn(move || loop {
                     let was_closed = closed.load(Ordering::Acquire);
@@ -70,7 +70,7 @@ fn calls_that_race_with_a_close_finish_or_are_told() {
                         Ok(bytes) => {
                             assert!(!was_closed && bytes == rig::pattern(105)[5..]);
                         }
-                        Err(Error::WouldWait) => {}
+                        Err(Error::WouldBlock) => {}
                         Err(error) => return assert_eq!(error, Error::Closed),
                     }
                 });
@@ -92,18 +92,18 @@ fn reads_writes_and_views_race_with_resizing() {
     let handle = open_for(&path, Access::ReadWrite);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for wait in [Wait::Never, Wait::Gladly] {
+        for wait in [Wait::NonBlocking, Wait::Blocking] {
             let (handle, done) = (&handle, &done);
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     match pread_as(handle, wait, 0, small as u64) {
                         Ok(bytes) => assert_eq!(bytes, rig::pattern(small)),
-                        Err(error) => assert_eq!(error, Error::WouldWait),
+                        Err(error) => assert_eq!(error, Error::WouldBlock),
                     }
                     match pread_as(handle, wait, (large - 8) as u64, 8) {
                         Ok(bytes) => assert_eq!(bytes, [0; 8]),
                         Err(error) => {
-                            assert!(matches!(error, Error::WouldWait | Error::OutOfBounds));
+                            assert!(matches!(error, Error::WouldBlock | Error::OutOfBounds));
                         }
                     }
                 }
@@ -121,7 +121,7 @@ fn reads_writes_and_views_race_with_resizing() {
             handle
                 .truncate(if round % 2 == 0 { large } else { small } as u64)
                 .unwrap();
-            assert_eq!(handle.remap(), handle.position(Wait::Gladly));
+            assert_eq!(handle.remap(), handle.position(Wait::Blocking));
         }
         done.store(true, Ordering::Relaxed);
     });

@@ -19,10 +19,10 @@ fn a_read_of_a_truncated_file_is_a_fault_and_works_again_when_it_has_grown_back(
         let handle = open_for(&path, Access::ReadWrite);
         for _ in 0..20 {
             truncated_by_another_process(&path, page());
-            for wait in [Wait::Gladly, Wait::Never] {
+            for wait in [Wait::Blocking, Wait::NonBlocking] {
                 let gone = pread_as(&handle, wait, 3 * page() as u64, 8);
                 assert!(
-                    matches!(gone, Err(Error::Fault | Error::WouldWait)),
+                    matches!(gone, Err(Error::Fault | Error::WouldBlock)),
                     "{gone:?}"
                 );
             }
@@ -35,7 +35,7 @@ fn a_read_of_a_truncated_file_is_a_fault_and_works_again_when_it_has_grown_back(
             assert_eq!(pread(&handle, 0, page()), Ok(pattern(page())));
             truncated_by_another_process(&path, 8 * page());
             assert_eq!(pread(&handle, 3 * page(), 8), Ok(vec![0; 8]));
-            assert!(!handle.info(Wait::Gladly).unwrap().faulted);
+            assert!(!handle.info(Wait::Blocking).unwrap().faulted);
         }
     });
 }
@@ -80,12 +80,12 @@ fn data_whose_own_file_is_gone_is_a_fault() {
         for _ in 0..1000 {
             let segments = [segment(b"good"), lost];
             // SAFETY: the segments are readable, as far as their file goes.
-            let wrote = unsafe { target.pwrite(Wait::Gladly, 0, &segments) };
+            let wrote = unsafe { target.pwrite(Wait::Blocking, 0, &segments) };
             assert_eq!(wrote, Err(Error::Fault));
         }
         assert_eq!(pread(&target, 0, page()), Ok(pattern(page())));
-        assert!(!source.info(Wait::Gladly).unwrap().faulted);
-        assert!(!target.info(Wait::Gladly).unwrap().faulted);
+        assert!(!source.info(Wait::Blocking).unwrap().faulted);
+        assert!(!target.info(Wait::Blocking).unwrap().faulted);
     });
 }
 
@@ -119,7 +119,7 @@ fn thousands_of_faults_on_many_threads_are_each_told_to_their_caller() {
             done.store(true, Ordering::Relaxed);
         });
         assert!(faults.into_inner() >= 4000);
-        assert!(!handle.info(Wait::Gladly).unwrap().faulted);
+        assert!(!handle.info(Wait::Blocking).unwrap().faulted);
         assert_eq!(pread(&handle, 0, page()), Ok(pattern(page())));
     });
 }
@@ -162,14 +162,17 @@ fn a_view_of_a_truncated_file_reads_on_and_its_handle_stops() {
                 Some(false),
                 "before anybody touched it"
             );
-            assert!(!handle.info(Wait::Gladly).unwrap().faulted);
+            assert!(!handle.info(Wait::Blocking).unwrap().faulted);
 
             let seen = view.bytes();
             assert_eq!(seen[..2 * page()], pattern(size)[..2 * page()]);
             assert!(seen[2 * page()..].iter().all(|byte| *byte == 0));
-            assert!(handle.info(Wait::Gladly).unwrap().faulted);
+            assert!(handle.info(Wait::Blocking).unwrap().faulted);
             assert_eq!(pread(&handle, 0, 1), Err(Error::Fault));
-            assert_eq!(pread_as(&handle, Wait::Never, 0, 1), Err(Error::Fault));
+            assert_eq!(
+                pread_as(&handle, Wait::NonBlocking, 0, 1),
+                Err(Error::Fault)
+            );
             assert_eq!(pwrite(&handle, 0, b"x"), Err(Error::Fault));
             assert_eq!(handle.sync(false), Err(Error::Fault));
             assert_eq!(show(&handle, 0, 1).err(), Some(Error::Fault));
@@ -205,7 +208,7 @@ fn a_view_of_a_page_with_the_new_end_in_it_is_not_intact() {
         assert_eq!(view.intact(0, 100), Some(true));
         assert_eq!(view.intact(0, 101), Some(false));
         assert_eq!(view.intact(200, 0), Some(true), "nothing of it is lost");
-        assert!(!handle.info(Wait::Gladly).unwrap().faulted);
+        assert!(!handle.info(Wait::Blocking).unwrap().faulted);
         assert_eq!(
             iommap_core::intact([1u8; 4].as_ptr(), 4),
             None,

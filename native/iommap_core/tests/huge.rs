@@ -39,7 +39,7 @@ fn open_a_hole(scratch: &Scratch, size: usize) -> Option<(AHandle, [usize; 2])> 
         pwrite(&handle, at, b"both sides..").unwrap();
         assert_eq!(pread(&handle, at, 12), Ok(b"both sides..".into()));
         // Whether it is ready is remembered of every place.
-        let _ = pwrite_as(&handle, Wait::Never, at as u64, b"once more");
+        let _ = pwrite_as(&handle, Wait::NonBlocking, at as u64, b"once more");
     }
     pwrite(&handle, size - 3, b"end").unwrap();
     assert_eq!(pread(&handle, size - 3, 3), Ok(b"end".into()));

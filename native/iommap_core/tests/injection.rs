@@ -249,8 +249,8 @@ impl Scenario {
             .as_ref()
             .filter(|_| self.options().access.reads())
         {
-            if handle.position(Wait::Gladly) != Ok(stage.shown.len()) {
-                wrong.push(format!("position is {:?}", handle.position(Wait::Gladly)));
+            if handle.position(Wait::Blocking) != Ok(stage.shown.len()) {
+                wrong.push(format!("position is {:?}", handle.position(Wait::Blocking)));
             }
             // What another process cut off is not there to be read.
             let there = stage

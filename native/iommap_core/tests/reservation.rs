@@ -27,7 +27,7 @@ fn permissions(address: usize) -> Option<String> {
 
 /// The whole of a handle, as a view.
 fn whole(handle: &AHandle) -> Shown {
-    show(handle, 0, handle.position(Wait::Gladly).unwrap()).unwrap()
+    show(handle, 0, handle.position(Wait::Blocking).unwrap()).unwrap()
 }
 
 fn has_readable_neighbours(shown: &Shown, size: usize) -> bool {
@@ -41,7 +41,7 @@ fn has_readable_neighbours(shown: &Shown, size: usize) -> bool {
 
 fn check(handle: &AHandle, what: &str) {
     let shown = whole(handle);
-    let size = handle.position(Wait::Gladly).unwrap();
+    let size = handle.position(Wait::Blocking).unwrap();
     assert!(
         has_readable_neighbours(&shown, size),
         "{what}, {size} bytes"
@@ -109,7 +109,7 @@ fn the_neighbours_belong_to_nobodys_data() {
     let handle = open_for(&scratch.file(page()), Access::Read);
     let shown = whole(&handle);
     let knows = |address: usize| iommap_core::intact(address as *const u8, 1);
-    assert_eq!(handle.position(Wait::Gladly), Ok(page()));
+    assert_eq!(handle.position(Wait::Blocking), Ok(page()));
     assert_eq!(knows(shown.address()), Some(true));
     assert_eq!(knows(shown.address() - 1), None);
     assert_eq!(knows(shown.address() + page()), None);
@@ -146,7 +146,7 @@ fn a_mapping_grows_where_it_is_while_views_live_and_readers_read() {
             let reader = scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     assert_eq!(pread(&handle, 0, page()).as_ref(), Ok(&bytes));
-                    let size = handle.position(Wait::Gladly).unwrap();
+                    let size = handle.position(Wait::Blocking).unwrap();
                     assert_eq!(pread(&handle, size - 1, 1).map(|byte| byte.len()), Ok(1));
                     assert_eq!(view.byte(page() - 1), bytes[page() - 1]);
                 }

@@ -2,7 +2,7 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Hint, Wait, SHORT};
+use iommap_core::{Access, Error, Hint, Wait, NON_BLOCKING_MAX};
 use rig::{
     in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, set_size,
     show, skip, small_disk, wait_until, AHandle, Scratch,
@@ -60,8 +60,8 @@ fn cached_pages(path: &Path) -> Vec<bool> {
     pages.iter().map(|page| page & 1 == 1).collect()
 }
 
-fn never(handle: &AHandle, page_number: usize) -> Result<Vec<u8>, Error> {
-    pread_as(handle, Wait::Never, (page_number * page()) as u64, 8)
+fn pread_page_non_blocking(handle: &AHandle, page_number: usize) -> Result<Vec<u8>, Error> {
+    pread_as(handle, Wait::NonBlocking, (page_number * page()) as u64, 8)
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_read_that_must_not_wait_reads_exactly_what_is_in_memory() {
         return skip("this file system keeps its pages");
     }
     let handle = open_for(&path, Access::ReadWrite);
-    assert_eq!(never(&handle, 40), Err(Error::WouldWait));
+    assert_eq!(pread_page_non_blocking(&handle, 40), Err(Error::WouldBlock));
     assert!(!any_cached(&path), "the question itself brought pages in");
     assert_eq!(
         pread(&handle, 40 * page(), 8),
@@ -83,9 +83,13 @@ fn a_read_that_must_not_wait_reads_exactly_what_is_in_memory() {
         let expected = if cached {
             Ok(pattern(PAGES * page())[number * page()..][..8].into())
         } else {
-            Err(Error::WouldWait)
+            Err(Error::WouldBlock)
         };
-        assert_eq!(never(&handle, number), expected, "page {number}");
+        assert_eq!(
+            pread_page_non_blocking(&handle, number),
+            expected,
+            "page {number}"
+        );
     }
 }
 
@@ -118,14 +122,14 @@ fn pages_given_back_are_known_to_be_gone_at_once() {
     let path = scratch.file(PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);
     pread(&handle, 0, PAGES * page()).unwrap();
-    assert!(never(&handle, 5).is_ok());
+    assert!(pread_page_non_blocking(&handle, 5).is_ok());
     handle.advise(0, 0, Hint::DontNeed).unwrap();
     if !drop_pages(&path) {
         return skip("this file system keeps its pages");
     }
     // Proofs begun after the hint and before the pages were dropped are still good for a moment.
     wait_until("the drop is noticed", || {
-        never(&handle, 5) == Err(Error::WouldWait)
+        pread_page_non_blocking(&handle, 5) == Err(Error::WouldBlock)
     });
 }
 
@@ -152,12 +156,12 @@ fn a_remap_that_changes_nothing_asks_again() {
     let path = scratch.file(PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);
     pread(&handle, 0, PAGES * page()).unwrap();
-    assert!(never(&handle, 5).is_ok());
+    assert!(pread_page_non_blocking(&handle, 5).is_ok());
     if !take_away(&handle, &path) {
         return skip("this file system keeps its pages");
     }
     assert_eq!(handle.remap(), Ok(PAGES * page()));
-    assert_eq!(never(&handle, 5), Err(Error::WouldWait));
+    assert_eq!(pread_page_non_blocking(&handle, 5), Err(Error::WouldBlock));
 }
 
 #[test]
@@ -171,7 +175,7 @@ fn a_drop_that_nobody_told_of_is_noticed_after_a_moment() {
     }
     pread(&handle, 5 * page(), 8).unwrap();
     wait_until("the drop is noticed", || {
-        take_away(&handle, &path) && never(&handle, 5) == Err(Error::WouldWait)
+        take_away(&handle, &path) && pread_page_non_blocking(&handle, 5) == Err(Error::WouldBlock)
     });
 }
 
@@ -180,7 +184,7 @@ fn a_drop_that_nobody_told_of_is_noticed_after_a_moment() {
 fn write_twice(handle: &AHandle, offset: usize, bytes: &[u8]) {
     wait_until("a write is remembered", || {
         pwrite(handle, offset, bytes).unwrap();
-        pwrite_as(handle, Wait::Never, offset as u64, bytes) == Ok(())
+        pwrite_as(handle, Wait::NonBlocking, offset as u64, bytes) == Ok(())
     });
 }
 
@@ -194,37 +198,46 @@ fn a_write_that_must_not_wait_goes_where_one_that_waited_went() {
         return skip("this file system keeps its pages");
     }
     let handle = open_for(&path, Access::ReadWrite);
-    let at_once = |number: usize| pwrite_as(&handle, Wait::Never, (number * page()) as u64, b"x");
-    assert_eq!(at_once(3), Err(Error::WouldWait));
+    let non_blocking =
+        |number: usize| pwrite_as(&handle, Wait::NonBlocking, (number * page()) as u64, b"x");
+    assert_eq!(non_blocking(3), Err(Error::WouldBlock));
     for asynchronously in [false, true] {
         write_twice(&handle, 3 * page(), b"y");
-        assert_eq!(at_once(4), Err(Error::WouldWait));
+        assert_eq!(non_blocking(4), Err(Error::WouldBlock));
         handle.sync(asynchronously).unwrap();
-        assert_eq!(at_once(3), Err(Error::WouldWait));
+        assert_eq!(non_blocking(3), Err(Error::WouldBlock));
     }
 }
 
 #[test]
 fn a_long_copy_never_runs_where_it_must_not_wait() {
-    // Up to SHORT bytes at once, and not one more; the empty range is never cold.
+    // Up to NON_BLOCKING_MAX bytes at once, and not one more; the empty range is never cold.
     let scratch = Scratch::new();
-    let path = scratch.file(SHORT + 1);
+    let path = scratch.file(NON_BLOCKING_MAX + 1);
     let handle = open_for(&path, Access::ReadWrite);
-    pread(&handle, 0, SHORT + 1).unwrap();
-    let short = SHORT as u64;
-    assert_eq!(pread_as(&handle, Wait::Never, 0, short), Ok(pattern(SHORT)));
+    pread(&handle, 0, NON_BLOCKING_MAX + 1).unwrap();
+    let short = NON_BLOCKING_MAX as u64;
     assert_eq!(
-        pread_as(&handle, Wait::Never, 0, short + 1),
-        Err(Error::WouldWait)
+        pread_as(&handle, Wait::NonBlocking, 0, short),
+        Ok(pattern(NON_BLOCKING_MAX))
     );
-    write_twice(&handle, 0, &pattern(SHORT));
     assert_eq!(
-        pwrite_as(&handle, Wait::Never, 0, &pattern(SHORT + 1)),
-        Err(Error::WouldWait)
+        pread_as(&handle, Wait::NonBlocking, 0, short + 1),
+        Err(Error::WouldBlock)
+    );
+    write_twice(&handle, 0, &pattern(NON_BLOCKING_MAX));
+    assert_eq!(
+        pwrite_as(
+            &handle,
+            Wait::NonBlocking,
+            0,
+            &pattern(NON_BLOCKING_MAX + 1)
+        ),
+        Err(Error::WouldBlock)
     );
     for offset in [0, 1, page() as u64, short, short + 1] {
-        assert_eq!(pread_as(&handle, Wait::Never, offset, 0), Ok(vec![]));
-        assert_eq!(pwrite_as(&handle, Wait::Never, offset, b""), Ok(()));
+        assert_eq!(pread_as(&handle, Wait::NonBlocking, offset, 0), Ok(vec![]));
+        assert_eq!(pwrite_as(&handle, Wait::NonBlocking, offset, b""), Ok(()));
     }
 }
 
@@ -239,7 +252,7 @@ fn data_may_lie_in_the_mapping_that_is_written() {
         let view = show(&handle, from, 500).unwrap();
         let before = view.bytes();
         // SAFETY: the segment is a live view.
-        let wrote = unsafe { handle.pwrite(Wait::Gladly, to as u64, &[view.segment()]) };
+        let wrote = unsafe { handle.pwrite(Wait::Blocking, to as u64, &[view.segment()]) };
         assert_eq!(wrote, Ok(()));
         assert_eq!(pread(&handle, to, 500), Ok(before), "{from} {to}");
     }
@@ -254,7 +267,7 @@ fn data_longer_than_any_memory_is_out_of_bounds() {
         iov_base: std::ptr::dangling_mut::<u8>().cast(),
         iov_len: usize::MAX / 2 + 1,
     };
-    for wait in [Wait::Never, Wait::Gladly] {
+    for wait in [Wait::NonBlocking, Wait::Blocking] {
         // SAFETY: refused before any byte is accessed.
         let wrote = unsafe { handle.pwrite(wait, 0, &[huge, huge]) };
         assert_eq!(wrote, Err(Error::OutOfBounds));
@@ -291,10 +304,10 @@ fn edges_are_checked_without_overflow_in_every_call() {
             } else {
                 Err(Error::OutOfBounds)
             };
-            assert_eq!(pread_as(&handle, Wait::Gladly, offset, length), expected);
-            let at_once = pread_as(&handle, Wait::Never, offset, length);
+            assert_eq!(pread_as(&handle, Wait::Blocking, offset, length), expected);
+            let non_blocking = pread_as(&handle, Wait::NonBlocking, offset, length);
             assert!(
-                at_once == expected || at_once == Err(Error::WouldWait),
+                non_blocking == expected || non_blocking == Err(Error::WouldBlock),
                 "{offset} {length}"
             );
             if length <= size + 1 {
@@ -302,7 +315,7 @@ fn edges_are_checked_without_overflow_in_every_call() {
                 assert_eq!(view.map(|view| view.bytes()), expected);
             }
         }
-        let one = pwrite_as(&handle, Wait::Gladly, offset, &whole[..0]);
+        let one = pwrite_as(&handle, Wait::Blocking, offset, &whole[..0]);
         assert_eq!(one.is_ok(), offset <= size);
     }
 }
@@ -335,13 +348,13 @@ fn a_file_given_to_another_owner_is_read_by_nobody_who_may_not_wait() {
         become_user(NOBODY);
         // The question may have the system read ahead; so a page may be there when it is asked about.
         let waits = waits_for_a_disk();
-        assert_eq!(never(&handle, 20), Err(Error::WouldWait));
+        assert_eq!(pread_page_non_blocking(&handle, 20), Err(Error::WouldBlock));
         for number in 0..PAGES {
-            let _ = never(&handle, number);
+            let _ = pread_page_non_blocking(&handle, number);
         }
         assert_eq!(waits_for_a_disk(), waits, "a page fault waited");
         assert!(pread(&handle, 60 * page(), 8).is_ok());
-        assert!(never(&handle, 60).is_ok());
+        assert!(pread_page_non_blocking(&handle, 60).is_ok());
         become_user(0);
     });
 }
@@ -369,11 +382,12 @@ fn a_page_in_memory_of_a_file_that_is_nowhere_else_is_written_at_once() {
         std::fs::write(&path, pattern(8 * page())).unwrap();
         set_size(&path, 16 * page());
         let handle = open_for(&path, Access::ReadWrite);
-        let at_once = |at: usize| pwrite_as(&handle, Wait::Never, (at * page()) as u64, b"x");
-        assert_eq!(at_once(5), Ok(()));
-        assert_eq!(at_once(12), Err(Error::WouldWait));
+        let non_blocking =
+            |at: usize| pwrite_as(&handle, Wait::NonBlocking, (at * page()) as u64, b"x");
+        assert_eq!(non_blocking(5), Ok(()));
+        assert_eq!(non_blocking(12), Err(Error::WouldBlock));
         handle.sync(false).unwrap();
-        assert_eq!(at_once(5), Ok(()));
+        assert_eq!(non_blocking(5), Ok(()));
         assert_eq!(pread(&handle, 5 * page(), 1), Ok(b"x".to_vec()));
     });
 }
@@ -411,17 +425,18 @@ fn a_page_that_is_still_dirty_is_written_at_once_seconds_later() {
     let Some((path, handle)) = file_with_dirty_pages(&scratch) else {
         return;
     };
-    let at_once = |number: usize| pwrite_as(&handle, Wait::Never, (number * page()) as u64, b"x");
+    let non_blocking =
+        |number: usize| pwrite_as(&handle, Wait::NonBlocking, (number * page()) as u64, b"x");
     let seconds = std::time::Duration::from_secs(2);
     // The system may write a page back at any time: then it is written, and left, once more.
     wait_until("a page stays dirty for two seconds", || {
         pwrite(&handle, 3 * page(), b"y").unwrap();
         std::thread::sleep(seconds);
-        at_once(3) == Ok(())
+        non_blocking(3) == Ok(())
     });
     File::open(&path).unwrap().sync_all().unwrap();
     std::thread::sleep(seconds);
-    assert_eq!(at_once(3), Err(Error::WouldWait));
+    assert_eq!(non_blocking(3), Err(Error::WouldBlock));
 }
 
 #[test]
@@ -435,8 +450,8 @@ fn a_page_that_others_made_dirty_is_not_written_at_once() {
     let other = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     wait_until("the page is dirty when it is asked about", || {
         std::os::unix::fs::FileExt::write_all_at(&other, b"x", 7 * page() as u64).unwrap();
-        let answer = pwrite_as(&handle, Wait::Never, 7 * page() as u64, b"y");
-        assert_eq!(answer, Err(Error::WouldWait));
+        let answer = pwrite_as(&handle, Wait::NonBlocking, 7 * page() as u64, b"y");
+        assert_eq!(answer, Err(Error::WouldBlock));
         dirty_pages(&path).is_some_and(|dirty| dirty > 0)
     });
 }
@@ -464,11 +479,11 @@ fn a_page_that_another_wrote_back_is_written_at_once_for_a_moment_only() {
     // One page after another: a write makes its page dirty again.
     let late = (0..REGIONS).find(|number| {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        let answer = pwrite_as(&handle, Wait::Never, at(*number) as u64, b"y");
+        let answer = pwrite_as(&handle, Wait::NonBlocking, at(*number) as u64, b"y");
         if answer.is_ok() {
             window = written.elapsed().as_millis();
         }
-        answer == Err(Error::WouldWait)
+        answer == Err(Error::WouldBlock)
     });
     assert!(late.is_some());
     eprintln!(
@@ -517,7 +532,7 @@ fn an_overlay_is_read_and_written_at_once_as_its_layers_are() {
         std::fs::write(&path, pattern(PAGES * page())).unwrap();
         let handle = open_for(&path, Access::ReadWrite);
         pread(&handle, 0, PAGES * page()).unwrap();
-        assert!(never(&handle, 5).is_ok());
+        assert!(pread_page_non_blocking(&handle, 5).is_ok());
         write_twice(&handle, 3 * page(), b"y");
         drop(handle);
         // SAFETY: takes away what was mounted.

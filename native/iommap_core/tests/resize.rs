@@ -45,7 +45,7 @@ fn truncate_makes_file_and_mapping_so_long_and_new_bytes_zero() {
         let handle = open_for(&path, Access::ReadWrite);
         handle.truncate(to as u64).unwrap();
         let after = resized(pattern(from), to);
-        assert_eq!(handle.position(Wait::Gladly), Ok(to));
+        assert_eq!(handle.position(Wait::Blocking), Ok(to));
         assert_eq!(pread(&handle, 0, to), Ok(after.clone()), "{from} {to}");
         assert_eq!(pread(&handle, 0, to + 1), Err(Error::OutOfBounds));
         assert_eq!(contents(&path), after);
@@ -154,7 +154,7 @@ fn remap_of_an_empty_file_is_invalid_and_the_handle_as_it_was() {
     set_size(&path, 0);
     assert_eq!(handle.remap(), Err(Error::INVALID));
     assert_eq!(handle.truncate(0), Err(Error::INVALID));
-    assert_eq!(handle.position(Wait::Gladly), Ok(5000));
+    assert_eq!(handle.position(Wait::Blocking), Ok(5000));
     set_size(&path, 10);
     assert_eq!(handle.remap(), Ok(10));
     assert_eq!(pread(&handle, 0, 10), Ok(vec![0; 10]));
@@ -188,9 +188,9 @@ fn a_closed_handle_is_closed_to_every_call() {
     assert_eq!(handle.remap(), Err(Error::Closed));
     assert_eq!(handle.sync(true), Err(Error::Closed));
     assert_eq!(handle.advise(0, 0, Hint::Random), Err(Error::Closed));
-    assert_eq!(handle.position(Wait::Never), Err(Error::Closed));
+    assert_eq!(handle.position(Wait::NonBlocking), Err(Error::Closed));
     assert!(handle
-        .info(Wait::Never)
+        .info(Wait::NonBlocking)
         .is_err_and(|error| error == Error::Closed));
 }
 
@@ -286,7 +286,7 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
             rlim_cur: 8 * page() as libc::rlim_t,
             rlim_max: 8 * page() as libc::rlim_t,
         };
-        assert!(handle.info(Wait::Gladly).unwrap().faulted);
+        assert!(handle.info(Wait::Blocking).unwrap().faulted);
         // SAFETY: sets a limit of this process, and gives up its rights to exceed it for a while.
         unsafe {
             assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit), 0);
@@ -296,7 +296,7 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
             assert_eq!(handle.remap(), Ok(8 * page()));
             assert_eq!(libc::seteuid(0), 0);
         }
-        let info = handle.info(Wait::Gladly).unwrap();
+        let info = handle.info(Wait::Blocking).unwrap();
         assert!(info.locked && !info.faulted, "{info:?}");
     });
 }
@@ -321,7 +321,7 @@ fn no_address_space_leaves_the_handle_as_it_was() {
                 let large = 1 << 30;
                 assert_eq!(handle.truncate(large), Err(Error::NO_MEMORY));
                 assert_eq!(contents(&path), pattern(5000));
-                assert_eq!(handle.position(Wait::Gladly), Ok(5000));
+                assert_eq!(handle.position(Wait::Blocking), Ok(5000));
                 set_size(&path, large as usize);
                 assert_eq!(handle.remap(), Err(Error::NO_MEMORY));
                 set_size(&path, 5000);

@@ -45,7 +45,7 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Stop {
         match refusal {
             Refusal::NotIodata => Stop::Raise,
-            Refusal::Long => Stop::Error(Error::WouldWait),
+            Refusal::Long => Stop::Error(Error::WouldBlock),
             Refusal::Error(error) => Stop::Error(error),
             Refusal::Killed => Stop::Raise, // nobody hears it
         }
@@ -71,7 +71,7 @@ pub fn error(env: Env, error: Error) -> Term {
         Error::Closed => atoms().closed,
         Error::OutOfBounds => atoms().out_of_bounds,
         Error::Fault => atoms().sigbus,
-        Error::WouldWait => ffi::atom(env, "eagain"),
+        Error::WouldBlock => ffi::atom(env, "eagain"),
         Error::System(errno) => ffi::atom(env, &errno::name(errno)),
     };
     ffi::pair(env, atoms().error, reason)

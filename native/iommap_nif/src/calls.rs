@@ -22,7 +22,7 @@ pub struct Call {
     /// Its place in the table.
     pub number: usize,
     /// The entry point that may wait.
-    pub at_leisure: Entry,
+    pub dirty_io: Entry,
 }
 
 /// Does a call: the way in from the VM, and the only way out. No panic passes.
@@ -59,8 +59,8 @@ unsafe fn stopped(call: &Call, stop: Stop, env: Env, argc: c_int, argv: *const T
         Stop::Raise => ffi::raise_badarg(env),
         Stop::Negative => answer::badarg(env),
         // SAFETY: the caller's promise.
-        Stop::Error(Error::WouldWait) => unsafe {
-            schedule::at_leisure(env, call.name, call.at_leisure, argc, argv)
+        Stop::Error(Error::WouldBlock) => unsafe {
+            schedule::dirty_io(env, call.name, call.dirty_io, argc, argv)
         },
         Stop::Error(error) => answer::error(env, error),
         // SAFETY: the caller's promise.
@@ -137,7 +137,7 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     };
     match (read, made) {
         (Ok(()), Some(binary)) => {
-            if wait == Wait::Never {
+            if wait == Wait::NonBlocking {
                 schedule::charge(env, length as usize);
             }
             Ok(answer::ok(env, binary.term(env)))
@@ -169,8 +169,8 @@ pub fn pwrite_long(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let [offset, size] = naturals(env, [arguments[1], arguments[3]])?;
     handle.prefetch(offset, 1);
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
-    if wait == Wait::Never && (ffi::is_list(env, data) || ffi::is_unaligned(env, data)) {
-        return Err(Error::WouldWait.into());
+    if wait == Wait::NonBlocking && (ffi::is_list(env, data) || ffi::is_unaligned(env, data)) {
+        return Err(Error::WouldBlock.into());
     }
     pwrite_data(env, handle, offset, data, wait)
 }
@@ -194,7 +194,7 @@ fn pwrite_data(
         }
         None => {
             let mut segments = Segments::default();
-            segments.collect(env, data, has_views, wait == Wait::Never)?;
+            segments.collect(env, data, has_views, wait == Wait::NonBlocking)?;
             let source = Source {
                 has_views,
                 copied: segments.copied,
@@ -225,8 +225,8 @@ fn pwrite_segments(
 ) -> Answer {
     // A segment that lies in no mapping now lies in none for as long as the call runs.
     let views = has_views && segments.iter().any(|one| image::intact(one).is_some());
-    if (views || copied) && wait == Wait::Never {
-        return Err(Error::WouldWait.into()); // views are read where reading may wait, and all asked about where that may
+    if (views || copied) && wait == Wait::NonBlocking {
+        return Err(Error::WouldBlock.into()); // views are read where reading may wait, and all asked about where that may
     }
     let is_lost = || {
         let lost = |segment| image::intact(segment) == Some(false);
@@ -246,7 +246,7 @@ fn pwrite_segments(
     if is_lost() {
         return Err(Error::Fault.into());
     }
-    if wait == Wait::Never {
+    if wait == Wait::NonBlocking {
         schedule::charge(env, length);
     }
     Ok(atoms().ok)
@@ -374,8 +374,8 @@ pub fn intact(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 fn is_intact(env: Env, term: Term, range: Range, size: usize, wait: Wait) -> Result<bool, Stop> {
     // Where the bytes of a copy came from cannot be known, so all mappings are asked about, which may take long.
     let all_intact = || match wait {
-        Wait::Never => Err(Error::WouldWait.into()),
-        Wait::Gladly => Ok(image::all_intact()),
+        Wait::NonBlocking => Err(Error::WouldBlock.into()),
+        Wait::Blocking => Ok(image::all_intact()),
     };
     if size as u64 > ffi::LONG && ffi::is_unaligned(env, term) {
         return all_intact();

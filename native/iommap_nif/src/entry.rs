@@ -23,24 +23,24 @@ macro_rules! nifs {
                 static CALL: Call = Call {
                     name: NAME,
                     number: $number,
-                    at_leisure,
+                    dirty_io,
                 };
                 #[allow(dead_code)]
-                unsafe extern "C" fn at_once(
+                unsafe extern "C" fn normal(
                     env: *mut ErlNifEnv,
                     argc: c_int,
                     argv: *const ERL_NIF_TERM,
                 ) -> ERL_NIF_TERM {
                     // SAFETY: the VM gives a live environment and `argc` arguments.
-                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Never), env, argc, argv) }
+                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::NonBlocking), env, argc, argv) }
                 }
-                unsafe extern "C" fn at_leisure(
+                unsafe extern "C" fn dirty_io(
                     env: *mut ErlNifEnv,
                     argc: c_int,
                     argv: *const ERL_NIF_TERM,
                 ) -> ERL_NIF_TERM {
                     // SAFETY: the VM gives a live environment and `argc` arguments.
-                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Gladly), env, argc, argv) }
+                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Blocking), env, argc, argv) }
                 }
                 $start
             },
@@ -50,10 +50,10 @@ macro_rules! nifs {
 }
 
 macro_rules! scheduler {
-    (at_once) => {
+    (normal) => {
         0
     };
-    (at_leisure) => {
+    (dirty_io) => {
         schedule::DIRTY_IO as c_uint
     };
 }
@@ -64,20 +64,20 @@ pub struct Functions(pub &'static [ErlNifFunc]);
 unsafe impl Sync for Functions {}
 
 pub static FUNCTIONS: Functions = Functions(nifs! {
-    0: "open_nif" / 4, at_leisure, calls::open;
-    1: "close" / 1, at_leisure, calls::close;
-    2: "pread" / 3, at_once, calls::pread;
-    3: "pwrite_nif" / 3, at_once, calls::pwrite;
-    4: "region_binary" / 3, at_once, calls::region_binary;
-    5: "sync" / 2, at_leisure, calls::sync;
-    6: "truncate" / 2, at_leisure, calls::truncate;
-    7: "advise" / 4, at_leisure, calls::advise;
-    8: "position" / 1, at_once, calls::position;
-    9: "remap" / 1, at_leisure, calls::remap;
-    10: "info" / 1, at_once, calls::info;
-    11: "intact_nif" / 4, at_once, calls::intact;
-    12: "image_nif" / 0, at_once, calls::image;
-    13: "pwrite_nif" / 4, at_once, calls::pwrite_long;
+    0: "open_nif" / 4, dirty_io, calls::open;
+    1: "close" / 1, dirty_io, calls::close;
+    2: "pread" / 3, normal, calls::pread;
+    3: "pwrite_nif" / 3, normal, calls::pwrite;
+    4: "region_binary" / 3, normal, calls::region_binary;
+    5: "sync" / 2, dirty_io, calls::sync;
+    6: "truncate" / 2, dirty_io, calls::truncate;
+    7: "advise" / 4, dirty_io, calls::advise;
+    8: "position" / 1, normal, calls::position;
+    9: "remap" / 1, dirty_io, calls::remap;
+    10: "info" / 1, normal, calls::info;
+    11: "intact_nif" / 4, normal, calls::intact;
+    12: "image_nif" / 0, normal, calls::image;
+    13: "pwrite_nif" / 4, normal, calls::pwrite_long;
 });
 
 unsafe extern "C" fn load(

@@ -150,7 +150,7 @@ impl NewBinary {
     /// Memory for so many bytes, and where it is; `None` if there is none.
     #[inline]
     pub fn allocate(env: Env, length: usize) -> Option<(NewBinary, NonNull<u8>)> {
-        if length <= iommap_core::SHORT {
+        if length <= iommap_core::NON_BLOCKING_MAX {
             let mut term = 0;
             // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of
             // memory for this little.

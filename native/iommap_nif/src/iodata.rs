@@ -11,7 +11,7 @@ use iommap_core::Error;
 use smallvec::SmallVec;
 
 /// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
-const SHORT: usize = 2048;
+const MAX_CELLS_NON_BLOCKING: usize = 2048;
 
 /// So many segments are flattened to one, if they are `SMALL` on the average: a segment is of 16 bytes itself.
 const MANY: usize = 1 << 16;
@@ -68,18 +68,18 @@ struct Lengths {
 }
 
 impl Segments {
-    /// Fills in the segments of the term; no more than so many list cells of it if `at_once`. Gives `Fault` if what was
+    /// Fills in the segments of the term; no more than so many list cells of it if `non_blocking`. Gives `Fault` if what was
     /// flattened is of a view that lost its file.
     pub fn collect(
         &mut self,
         env: Env,
         term: Term,
         has_views: bool,
-        at_once: bool,
+        non_blocking: bool,
     ) -> Result<(), Refusal> {
-        let most = match (at_once, has_views) {
-            (true, true) => SHORT / iommap_core::look_up_cost(),
-            (true, false) => SHORT,
+        let most = match (non_blocking, has_views) {
+            (true, true) => MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost(),
+            (true, false) => MAX_CELLS_NON_BLOCKING,
             (false, _) => usize::MAX,
         };
         self.walk(env, term, most, has_views)?;

@@ -1,12 +1,12 @@
 //! Where a call runs.
 //!
 //! The table in `entry` says where a call starts: what always waits is born on a dirty I/O scheduler, all others start on
-//! the normal scheduler of their process, with `Wait::Never`. There a call finishes if nothing could make it wait, else
-//! it answers `WouldWait`, having done nothing, and the one way out (`calls::enter`) makes the same call again on a dirty
-//! I/O scheduler, with `Wait::Gladly`. What could make it wait:
+//! the normal scheduler of their process, with `Wait::NonBlocking`. There a call finishes if nothing could make it wait, else
+//! it answers `WouldBlock`, having done nothing, and the one way out (`calls::enter`) makes the same call again on a dirty
+//! I/O scheduler, with `Wait::Blocking`. What could make it wait:
 //!
 //! - the handle's lock is taken (`Handle::reading`, `Handle::writing`);
-//! - the copy is longer than `SHORT`, or its data is of more list cells (`iodata`), or is a view, or takes long to look at
+//! - the copy is longer than `NON_BLOCKING_MAX`, or its data is of more list cells (`iodata`), or is a view, or takes long to look at
 //!   (`calls::pwrite`);
 //! - the pages are not known to be in memory (`Mapping::is_ready_to_read`, `Mapping::is_ready_to_write`).
 //!
@@ -34,7 +34,7 @@ const PERCENT: usize = 10_000;
 ///
 /// The arguments are the running call's, and `entry` is one that may wait.
 #[cold]
-pub unsafe fn at_leisure(
+pub unsafe fn dirty_io(
     env: Env,
     name: &CStr,
     entry: Entry,

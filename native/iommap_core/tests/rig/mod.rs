@@ -110,7 +110,7 @@ pub fn pread_as(handle: &AHandle, wait: Wait, offset: u64, length: u64) -> Resul
 }
 
 pub fn pread(handle: &AHandle, offset: usize, length: usize) -> Result<Vec<u8>, Error> {
-    pread_as(handle, Wait::Gladly, offset as u64, length as u64)
+    pread_as(handle, Wait::Blocking, offset as u64, length as u64)
 }
 
 pub fn segment(bytes: &[u8]) -> libc::iovec {
@@ -126,7 +126,7 @@ pub fn pwrite_as(handle: &AHandle, wait: Wait, offset: u64, bytes: &[u8]) -> Res
 }
 
 pub fn pwrite(handle: &AHandle, offset: usize, bytes: &[u8]) -> Result<(), Error> {
-    pwrite_as(handle, Wait::Gladly, offset as u64, bytes)
+    pwrite_as(handle, Wait::Blocking, offset as u64, bytes)
 }
 
 /// A zero-copy binary, as the VM would hold it.
@@ -139,7 +139,7 @@ pub struct Shown {
 /// The view of a range.
 pub fn show(handle: &AHandle, offset: usize, length: usize) -> Result<Shown, Error> {
     handle.region(
-        Wait::Gladly,
+        Wait::Blocking,
         offset as u64,
         length as u64,
         Arc::new,

@@ -59,8 +59,8 @@ fn pread(handle: &Shared, offset: usize, length: usize) -> Result<Vec<u8>, Error
     let to = NonNull::new(copy.as_mut_ptr());
     // SAFETY: the vector is as long as the range.
     let read = |wait| unsafe { handle.pread(wait, offset as u64, length as u64, |_| to) };
-    match read(Wait::Never) {
-        Err(Error::WouldWait) => read(Wait::Gladly)?,
+    match read(Wait::NonBlocking) {
+        Err(Error::WouldBlock) => read(Wait::Blocking)?,
         done => done?,
     }
     Ok(copy)
@@ -74,8 +74,8 @@ fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
     });
     // SAFETY: the segments are the two halves of `data`.
     let write = |wait| unsafe { handle.pwrite(wait, offset as u64, &segments) };
-    match write(Wait::Never) {
-        Err(Error::WouldWait) => write(Wait::Gladly),
+    match write(Wait::NonBlocking) {
+        Err(Error::WouldBlock) => write(Wait::Blocking),
         done => done,
     }
 }
@@ -83,7 +83,7 @@ fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
 /// A range as a view shows it: what keeps it alive, and where it is.
 fn region(handle: &Shared, offset: usize, length: usize) -> Result<(Arc<View>, usize), Error> {
     handle.region(
-        Wait::Gladly,
+        Wait::Blocking,
         offset as u64,
         length as u64,
         Arc::new,
