@@ -1,7 +1,7 @@
 //! Copies that survive a page that is gone, over the C guard (`c_src/guard.c`).
 
 use crate::error::Error;
-use crate::place::Place;
+use crate::thread_data::ThreadData;
 use crate::{platform, registry};
 use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
@@ -50,8 +50,8 @@ impl Thread {
     }
 
     #[inline(always)]
-    fn mine() -> *mut c_void {
-        Place::mine().guarded.0.as_ptr()
+    fn current_record() -> *mut c_void {
+        ThreadData::current().guarded.0.as_ptr()
     }
 }
 
@@ -142,7 +142,7 @@ fn succeeded(status: c_int) -> Result<(), Error> {
 /// - Nobody holds a Rust reference to the bytes of `to`.
 pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function copies within the caller's promises.
-    done(unsafe { c::iommap_guard_copy(Thread::mine(), to.cast(), from.cast(), length) })
+    done(unsafe { c::iommap_guard_copy(Thread::current_record(), to.cast(), from.cast(), length) })
 }
 
 /// Copies the segments one after another to `to`; `Fault` as for `copy`.
@@ -152,7 +152,14 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Er
 /// As for `copy`, for each segment, with `to` writable for their total length; but they may overlap.
 pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
     // SAFETY: the C function reads the segments and copies within the caller's promises.
-    done(unsafe { c::iommap_guard_gather(Thread::mine(), to.cast(), from.as_ptr(), from.len()) })
+    done(unsafe {
+        c::iommap_guard_gather(
+            Thread::current_record(),
+            to.cast(),
+            from.as_ptr(),
+            from.len(),
+        )
+    })
 }
 
 /// The bytes of the segments, one after another; `Fault` as for `copy`, and an error if there is no memory for them.
@@ -181,7 +188,7 @@ pub unsafe fn flatten(segments: &[libc::iovec]) -> Result<Vec<u8>, Error> {
 /// The range is mapped and readable; pages that their file no longer backs are allowed.
 pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only reads within the range.
-    done(unsafe { c::iommap_guard_touch(Thread::mine(), from.cast(), length) })
+    done(unsafe { c::iommap_guard_touch(Thread::current_record(), from.cast(), length) })
 }
 
 /// Makes the pages of a range writable by writing a byte of each, which keeps its value; `Fault` if one is gone.
@@ -194,7 +201,7 @@ pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
 /// The range is mapped and writable; pages that their file no longer backs are allowed.
 pub unsafe fn rewrite(to: *mut u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only replaces bytes of the range by themselves, atomically.
-    done(unsafe { c::iommap_guard_rewrite(Thread::mine(), to.cast(), length) })
+    done(unsafe { c::iommap_guard_rewrite(Thread::current_record(), to.cast(), length) })
 }
 
 #[inline]

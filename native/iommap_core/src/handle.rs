@@ -12,7 +12,7 @@
 use crate::error::Error;
 use crate::file::{mappable, BackingFile};
 use crate::guard;
-use crate::lock::{Lock, Reading, Writing};
+use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::{Growth, Hint, Mapping};
 use crate::opening;
 use crate::options::{Access, Options};
@@ -439,7 +439,7 @@ impl<V> Handle<V> {
     }
 
     #[inline]
-    fn reading(&self, wait: Wait) -> Result<Reading<'_, Option<Open<V>>>, Error> {
+    fn reading(&self, wait: Wait) -> Result<ReadGuard<'_, Option<Open<V>>>, Error> {
         match wait {
             Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
             Wait::Blocking => Ok(self.lock.read()),
@@ -447,7 +447,7 @@ impl<V> Handle<V> {
     }
 
     #[inline]
-    fn writing(&self, wait: Wait) -> Result<Writing<'_, Option<Open<V>>>, Error> {
+    fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
         match wait {
             Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
             Wait::Blocking => Ok(self.lock.write()),

@@ -22,8 +22,6 @@ mod mapping;
 mod naming;
 mod opening;
 mod options;
-#[allow(unsafe_code)] // follows leaked pointers
-mod place;
 #[allow(unsafe_code)] // calls the system
 mod platform;
 mod range;
@@ -35,6 +33,8 @@ mod residency;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod tail;
 mod thread;
+#[allow(unsafe_code)] // follows leaked pointers
+mod thread_data;
 mod unmapper;
 mod view;
 

@@ -1,80 +1,83 @@
 //! A reader-writer lock whose readers write nothing that they share.
 //!
 //! A shared lock word makes readers wait for each other's cache line, and its locked instruction keeps a processor
-//! from overlapping the cache misses of successive calls. So while nobody writes, the lock is *open to readers*: a short
-//! reader sits down in a seat of its own (one per thread, written with plain stores) and looks whether the lock is still
-//! open; whoever writes, who is rare then, pays: it takes the lock, closes it, makes every thread pass a memory barrier
-//! (`membarrier(2)`), and waits until no seat is taken for this lock. While only one thread uses the lock, and writes, it is
-//! *open to that thread*, which then reads and writes by sitting down; whoever else comes, reader or writer, pays. While
-//! the lock is closed everybody uses the plain reader-writer lock inside.
+//! from overlapping the cache misses of successive calls. So while nobody writes, the lock is *biased to readers*. Fast
+//! path: store the lock's address in the thread's own record, by a plain store, then re-check the bias. A writer, which is
+//! rare then, takes the inner lock, revokes the bias, makes every thread pass a memory barrier (`membarrier(2)`), and waits
+//! until no record names the lock. While only one thread uses the lock, and writes, it is *biased to that thread*, which then
+//! reads and writes by the fast path; whoever else comes, reader or writer, revokes that. While the lock is unbiased
+//! everybody uses the plain reader-writer lock inside. The field knows this as `percpu_rw_semaphore` and as BRAVO (Dice and
+//! Kogan).
 //!
 //! ```text
-//! closed --a reader, after QUIET reads without a write--> open to readers --a writer--> draining --seats empty--> closed
-//! closed --a writer, after QUIET writes of its thread and nothing else--> open to it --anybody else--> draining
+//! unbiased --a reader, after BIAS_THRESHOLD reads without a write--> biased to readers
+//! unbiased --a writer, after BIAS_THRESHOLD writes of its thread and nothing else--> biased to that thread
+//! biased to readers --a writer--> draining, biased to a thread --anybody else--> draining
+//! draining --no record names the lock--> unbiased
 //! ```
 //!
 //! Invariants:
-//! - A writer either holds the inner lock for writing, with the lock closed and no seat taken for it; or is seated, and saw
-//!   the lock open to its thread after it sat down.
-//! - A reader either is seated, and saw the lock open to readers or to its thread after it sat down; or holds the inner
-//!   lock for reading, with the lock not open to any one thread, and nobody seated from when it was.
-//! - Either the barrier of whoever closes comes before the look of whoever sits down, who then sees "closed" and stands up;
-//!   or it comes after, and then the seat is seen taken.
-//! - The lock is opened only by who holds the inner lock and is inside: to readers by a reader, to one thread by that
+//! - A writer either holds the inner lock for writing, with the lock unbiased and no record that names it; or is on the fast
+//!   path, and saw the lock biased to its thread after its store.
+//! - A reader either is on the fast path, and saw the lock biased to readers or to its thread after its store; or holds the
+//!   inner lock for reading, with the lock not biased to any one thread, and nobody on the fast path from when it was.
+//! - Either the barrier of the revoker comes before the re-check of the fast path, which then sees "unbiased" and takes its
+//!   store back; or it comes after, and then the record is seen to name the lock.
+//! - The lock is biased only by who holds the inner lock and is inside: to readers by a reader, to one thread by that
 //!   thread as a writer.
-//! - `draining` is set before the lock is closed, and until someone has passed a barrier after that and has seen the seats
-//!   empty. Whoever finds it set does so itself.
+//! - `draining` is set before the bias is revoked, and until someone has passed a barrier after that and has seen that no
+//!   record names the lock. Whoever finds it set does so itself.
 //!
-//! Where the system has no such barrier the lock stays closed, and is a plain reader-writer lock.
+//! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
 //! `tests/lock_model.rs` tries every interleaving, store buffers included.
 
-use crate::place::Place;
 use crate::platform;
+use crate::thread_data::ThreadData;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 use std::sync::atomic::{compiler_fence, AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// How many calls of one kind in a row open the lock: so many that their savings pay for one barrier.
-const QUIET: u32 = 256;
+/// How many calls of one kind in a row bias the lock: so many that their savings pay for one barrier.
+const BIAS_THRESHOLD: u32 = 256;
 
-/// Stands for every reader where a place is expected.
-const READERS: *mut Place = ptr::without_provenance_mut(1);
+/// Stands for every reader where a thread's data is expected.
+const READERS: *mut ThreadData = ptr::without_provenance_mut(1);
 
 /// The lock. See the module's text.
 pub struct Lock<T> {
-    /// Who may sit down: nobody (null), `READERS`, or the thread of a place.
-    open: AtomicPtr<Place>,
+    /// Whose fast path it is: nobody's (null), `READERS`, or one thread's.
+    bias: AtomicPtr<ThreadData>,
     draining: AtomicBool,
-    /// Reads since the last write, while closed.
+    /// Reads since the last write, while unbiased.
     reads: AtomicU32,
     /// The thread of the last write, and its writes since anybody else came; under the inner lock.
-    writer: AtomicPtr<Place>,
+    writer: AtomicPtr<ThreadData>,
     writes: AtomicU32,
     inner: RwLock<T>,
 }
 
-/// The right to read: by a taken seat, or by the inner lock.
-pub struct Reading<'a, T> {
+/// The right to read: by the fast path, or by the inner lock.
+pub struct ReadGuard<'a, T> {
     value: &'a T,
-    _seat: Option<Seat>,
+    _fast: Option<FastGuard>,
     _inner: Option<RwLockReadGuard<'a, T>>,
 }
 
-/// The right to read and write: by a taken seat, or by the inner lock.
-pub struct Writing<'a, T> {
+/// The right to read and write: by the fast path, or by the inner lock.
+pub struct WriteGuard<'a, T> {
     value: &'a mut T,
-    _seat: Option<Seat>,
+    _fast: Option<FastGuard>,
     _inner: Option<RwLockWriteGuard<'a, T>>,
 }
 
-/// A taken seat.
-struct Seat(&'static Place);
+/// The lock, held by the fast path.
+struct FastGuard(&'static ThreadData);
 
-impl Drop for Seat {
+impl Drop for FastGuard {
     #[inline]
     fn drop(&mut self) {
-        self.0.reading.store(ptr::null_mut(), Ordering::Release);
+        self.0.fast_lock.store(ptr::null_mut(), Ordering::Release);
     }
 }
 
@@ -87,7 +90,7 @@ impl<T> Lock<T> {
             ptr::null_mut()
         };
         Lock {
-            open: AtomicPtr::new(to),
+            bias: AtomicPtr::new(to),
             draining: AtomicBool::new(false),
             reads: AtomicU32::new(0),
             writer: AtomicPtr::new(ptr::null_mut()),
@@ -105,121 +108,120 @@ impl<T> Lock<T> {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// The seat of this thread, taken for this lock, if the lock is open to it: always to its own thread, and to all if
-    /// `to_readers`.
+    /// Takes the fast path, if the lock is biased to this thread, or to readers and that is enough (`to_readers`).
     #[inline(always)]
-    fn sit_down(&self, to_readers: bool) -> Option<Seat> {
-        let place = Place::mine();
-        let is_open =
-            |open: *mut Place| ptr::eq(open, place) || to_readers && ptr::eq(open, READERS);
-        if !is_open(self.open.load(Ordering::Relaxed))
-            || !place.reading.load(Ordering::Relaxed).is_null()
+    fn try_fast(&self, to_readers: bool) -> Option<FastGuard> {
+        let thread = ThreadData::current();
+        let is_biased =
+            |bias: *mut ThreadData| ptr::eq(bias, thread) || to_readers && ptr::eq(bias, READERS);
+        if !is_biased(self.bias.load(Ordering::Relaxed))
+            || !thread.fast_lock.load(Ordering::Relaxed).is_null()
         {
             return None;
         }
-        place.reading.store(self.address(), Ordering::Relaxed);
-        let seat = Seat(place);
-        // The processor may still delay the store past the look; the barrier of whoever closes makes up for that.
+        thread.fast_lock.store(self.address(), Ordering::Relaxed);
+        let guard = FastGuard(thread);
+        // The processor may still delay the store past the look; the barrier of the revoker makes up for that.
         compiler_fence(Ordering::SeqCst);
-        is_open(self.open.load(Ordering::Acquire)).then_some(seat)
+        is_biased(self.bias.load(Ordering::Acquire)).then_some(guard)
     }
 
     /// For a short read by a thread that must not wait: `None` if it would have to.
     #[inline(always)]
-    pub fn try_read(&self) -> Option<Reading<'_, T>> {
-        match self.sit_down(true) {
-            Some(seat) => Some(Reading {
-                // SAFETY: by the invariants no writer is inside while this seat is taken.
+    pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+        match self.try_fast(true) {
+            Some(guard) => Some(ReadGuard {
+                // SAFETY: by the invariants no writer is inside while this guard lives.
                 value: unsafe { &*self.inner.data_ptr() },
-                _seat: Some(seat),
+                _fast: Some(guard),
                 _inner: None,
             }),
-            None => self.try_read_inner(),
+            None => self.try_read_slow(),
         }
     }
 
     #[cold]
-    fn try_read_inner(&self) -> Option<Reading<'_, T>> {
-        let inner = persist(|| self.inner.try_read())?;
-        self.close_to_one();
-        self.is_drained().then(|| self.counted(inner))
+    fn try_read_slow(&self) -> Option<ReadGuard<'_, T>> {
+        let inner = spin_until(|| self.inner.try_read())?;
+        self.revoke_writer_bias();
+        self.try_drain().then(|| self.read_guard(inner))
     }
 
     /// For a read by a thread that may wait, however long it takes.
-    pub fn read(&self) -> Reading<'_, T> {
+    pub fn read(&self) -> ReadGuard<'_, T> {
         let inner = self.inner.read();
-        self.close_to_one();
+        self.revoke_writer_bias();
         self.wait_until_drained();
-        self.counted(inner)
+        self.read_guard(inner)
     }
 
     /// Called by a reader that is inside.
-    fn counted<'a>(&self, inner: RwLockReadGuard<'a, T>) -> Reading<'a, T> {
+    fn read_guard<'a>(&self, inner: RwLockReadGuard<'a, T>) -> ReadGuard<'a, T> {
         if !self.writer.load(Ordering::Relaxed).is_null() {
             self.writer.store(ptr::null_mut(), Ordering::Relaxed);
         }
-        if self.open.load(Ordering::Relaxed).is_null()
-            && self.reads.fetch_add(1, Ordering::Relaxed) >= QUIET
+        if self.bias.load(Ordering::Relaxed).is_null()
+            && self.reads.fetch_add(1, Ordering::Relaxed) >= BIAS_THRESHOLD
             && platform::has_barrier()
         {
-            self.open.store(READERS, Ordering::Release);
+            self.bias.store(READERS, Ordering::Release);
         }
-        Reading {
+        ReadGuard {
             // SAFETY: the guard, which goes where the reference goes, holds the lock for reading.
             value: unsafe { &*self.inner.data_ptr() },
-            _seat: None,
+            _fast: None,
             _inner: Some(inner),
         }
     }
 
     /// For a short write by a thread that must not wait: `None` if it would have to.
     #[inline(always)]
-    pub fn try_write(&self) -> Option<Writing<'_, T>> {
-        match self.sit_down(false) {
-            Some(seat) => Some(Writing {
-                // SAFETY: by the invariants nobody else is inside while this seat is taken for a lock open to one.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        match self.try_fast(false) {
+            Some(guard) => Some(WriteGuard {
+                // SAFETY: by the invariants nobody else is inside while this guard of a lock biased to one thread lives.
                 value: unsafe { &mut *self.inner.data_ptr() },
-                _seat: Some(seat),
+                _fast: Some(guard),
                 _inner: None,
             }),
-            None => self.try_write_inner(),
+            None => self.try_write_slow(),
         }
     }
 
     #[cold]
-    fn try_write_inner(&self) -> Option<Writing<'_, T>> {
-        let inner = persist(|| self.inner.try_write())?;
-        self.close();
-        if !self.is_drained() {
+    fn try_write_slow(&self) -> Option<WriteGuard<'_, T>> {
+        let inner = spin_until(|| self.inner.try_write())?;
+        self.revoke_bias();
+        if !self.try_drain() {
             return None;
         }
-        let writing = self.alone(inner);
-        self.favour();
+        let writing = self.write_guard(inner);
+        self.bias_to_writer();
         Some(writing)
     }
 
     /// For a write by a thread that may wait.
-    pub fn write(&self) -> Writing<'_, T> {
+    pub fn write(&self) -> WriteGuard<'_, T> {
         let inner = self.inner.write();
-        self.close();
+        self.revoke_bias();
         self.wait_until_drained();
-        self.alone(inner)
+        self.write_guard(inner)
     }
 
     /// Called by a writer that is inside.
-    fn alone<'a>(&self, inner: RwLockWriteGuard<'a, T>) -> Writing<'a, T> {
+    fn write_guard<'a>(&self, inner: RwLockWriteGuard<'a, T>) -> WriteGuard<'a, T> {
         self.reads.store(0, Ordering::Relaxed);
-        Writing {
+        WriteGuard {
             // SAFETY: the guard, which goes where the reference goes, holds the lock for writing.
             value: unsafe { &mut *self.inner.data_ptr() },
-            _seat: None,
+            _fast: None,
             _inner: Some(inner),
         }
     }
 
-    /// Called by a writer that is inside and would not wait: opens the lock to its thread after enough of its writes.
-    fn favour(&self) {
-        let mine = ptr::from_ref(Place::mine()).cast_mut();
+    /// Called by a writer that is inside and would not wait: biases the lock to its thread after enough of its writes.
+    fn bias_to_writer(&self) {
+        let mine = ptr::from_ref(ThreadData::current()).cast_mut();
         if !ptr::eq(self.writer.load(Ordering::Relaxed), mine) {
             self.writer.store(mine, Ordering::Relaxed);
             self.writes.store(0, Ordering::Relaxed);
@@ -227,40 +229,41 @@ impl<T> Lock<T> {
         }
         let writes = self.writes.load(Ordering::Relaxed) + 1;
         self.writes.store(writes, Ordering::Relaxed);
-        if writes >= QUIET && platform::has_barrier() {
+        if writes >= BIAS_THRESHOLD && platform::has_barrier() {
             self.writes.store(0, Ordering::Relaxed);
-            self.open.store(mine, Ordering::Release);
+            self.bias.store(mine, Ordering::Release);
         }
     }
 
-    /// Called by a writer with the inner lock: nobody sits down from now on.
-    fn close(&self) {
-        self.close_unless_to(ptr::null_mut());
+    /// Called by a writer with the inner lock: nobody takes the fast path from now on.
+    fn revoke_bias(&self) {
+        self.revoke_bias_unless_to(ptr::null_mut());
     }
 
-    /// Called by a reader with the inner lock: no writer sits down from now on.
-    fn close_to_one(&self) {
-        self.close_unless_to(READERS);
+    /// Called by a reader with the inner lock: no writer takes the fast path from now on.
+    fn revoke_writer_bias(&self) {
+        self.revoke_bias_unless_to(READERS);
     }
 
-    fn close_unless_to(&self, some: *mut Place) {
-        let open = self.open.load(Ordering::Acquire);
-        if !open.is_null() && !ptr::eq(open, some) {
+    fn revoke_bias_unless_to(&self, some: *mut ThreadData) {
+        let bias = self.bias.load(Ordering::Acquire);
+        if !bias.is_null() && !ptr::eq(bias, some) {
             self.draining.store(true, Ordering::Relaxed);
-            // Another reader may have closed it meanwhile, and a third opened it to readers.
+            // Another reader may have revoked it meanwhile, and a third biased it to readers.
             let (nobody, success) = (ptr::null_mut(), Ordering::AcqRel);
             let _ = self
-                .open
-                .compare_exchange(open, nobody, success, Ordering::Acquire);
+                .bias
+                .compare_exchange(bias, nobody, success, Ordering::Acquire);
             self.writer.store(ptr::null_mut(), Ordering::Relaxed);
         }
     }
 
-    /// Called with the inner lock, after closing: whether nobody is seated any more, which is seen soon or not at all.
-    fn is_drained(&self) -> bool {
+    /// Called with the inner lock, after revoking: waits for about a microsecond until no record names the lock. Whether that
+    /// is so.
+    fn try_drain(&self) -> bool {
         !self.draining.load(Ordering::Acquire) || {
             platform::barrier();
-            persist(|| self.is_empty().then_some(())).is_some()
+            spin_until(|| self.try_finish_drain().then_some(())).is_some()
         }
     }
 
@@ -270,16 +273,17 @@ impl<T> Lock<T> {
         }
         platform::barrier();
         let mut round = 0;
-        while !self.is_empty() {
+        while !self.try_finish_drain() {
             platform::relax(round);
             round += 1;
         }
     }
 
-    /// Called after a barrier after closing.
-    fn is_empty(&self) -> bool {
+    /// Called after a barrier after revoking: ends the draining if no record names the lock; whether it did.
+    fn try_finish_drain(&self) -> bool {
         let here = self.address();
-        let empty = !Place::all().any(|place| place.reading.load(Ordering::Acquire) == here);
+        let empty =
+            !ThreadData::all().any(|thread| thread.fast_lock.load(Ordering::Acquire) == here);
         if empty {
             self.draining.store(false, Ordering::Release);
         }
@@ -290,7 +294,7 @@ impl<T> Lock<T> {
 /// Most holders of the lock copy a few bytes and are gone: trying for about a microsecond costs less than waiting in
 /// any other way.
 #[inline(always)]
-fn persist<R>(attempt: impl Fn() -> Option<R>) -> Option<R> {
+fn spin_until<R>(attempt: impl Fn() -> Option<R>) -> Option<R> {
     const ATTEMPTS: u32 = 32;
     (0..ATTEMPTS).find_map(|_| {
         let done = attempt();
@@ -301,7 +305,7 @@ fn persist<R>(attempt: impl Fn() -> Option<R>) -> Option<R> {
     })
 }
 
-impl<T> Deref for Reading<'_, T> {
+impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -310,7 +314,7 @@ impl<T> Deref for Reading<'_, T> {
     }
 }
 
-impl<T> Deref for Writing<'_, T> {
+impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -319,7 +323,7 @@ impl<T> Deref for Writing<'_, T> {
     }
 }
 
-impl<T> DerefMut for Writing<'_, T> {
+impl<T> DerefMut for WriteGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.value
@@ -332,51 +336,50 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
-    /// So many reads that the lock opens to readers.
-    fn open<T>(lock: &Lock<T>) {
-        (0..=QUIET + 1).for_each(|_| drop(lock.read()));
-        let to = lock.open.load(Ordering::Relaxed);
+    /// So many reads that the lock is biased to readers.
+    fn bias_to_readers<T>(lock: &Lock<T>) {
+        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.read()));
+        let to = lock.bias.load(Ordering::Relaxed);
         assert_eq!(ptr::eq(to, READERS), platform::has_barrier());
     }
 
-    /// So many writes that the lock opens to this thread.
-    fn open_to_this_thread<T>(lock: &Lock<T>) {
-        (0..=QUIET + 1).for_each(|_| drop(lock.try_write().unwrap()));
-        let to = lock.open.load(Ordering::Relaxed);
-        assert_eq!(ptr::eq(to, Place::mine()), platform::has_barrier());
+    /// So many writes that the lock is biased to this thread.
+    fn bias_to_this_thread<T>(lock: &Lock<T>) {
+        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.try_write().unwrap()));
+        let to = lock.bias.load(Ordering::Relaxed);
+        assert_eq!(ptr::eq(to, ThreadData::current()), platform::has_barrier());
     }
 
     #[test]
     fn nobody_sees_half_a_write_in_hundreds_of_thousands() {
-        // Readers and writers of all kinds, the lock opening to readers and to either writer, and closing, all the while;
+        // Readers and writers of all kinds, the bias going to readers and to either writer, and revoked, all the while;
         // and on until there was enough of each.
         const WRITES: usize = 150_000;
-        const SEATED: usize = 1000;
+        const FAST: usize = 1000;
         let lock = Lock::new([0usize; 8]);
         let writers = AtomicUsize::new(2);
-        let [writes, seated, seated_writes] = [const { AtomicUsize::new(0) }; 3];
-        let enough = |count: &AtomicUsize| {
-            count.load(Ordering::Relaxed) >= SEATED || !platform::has_barrier()
-        };
+        let [writes, fast, fast_writes] = [const { AtomicUsize::new(0) }; 3];
+        let enough =
+            |count: &AtomicUsize| count.load(Ordering::Relaxed) >= FAST || !platform::has_barrier();
         std::thread::scope(|scope| {
             for patience in [1000, 10] {
                 let (lock, enough) = (&lock, &enough);
-                let (writers, writes, seated) = (&writers, &writes, &seated);
-                let seated_writes = &seated_writes;
+                let (writers, writes, fast) = (&writers, &writes, &fast);
+                let fast_writes = &fast_writes;
                 scope.spawn(move || {
                     for round in 1.. {
                         if round > WRITES {
-                            if enough(seated) && enough(seated_writes) {
+                            if enough(fast) && enough(fast_writes) {
                                 break;
                             }
-                            if !enough(seated) {
+                            if !enough(fast) {
                                 std::thread::sleep(Duration::from_millis(1));
                             }
                         }
                         let tried = (round % patience > 0).then(|| lock.try_write()).flatten();
                         let mut value = tried.unwrap_or_else(|| lock.write());
-                        if value._seat.is_some() {
-                            seated_writes.fetch_add(1, Ordering::Relaxed);
+                        if value._fast.is_some() {
+                            fast_writes.fetch_add(1, Ordering::Relaxed);
                         }
                         assert!(value.iter().all(|word| *word == value[0]));
                         let next = value[0] + 1;
@@ -384,7 +387,7 @@ mod tests {
                         drop(value);
                         writes.fetch_add(1, Ordering::Relaxed);
                         if round % 2048 == 0 {
-                            open_or_busy(lock);
+                            bias_or_busy(lock);
                         }
                     }
                     writers.fetch_sub(1, Ordering::Relaxed);
@@ -397,8 +400,8 @@ mod tests {
                             let Some(value) = lock.try_read() else {
                                 continue;
                             };
-                            if value._seat.is_some() {
-                                seated.fetch_add(1, Ordering::Relaxed);
+                            if value._fast.is_some() {
+                                fast.fetch_add(1, Ordering::Relaxed);
                             }
                             assert!(value.iter().all(|word| *word == value[0]));
                         }
@@ -413,18 +416,18 @@ mod tests {
         assert_eq!(lock.read()[0], writes.into_inner(), "a write was lost");
     }
 
-    /// Reads until the lock is open, or somebody writes.
-    fn open_or_busy<T>(lock: &Lock<T>) {
-        (0..=QUIET + 1).for_each(|_| drop(lock.try_read()));
+    /// Reads until the lock is biased, or somebody writes.
+    fn bias_or_busy<T>(lock: &Lock<T>) {
+        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.try_read()));
     }
 
     #[test]
-    fn a_writer_waits_for_a_seated_reader_also_when_another_gave_up_before() {
-        // That seats were not empty yet is not forgotten when the one who found it does not wait.
+    fn a_writer_waits_for_a_fast_reader_also_when_another_gave_up_before() {
+        // That records named the lock is not forgotten when the one who found it does not wait.
         let lock = Lock::new(0);
-        open(&lock);
+        bias_to_readers(&lock);
         let reading = lock.try_read().unwrap();
-        assert_eq!(reading._seat.is_some(), platform::has_barrier());
+        assert_eq!(reading._fast.is_some(), platform::has_barrier());
         std::thread::scope(|scope| {
             let tried = scope.spawn(|| lock.try_write().is_none());
             assert!(tried.join().unwrap());
@@ -440,12 +443,12 @@ mod tests {
     }
 
     #[test]
-    fn everybody_waits_for_a_seated_writer_also_when_another_gave_up_before() {
-        // Readers and writers; and what the seated writer wrote is what they see.
+    fn everybody_waits_for_a_fast_writer_also_when_another_gave_up_before() {
+        // Readers and writers; and what the writer on the fast path wrote is what they see.
         let lock = Lock::new(0);
-        open_to_this_thread(&lock);
+        bias_to_this_thread(&lock);
         let mut writing = lock.try_write().unwrap();
-        assert_eq!(writing._seat.is_some(), platform::has_barrier());
+        assert_eq!(writing._fast.is_some(), platform::has_barrier());
         std::thread::scope(|scope| {
             let tried = scope.spawn(|| lock.try_read().is_none() && lock.try_write().is_none());
             assert!(tried.join().unwrap());
@@ -463,25 +466,25 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_that_the_lock_is_open_to_also_reads_and_waits() {
+    fn the_thread_that_the_lock_is_biased_to_also_reads_and_waits() {
         // In every way there is, without waiting for itself.
         let lock = Lock::new(0);
-        open_to_this_thread(&lock);
+        bias_to_this_thread(&lock);
         assert_eq!(
-            lock.try_read().unwrap()._seat.is_some(),
+            lock.try_read().unwrap()._fast.is_some(),
             platform::has_barrier()
         );
         *lock.write() = 1;
-        open_to_this_thread(&lock);
+        bias_to_this_thread(&lock);
         assert_eq!(*lock.read(), 1);
     }
 
     #[test]
     fn a_thread_reads_under_two_locks_at_once() {
-        // It has one seat: the second lock is taken the other way.
+        // It has one fast path: the second lock is taken the other way.
         let (one, two) = (Lock::new(1), Lock::new(2));
         let (first, second) = (one.try_read().unwrap(), two.try_read().unwrap());
-        assert!(second._seat.is_none());
+        assert!(second._fast.is_none());
         assert!(two.try_write().is_none() && one.try_write().is_none());
         drop((first, second));
         assert!(two.try_write().is_some() && one.try_write().is_some());

@@ -1,8 +1,8 @@
 //! The handle's lock (`src/lock.rs`) under every interleaving of its readers and writers, and on memories weaker than
 //! any processor's; and the proof that the search finds what is wrong with a lock that leaves out one of its steps.
 //!
-//! Each step below is one access of the real lock, in its order and with its ordering. When a thread opens the lock is left
-//! open: a writer that is inside may always open it to itself, and the search tries both.
+//! Each step below is one access of the real lock, in its order and with its ordering. When a thread biases the lock is left
+//! open: a writer that is inside may always bias it to itself, and the search tries both.
 
 mod model;
 
@@ -10,20 +10,20 @@ use model::{
     search, Acquire, Buffers, Location, Memory, Protocol, Relaxed, Release, Value, Views, WORDS,
 };
 
-/// `Lock::open`, `Lock::draining`, `Lock::reads`.
-const OPEN: Location = 0;
+/// `Lock::bias`, `Lock::draining`, `Lock::reads`.
+const BIAS: Location = 0;
 const DRAINING: Location = 1;
 const READS: Location = 2;
 /// The reader-writer lock inside: how many readers, or `WRITER`.
 const INNER: Location = 3;
 /// Two halves of the value, which are equal whenever no writer is inside.
 const VALUE: [Location; 2] = [4, 5];
-/// `Place::reading` of each thread.
-const SEATS: Location = 6;
+/// `ThreadData::fast_lock` of each thread.
+const FAST_LOCKS: Location = 6;
 
 const WRITER: Value = 255;
 
-/// What `OPEN` holds: nobody, all readers, or a thread.
+/// What `BIAS` holds: nobody, all readers, or a thread.
 const NOBODY: Value = 0;
 const READERS: Value = 1;
 
@@ -35,32 +35,32 @@ fn thread_alone(number: usize) -> Value {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Broken {
     Nothing,
-    /// Who closes the lock looks at the seats at once.
+    /// Who revokes the bias looks at the threads at once.
     NoBarrier,
-    /// Who finds the lock closed and draining relies on the barrier of who closed it.
+    /// Who finds the lock unbiased and draining relies on the barrier of who revoked the bias.
     NoSecondBarrier,
-    /// Who sits down has looked whether the lock is open before, and does not look after.
-    LookBeforeSitting,
+    /// Who takes the fast path has looked at the bias before its store, and does not look after.
+    CheckBeforeStore,
     /// The second look does not acquire.
-    RelaxedLook,
-    /// Who could not wait for the seats to be empty leaves no note of that.
-    DrainingForgotten,
-    /// The note that seats may be taken comes after the closing.
-    LateNote,
-    /// The lock is opened to readers by one who has let go of the inner lock.
-    OpenedWithoutTheLock,
-    /// The lock is closed only after the barrier.
-    BarrierBeforeClosing,
-    /// The lock is closed whoever it is open to by then.
-    BlindClose,
-    /// A reader with the inner lock does not mind that the lock is open to a writer.
-    ReaderLeavesOpen,
-    /// A reader with the inner lock closes the lock, and does not look at the seats.
+    RelaxedRecheck,
+    /// Who could not wait until no thread names the lock leaves no note of that.
+    DrainingCleared,
+    /// `draining` is set after the bias is revoked.
+    LateDraining,
+    /// The lock is biased to readers by one who has let go of the inner lock.
+    BiasedWithoutTheLock,
+    /// The bias is revoked only after the barrier.
+    BarrierBeforeRevoking,
+    /// The bias is revoked whomever the lock is biased to by then.
+    BlindRevoke,
+    /// A reader with the inner lock does not mind that the lock is biased to a writer.
+    ReaderKeepsBias,
+    /// A reader with the inner lock revokes the bias, and does not look at the threads.
     ReaderDoesNotDrain,
-    /// A writer sits down also when the lock is open to readers.
+    /// A writer takes the fast path also when the lock is biased to readers.
     WriterAmongReaders,
-    /// A writer opens the lock to itself when it has let go of the inner lock.
-    WriterOpensLate,
+    /// A writer biases the lock to itself when it has let go of the inner lock.
+    WriterBiasesLate,
 }
 
 /// The lock, and the threads that use it: first those that only read, then those that write too.
@@ -75,39 +75,39 @@ struct Lock {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum At {
     Outside,
-    // A seat: in `try_read`, or in `try_write` (`Thread::writing`).
+    // The fast path: in `try_read`, or in `try_write` (`Thread::writing`).
     Try,
-    Sit,
-    Look,
-    LeaveUnseated,
-    Seated,
-    SeatedHalf,
-    Leave,
-    // The inner lock, in `try_` (not `Thread::patient`) or not.
+    Store,
+    Recheck,
+    StoreBack,
+    Fast,
+    FastHalf,
+    FastUnlock,
+    // The inner lock, in `try_` (not `Thread::blocking`) or not.
     Inner,
-    LookToClose,
-    NoteDraining,
-    Close,
-    AskDraining,
+    LookToRevoke,
+    SetDraining,
+    Revoke,
+    LoadDraining,
     Barrier(bool),
-    LookAtSeat(usize),
-    ForgetDraining,
+    LookAtThread(usize),
+    ClearDraining,
     GiveUp,
     // A reader inside.
     Count,
     CountUp,
-    Open,
+    BiasToReaders,
     Locked,
     LockedHalf,
     Unlock,
-    OpenLate,
+    BiasToReadersLate,
     // A writer inside.
     CountDown,
-    Favour,
+    BiasToWriter,
     Writing,
     WritingHalf,
     UnlockWrite,
-    FavourLate,
+    BiasToWriterLate,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -118,8 +118,8 @@ struct Thread {
     /// Whether it asks to write.
     writing: bool,
     /// It waits as long as it takes.
-    patient: bool,
-    /// To whom the lock was open when it looked, if it closes it.
+    blocking: bool,
+    /// To whom the lock was biased when it looked, if it revokes that.
     found: Value,
     /// The first half of the value.
     half: Value,
@@ -132,7 +132,7 @@ impl Thread {
             at: At::Outside,
             rounds,
             writing: false,
-            patient: false,
+            blocking: false,
             found: NOBODY,
             half: 0,
             torn: false,
@@ -152,25 +152,25 @@ impl Thread {
 
     fn reads(self) -> bool {
         use At::*;
-        !self.writing && matches!(self.at, Seated | SeatedHalf | Leave)
+        !self.writing && matches!(self.at, Fast | FastHalf | FastUnlock)
             || matches!(
                 self.at,
-                Count | CountUp | Open | Locked | LockedHalf | Unlock
+                Count | CountUp | BiasToReaders | Locked | LockedHalf | Unlock
             )
     }
 
     fn writes(self) -> bool {
         use At::*;
-        self.writing && matches!(self.at, Seated | SeatedHalf | Leave)
+        self.writing && matches!(self.at, Fast | FastHalf | FastUnlock)
             || matches!(
                 self.at,
-                CountDown | Favour | Writing | WritingHalf | UnlockWrite
+                CountDown | BiasToWriter | Writing | WritingHalf | UnlockWrite
             )
     }
 }
 
 impl Lock {
-    /// A call begins: of one kind or the other, and with or without patience.
+    /// A call begins: of one kind or the other, blocking or non-blocking.
     fn outside<M: Memory>(&self, me: usize, thread: Thread, memory: &M) -> Vec<(Thread, M)> {
         if thread.rounds == 0 {
             return vec![];
@@ -182,10 +182,10 @@ impl Lock {
         };
         let mut next = Vec::new();
         for writing in kinds {
-            for (at, patient) in [(At::Try, false), (At::Inner, true)] {
+            for (at, blocking) in [(At::Try, false), (At::Inner, true)] {
                 let thread = Thread {
                     writing: *writing,
-                    patient,
+                    blocking,
                     ..thread.to(at)
                 };
                 next.push((thread, memory.clone()));
@@ -194,15 +194,15 @@ impl Lock {
         next
     }
 
-    /// Whether the thread may sit down while the lock is open to that.
-    fn is_open(&self, me: usize, thread: Thread, open: Value) -> bool {
+    /// Whether the thread may take the fast path while the lock is biased to that.
+    fn is_biased(&self, me: usize, thread: Thread, bias: Value) -> bool {
         let to_readers = !thread.writing || self.broken == Broken::WriterAmongReaders;
-        open == thread_alone(me) || open == READERS && to_readers
+        bias == thread_alone(me) || bias == READERS && to_readers
     }
 
     fn step<M: Memory>(&self, me: usize, thread: Thread, memory: &M) -> Vec<(Thread, M)> {
         use Broken::*;
-        let seat = SEATS + me;
+        let fast_lock = FAST_LOCKS + me;
         let to = |at, memory| vec![(thread.to(at), memory)];
         let load = |location, order, next: &dyn Fn(Value) -> Thread| {
             let seen = memory.load(me, location, order);
@@ -213,47 +213,48 @@ impl Lock {
         match thread.at {
             At::Outside => self.outside(me, thread, memory),
 
-            At::Try => load(OPEN, Relaxed, &|open| {
-                thread.to(if self.is_open(me, thread, open) {
-                    At::Sit
+            At::Try => load(BIAS, Relaxed, &|bias| {
+                thread.to(if self.is_biased(me, thread, bias) {
+                    At::Store
                 } else {
                     At::Inner
                 })
             }),
-            At::Sit => {
+            At::Store => {
                 let next = match self.broken {
-                    LookBeforeSitting => At::Seated,
-                    _ => At::Look,
+                    CheckBeforeStore => At::Fast,
+                    _ => At::Recheck,
                 };
-                to(next, memory.store(me, seat, 1, Relaxed))
+                to(next, memory.store(me, fast_lock, 1, Relaxed))
             }
-            At::Look => {
+            At::Recheck => {
                 let order = match self.broken {
-                    RelaxedLook => Relaxed,
+                    RelaxedRecheck => Relaxed,
                     _ => Acquire,
                 };
-                load(OPEN, order, &|open| {
-                    thread.to(if self.is_open(me, thread, open) {
-                        At::Seated
+                load(BIAS, order, &|bias| {
+                    thread.to(if self.is_biased(me, thread, bias) {
+                        At::Fast
                     } else {
-                        At::LeaveUnseated
+                        At::StoreBack
                     })
                 })
             }
-            At::LeaveUnseated => to(At::Inner, memory.store(me, seat, 0, Release)),
-            At::Seated if thread.writing => self.write_half(me, thread, memory, At::SeatedHalf),
-            At::Seated => load(VALUE[0], Relaxed, &|half| Thread {
+            At::StoreBack => to(At::Inner, memory.store(me, fast_lock, 0, Release)),
+            At::Fast if thread.writing => self.write_half(me, thread, memory, At::FastHalf),
+            At::Fast => load(VALUE[0], Relaxed, &|half| Thread {
                 half,
-                ..thread.to(At::SeatedHalf)
+                ..thread.to(At::FastHalf)
             }),
-            At::SeatedHalf if thread.writing => {
-                to(At::Leave, memory.store(me, VALUE[1], thread.half, Relaxed))
-            }
-            At::SeatedHalf => load(VALUE[1], Relaxed, &|half| Thread {
+            At::FastHalf if thread.writing => to(
+                At::FastUnlock,
+                memory.store(me, VALUE[1], thread.half, Relaxed),
+            ),
+            At::FastHalf => load(VALUE[1], Relaxed, &|half| Thread {
                 torn: half != thread.half,
-                ..thread.to(At::Leave)
+                ..thread.to(At::FastUnlock)
             }),
-            At::Leave => vec![(thread.done(), memory.store(me, seat, 0, Release))],
+            At::FastUnlock => vec![(thread.done(), memory.store(me, fast_lock, 0, Release))],
 
             At::Inner => {
                 let take = if thread.writing {
@@ -262,105 +263,114 @@ impl Lock {
                     one_reader_more
                 };
                 match memory.change(me, INNER, Acquire, take) {
-                    Some((_, memory)) => to(At::LookToClose, memory),
-                    None if thread.patient => vec![],
+                    Some((_, memory)) => to(At::LookToRevoke, memory),
+                    None if thread.blocking => vec![],
                     None => vec![(thread.done(), memory.clone())],
                 }
             }
-            At::LookToClose => load(OPEN, Acquire, &|open| {
-                let stays = open == NOBODY
-                    || !thread.writing && (open == READERS || self.broken == ReaderLeavesOpen);
+            At::LookToRevoke => load(BIAS, Acquire, &|bias| {
+                let stays = bias == NOBODY
+                    || !thread.writing && (bias == READERS || self.broken == ReaderKeepsBias);
                 Thread {
-                    found: if stays { NOBODY } else { open },
+                    found: if stays { NOBODY } else { bias },
                     ..thread.to(match (stays, self.broken) {
-                        (true, _) => At::AskDraining,
-                        (false, BarrierBeforeClosing) => At::Barrier(false),
-                        (false, LateNote) => At::Close,
-                        (false, _) => At::NoteDraining,
+                        (true, _) => At::LoadDraining,
+                        (false, BarrierBeforeRevoking) => At::Barrier(false),
+                        (false, LateDraining) => At::Revoke,
+                        (false, _) => At::SetDraining,
                     })
                 }
             }),
-            At::NoteDraining => {
+            At::SetDraining => {
                 let next = match self.broken {
-                    LateNote => At::AskDraining,
-                    _ => At::Close,
+                    LateDraining => At::LoadDraining,
+                    _ => At::Revoke,
                 };
                 to(next, memory.store(me, DRAINING, 1, Relaxed))
             }
-            At::Close => {
+            At::Revoke => {
                 let next = match self.broken {
-                    LateNote => At::NoteDraining,
-                    _ => At::AskDraining,
+                    LateDraining => At::SetDraining,
+                    _ => At::LoadDraining,
                 };
-                if self.broken == BlindClose {
-                    return to(next, memory.store(me, OPEN, NOBODY, Release));
+                if self.broken == BlindRevoke {
+                    return to(next, memory.store(me, BIAS, NOBODY, Release));
                 }
-                let close = |open| (open == thread.found).then_some(NOBODY);
-                let closed = memory.change(me, OPEN, Release, close);
-                to(next, closed.map_or(memory.clone(), |(_, memory)| memory))
+                let revoke = |bias| (bias == thread.found).then_some(NOBODY);
+                let revoked = memory.change(me, BIAS, Release, revoke);
+                to(next, revoked.map_or(memory.clone(), |(_, memory)| memory))
             }
-            At::AskDraining if self.broken == ReaderDoesNotDrain && !thread.writing => {
+            At::LoadDraining if self.broken == ReaderDoesNotDrain && !thread.writing => {
                 to(At::Count, memory.clone())
             }
-            At::AskDraining => load(DRAINING, Acquire, &|draining| {
+            At::LoadDraining => load(DRAINING, Acquire, &|draining| {
                 let has_passed = match self.broken {
-                    NoBarrier | BarrierBeforeClosing => true,
+                    NoBarrier | BarrierBeforeRevoking => true,
                     NoSecondBarrier => thread.found == NOBODY,
                     _ => false,
                 };
                 thread.to(match (draining, has_passed) {
                     (0, _) => inside(thread),
-                    (_, true) => At::LookAtSeat(0),
+                    (_, true) => At::LookAtThread(0),
                     (_, false) => At::Barrier(true),
                 })
             }),
-            At::Barrier(closed) => to(
-                if closed {
-                    At::LookAtSeat(0)
+            At::Barrier(revoked) => to(
+                if revoked {
+                    At::LookAtThread(0)
                 } else {
-                    At::NoteDraining
+                    At::SetDraining
                 },
                 memory.barrier(),
             ),
-            At::LookAtSeat(number) if number == self.threads => {
+            At::LookAtThread(number) if number == self.threads => {
                 to(inside(thread), memory.store(me, DRAINING, 0, Release))
             }
-            At::LookAtSeat(number) => {
+            At::LookAtThread(number) => {
                 let mut next = Vec::new();
-                for (taken, memory) in memory.load(me, SEATS + number, Acquire) {
-                    match (taken, thread.patient) {
-                        (0, _) => next.push((thread.to(At::LookAtSeat(number + 1)), memory)),
+                for (taken, memory) in memory.load(me, FAST_LOCKS + number, Acquire) {
+                    match (taken, thread.blocking) {
+                        (0, _) => next.push((thread.to(At::LookAtThread(number + 1)), memory)),
                         // It looks again, which changes nothing until that thread has left.
                         (_, true) => {}
-                        (_, false) if self.broken == DrainingForgotten => {
-                            next.push((thread.to(At::ForgetDraining), memory));
+                        (_, false) if self.broken == DrainingCleared => {
+                            next.push((thread.to(At::ClearDraining), memory));
                         }
                         (_, false) => next.push((thread.to(At::GiveUp), memory)),
                     }
                 }
                 next
             }
-            At::ForgetDraining => to(At::GiveUp, memory.store(me, DRAINING, 0, Relaxed)),
+            At::ClearDraining => to(At::GiveUp, memory.store(me, DRAINING, 0, Relaxed)),
             At::GiveUp => vec![(thread.done(), self.unlock(me, thread, memory))],
 
-            At::Count => load(OPEN, Relaxed, &|open| {
-                thread.to(if open == NOBODY {
+            At::Count => load(BIAS, Relaxed, &|bias| {
+                thread.to(if bias == NOBODY {
                     At::CountUp
                 } else {
                     At::Locked
                 })
             }),
             At::CountUp => {
-                // One read without a write before it opens the lock.
+                // One read without a write before it biases the lock.
                 let counted = memory.change(me, READS, Relaxed, |reads| Some(reads.min(1) + 1));
                 let (before, memory) = counted.unwrap();
-                to(if before > 0 { At::Open } else { At::Locked }, memory)
+                to(
+                    if before > 0 {
+                        At::BiasToReaders
+                    } else {
+                        At::Locked
+                    },
+                    memory,
+                )
             }
-            At::Open if self.broken == OpenedWithoutTheLock => {
-                to(At::OpenLate, self.unlock(me, thread, memory))
+            At::BiasToReaders if self.broken == BiasedWithoutTheLock => {
+                to(At::BiasToReadersLate, self.unlock(me, thread, memory))
             }
-            At::OpenLate => vec![(thread.done(), memory.store(me, OPEN, READERS, Release))],
-            At::Open => to(At::Locked, memory.store(me, OPEN, READERS, Release)),
+            At::BiasToReadersLate => {
+                vec![(thread.done(), memory.store(me, BIAS, READERS, Release))]
+            }
+            At::BiasToReaders => to(At::Locked, memory.store(me, BIAS, READERS, Release)),
             At::Locked => load(VALUE[0], Relaxed, &|half| Thread {
                 half,
                 ..thread.to(At::LockedHalf)
@@ -374,20 +384,20 @@ impl Lock {
             At::CountDown => {
                 let memory = memory.store(me, READS, 0, Relaxed);
                 vec![
-                    (thread.to(At::Favour), memory.clone()),
+                    (thread.to(At::BiasToWriter), memory.clone()),
                     (thread.to(At::Writing), memory),
                 ]
             }
-            At::Favour if self.broken == WriterOpensLate => {
-                to(At::FavourLate, self.unlock(me, thread, memory))
+            At::BiasToWriter if self.broken == WriterBiasesLate => {
+                to(At::BiasToWriterLate, self.unlock(me, thread, memory))
             }
-            At::FavourLate => {
-                let open = memory.store(me, OPEN, thread_alone(me), Release);
-                vec![(thread.done(), open)]
+            At::BiasToWriterLate => {
+                let memory = memory.store(me, BIAS, thread_alone(me), Release);
+                vec![(thread.done(), memory)]
             }
-            At::Favour => to(
+            At::BiasToWriter => to(
                 At::Writing,
-                memory.store(me, OPEN, thread_alone(me), Release),
+                memory.store(me, BIAS, thread_alone(me), Release),
             ),
             At::Writing => self.write_half(me, thread, memory, At::WritingHalf),
             At::WritingHalf => to(
@@ -528,7 +538,7 @@ fn search_lock<M: Memory>(
     let mut threads = vec![Thread::new(size.reads); size.readers];
     threads.resize(lock.threads, Thread::new(size.writes));
     let mut words = [0; WORDS];
-    words[OPEN] = READERS;
+    words[BIAS] = READERS;
     search(&lock, threads.clone(), memory(threads.len(), words))
 }
 
@@ -574,27 +584,27 @@ fn a_lock_that_leaves_a_step_out_is_found_out() {
     };
     for (broken, size) in [
         (NoBarrier, ONE_OF_EACH),
-        (LookBeforeSitting, ONE_OF_EACH),
-        (DrainingForgotten, ONE_OF_EACH),
-        (OpenedWithoutTheLock, ONE_OF_EACH),
-        (BarrierBeforeClosing, ONE_OF_EACH),
-        (ReaderLeavesOpen, ONE_OF_EACH),
+        (CheckBeforeStore, ONE_OF_EACH),
+        (DrainingCleared, ONE_OF_EACH),
+        (BiasedWithoutTheLock, ONE_OF_EACH),
+        (BarrierBeforeRevoking, ONE_OF_EACH),
+        (ReaderKeepsBias, ONE_OF_EACH),
         (ReaderDoesNotDrain, ONE_OF_EACH),
         (WriterAmongReaders, ONE_OF_EACH),
-        (WriterOpensLate, ONE_OF_EACH),
+        (WriterBiasesLate, ONE_OF_EACH),
         (NoSecondBarrier, TWO_READERS),
     ] {
         let found = search_lock(size, broken, Buffers::in_order);
         assert!(is_found(found), "{broken:?} was not found");
     }
-    for (broken, size) in [(LateNote, TWO_READERS), (BlindClose, ONE_DOES_BOTH)] {
+    for (broken, size) in [(LateDraining, TWO_READERS), (BlindRevoke, ONE_DOES_BOTH)] {
         let found = search_lock(size, broken, Buffers::out_of_order);
         assert!(is_found(found), "{broken:?} was not found");
     }
-    let found = search_lock(TWO_READERS, RelaxedLook, Views::new);
+    let found = search_lock(TWO_READERS, RelaxedRecheck, Views::new);
     assert!(
         found.is_err_and(|wrong| wrong.contains("half")),
-        "RelaxedLook was not found"
+        "RelaxedRecheck was not found"
     );
 }
 
@@ -609,7 +619,7 @@ fn a_lock_that_nobody_unlocks_is_found_out() {
     };
     let reader = Thread {
         at: At::Inner,
-        patient: true,
+        blocking: true,
         ..Thread::new(1)
     };
     let mut words = [0; WORDS];

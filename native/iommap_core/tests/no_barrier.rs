@@ -8,13 +8,13 @@
 mod error;
 #[path = "../src/lock.rs"]
 mod lock;
-#[path = "../src/place.rs"]
-mod place;
 #[path = "../src/platform/mod.rs"]
 mod platform;
 mod rig;
+#[path = "../src/thread_data.rs"]
+mod thread_data;
 
-/// What the lock's part of a place is kept beside.
+/// What the lock's part of a thread's data is kept beside.
 mod guard {
     pub struct Thread;
 
