@@ -419,7 +419,7 @@ int iommap_guard_gather(struct iommap_thread *thread, void *to, const struct iov
 }
 
 /* One byte of every page; volatile, so that the reads happen. */
-static void touch_pages(const volatile char *byte, const volatile char *end)
+static void read_every_page(const volatile char *byte, const volatile char *end)
 {
     while (byte < end) {
         (void)*byte;
@@ -427,19 +427,19 @@ static void touch_pages(const volatile char *byte, const volatile char *end)
     }
 }
 
-int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t length)
+int iommap_guard_fault_in_readable(struct iommap_thread *thread, const void *from, size_t length)
 {
     struct frame frame;
     bound(&frame, from, from, length);
     if (guarded(thread, &frame))
         return -1;
-    touch_pages(from, (const volatile char *)from + length);
+    read_every_page(from, (const volatile char *)from + length);
     disarm(thread);
     return 0;
 }
 
 /* One byte of every page is replaced by itself, atomically, so that nobody's write is lost. */
-static void rewrite_pages(char *byte, const char *end)
+static void rewrite_every_page(char *byte, const char *end)
 {
     while (byte < end) {
         char value = __atomic_load_n(byte, __ATOMIC_RELAXED);
@@ -449,13 +449,13 @@ static void rewrite_pages(char *byte, const char *end)
     }
 }
 
-int iommap_guard_rewrite(struct iommap_thread *thread, void *to, size_t length)
+int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size_t length)
 {
     struct frame frame;
     bound(&frame, to, to, length);
     if (guarded(thread, &frame))
         return -1;
-    rewrite_pages(to, (const char *)to + length);
+    rewrite_every_page(to, (const char *)to + length);
     disarm(thread);
     return 0;
 }

@@ -35,9 +35,9 @@ int iommap_guard_copy(struct iommap_thread *thread, void *to, const void *from, 
 int iommap_guard_gather(struct iommap_thread *thread, void *to, const struct iovec *from, size_t count);
 
 /* Reads one byte of every page of the range, so that later accesses find it in memory. Returns 0 or -1. */
-int iommap_guard_touch(struct iommap_thread *thread, const void *from, size_t length);
+int iommap_guard_fault_in_readable(struct iommap_thread *thread, const void *from, size_t length);
 
 /* Writes one byte of every page of the range, so that later writes need not wait; no byte changes. Returns 0 or -1. */
-int iommap_guard_rewrite(struct iommap_thread *thread, void *to, size_t length);
+int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size_t length);
 
 #endif

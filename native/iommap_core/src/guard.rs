@@ -28,9 +28,16 @@ mod c {
             from: *const libc::iovec,
             count: usize,
         ) -> c_int;
-        pub fn iommap_guard_touch(thread: *mut c_void, from: *const c_void, length: usize)
-            -> c_int;
-        pub fn iommap_guard_rewrite(thread: *mut c_void, to: *mut c_void, length: usize) -> c_int;
+        pub fn iommap_guard_fault_in_readable(
+            thread: *mut c_void,
+            from: *const c_void,
+            length: usize,
+        ) -> c_int;
+        pub fn iommap_guard_fault_in_writeable(
+            thread: *mut c_void,
+            to: *mut c_void,
+            length: usize,
+        ) -> c_int;
     }
 }
 
@@ -186,9 +193,11 @@ pub unsafe fn flatten(segments: &[libc::iovec]) -> Result<Vec<u8>, Error> {
 /// # Safety
 ///
 /// The range is mapped and readable; pages that their file no longer backs are allowed.
-pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
+pub unsafe fn fault_in_readable(from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only reads within the range.
-    done(unsafe { c::iommap_guard_touch(Thread::current_record(), from.cast(), length) })
+    done(unsafe {
+        c::iommap_guard_fault_in_readable(Thread::current_record(), from.cast(), length)
+    })
 }
 
 /// Makes the pages of a range writable by writing a byte of each, which keeps its value; `Fault` if one is gone.
@@ -199,9 +208,9 @@ pub unsafe fn touch(from: *const u8, length: usize) -> Result<(), Error> {
 /// # Safety
 ///
 /// The range is mapped and writable; pages that their file no longer backs are allowed.
-pub unsafe fn rewrite(to: *mut u8, length: usize) -> Result<(), Error> {
+pub unsafe fn fault_in_writeable(to: *mut u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only replaces bytes of the range by themselves, atomically.
-    done(unsafe { c::iommap_guard_rewrite(Thread::current_record(), to.cast(), length) })
+    done(unsafe { c::iommap_guard_fault_in_writeable(Thread::current_record(), to.cast(), length) })
 }
 
 #[inline]

@@ -7,7 +7,7 @@
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
 //! and let the mapping do it. What may take long happens without the lock, on a reference to the mapping, and the lock is
 //! taken again to see that the outcome still holds: so no lock is held while sleeping in the kernel, but by a copy whose
-//! pages were dropped in the moment since they were fetched or prepared, and by `truncate` and `remap` while they swap mappings.
+//! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
 
 use crate::error::Error;
 use crate::file::{mappable, BackingFile};
@@ -257,10 +257,10 @@ impl<V> Handle<V> {
         mapping.check_whole()?;
         for segment in segments {
             // SAFETY: the caller's promise.
-            unsafe { guard::touch(segment.iov_base.cast(), segment.iov_len)? };
+            unsafe { guard::fault_in_readable(segment.iov_base.cast(), segment.iov_len)? };
         }
         // SAFETY: the handle, and so its mapping, is writable.
-        unsafe { mapping.prepare_to_write(range) };
+        unsafe { mapping.fault_in_writeable(range) };
         drop(mapping);
 
         let mut writing = self.writing(Wait::Blocking)?;

@@ -124,7 +124,7 @@ impl Mapping {
             changed: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
-            mapping.read_in(Range::between(0, size));
+            mapping.fault_in_readable(Range::between(0, size));
         }
         Ok(mapping)
     }
@@ -392,11 +392,12 @@ impl Mapping {
     /// # Safety
     ///
     /// The mapping is writable.
-    pub unsafe fn prepare_to_write(&self, range: Range) {
+    pub unsafe fn fault_in_writeable(&self, range: Range) {
         debug_assert!(self.kind.writable && range.end() <= self.size());
         self.note_changed(range);
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        let _ = unsafe { guard::rewrite(self.first().add(range.offset()), range.length()) };
+        let _ =
+            unsafe { guard::fault_in_writeable(self.first().add(range.offset()), range.length()) };
     }
 
     /// Copies the segments to the range, which is as long as they are together.
@@ -572,7 +573,7 @@ impl Mapping {
 
     /// Brings all pages into memory.
     pub fn populate(&self) {
-        self.read_in(Range::between(0, self.size()));
+        self.fault_in_readable(Range::between(0, self.size()));
     }
 
     /// Locks the pages in memory, if the system lets us.
@@ -590,16 +591,16 @@ impl Mapping {
         }
         let locked = memory::lock_on_fault(address, part.length()).is_ok();
         if locked {
-            self.read_in(part);
+            self.fault_in_readable(part);
         }
         locked
     }
 
     /// Brings pages into memory by reading them, up to one that is gone. That makes no copies for a private mapping:
     /// `MAP_POPULATE` would, as it writes where that is permitted.
-    fn read_in(&self, part: Range) {
+    fn fault_in_readable(&self, part: Range) {
         // SAFETY: the part is mapped as long as `self` lives.
-        let _ = unsafe { guard::touch(self.first().add(part.offset()), part.length()) };
+        let _ = unsafe { guard::fault_in_readable(self.first().add(part.offset()), part.length()) };
     }
 
     // Growing.
