@@ -151,7 +151,7 @@ cold([Directory, Reclaim | Slow]) ->
             "# Cold reads\n\n", bench_report:circumstances(command("make bench-cold"), Load),
             "\n## Bars\n\n", bench_bars:table(Bars),
             "\n## What others wait for, one scheduler\n\n", Text,
-            "\n## Pages taken away between proof and use\n\n", Pressure,
+            "\n## Pages taken away between the check and the use\n\n", Pressure,
             "\n![delay](delay.svg)\n"])
     end).
 

@@ -269,7 +269,7 @@ impl<V> Handle<V> {
         let stamp = open.mapping.write_stamp();
         // SAFETY: the caller's promise; the mapping is writable, and we are alone.
         unsafe { open.mapping.copy_in(range, segments)? };
-        open.mapping.prove_written(range, stamp);
+        open.mapping.insert_written(range, stamp);
         Ok(())
     }
 
@@ -354,7 +354,7 @@ impl<V> Handle<V> {
             file.grow_to(size)?;
             shrink()?;
             self.publish(growth);
-            mapping.forget_failed_write_backs();
+            mapping.clear_write_back_error();
             // A fault before the file was so long is one that this call clears.
             if !mapping.is_faulted() {
                 return Ok(());
@@ -386,9 +386,9 @@ impl<V> Handle<V> {
             if mapping.size() < size {
                 self.publish(mapping.prepare_growth(size)?);
             } else {
-                mapping.forget_residency();
+                mapping.invalidate_residency();
             }
-            mapping.forget_failed_write_backs();
+            mapping.clear_write_back_error();
         }
         Ok(size)
     }

@@ -26,16 +26,16 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering}
 use std::sync::Arc;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
-const READ_PROOF_LIFE: u32 = 4;
+const READ_LIFETIME: u32 = 4;
 /// How long a page that was written is taken to be writable at once, where the system tells later whether it still is: about a
 /// quarter of a second.
-const WRITE_PROOF_LIFE: u32 = 4;
+const WRITE_LIFETIME: u32 = 4;
 /// And where it does not tell: about a second. The kernel cleans pages after five seconds or more.
-const LONG_WRITE_PROOF_LIFE: u32 = 16;
+const LONG_WRITE_LIFETIME: u32 = 16;
 /// How long after it was written a page may be found to be writable still: half a minute, after which the kernel cleans all.
-const WRITE_PROOF_RENEWABLE: u32 = 480;
+const WRITE_RENEWABLE: u32 = 480;
 
-/// The most pages that are proved as one for reading, in a mapping too big for a proof of each.
+/// The most pages of one block of the cache for reading, in a mapping too big for a block of each.
 const READ_BLOCK: usize = 16;
 
 /// How many pages are asked about in one system call.
@@ -79,7 +79,7 @@ pub struct Mapping {
     /// How many calls write back now.
     writing_back: AtomicU32,
     /// The errno of the last write-back that failed, or 0.
-    failed_write_back: AtomicI32,
+    write_back_error: AtomicI32,
     locked: AtomicBool,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
@@ -107,18 +107,18 @@ impl Mapping {
         });
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
-        let writes = proofs_of_writes(written, &file);
+        let writes = residency_of_writes(written, &file);
         let mapping = Mapping {
             slot,
             memory,
             size: AtomicUsize::new(size),
             kind,
             file,
-            reads: Residency::new(capacity, READ_PROOF_LIFE, READ_BLOCK),
+            reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
             writing_back: AtomicU32::new(0),
-            failed_write_back: AtomicI32::new(0),
+            write_back_error: AtomicI32::new(0),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             changed: options.private.then(Mutex::default),
@@ -202,11 +202,11 @@ impl Mapping {
     pub fn is_ready_to_read(&self, range: Range) -> bool {
         // The copy needs it next: the checks in between take about as long as half a cache miss.
         platform::prefetch(self.first().wrapping_add(range.offset()));
-        self.reads.covers(range) || self.ask(range)
+        self.reads.contains(range) || self.ask(range)
     }
 
-    /// Asks the kernel which pages around the range are in memory, and remembers it. Of a file whose server may hang nothing
-    /// is remembered: a page that was dropped meanwhile would be asked of the server.
+    /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
+    /// is kept: a page that was dropped meanwhile would be asked of the server.
     #[cold]
     fn ask(&self, range: Range) -> bool {
         if range.length() == 0 {
@@ -242,7 +242,7 @@ impl Mapping {
     fn ask_by_reading(&self, part: Range, stamp: Stamp) -> bool {
         let cached = platform::cached(self.file.fd(), part.offset() as u64, part.length());
         if cached {
-            self.remember(part.widened(platform::page_size()), stamp);
+            self.insert_resident(part.widened(platform::page_size()), stamp);
         }
         cached
     }
@@ -264,7 +264,7 @@ impl Mapping {
             let start = part.offset() + page * page_size;
             let run_range = Range::between(start, start + run.len() * page_size);
             if run[0] & 1 == 1 {
-                self.remember(run_range, stamp);
+                self.insert_resident(run_range, stamp);
             } else if run_range.overlaps(wanted) {
                 all = false;
             }
@@ -273,9 +273,9 @@ impl Mapping {
         all
     }
 
-    fn remember(&self, range: Range, stamp: Stamp) {
+    fn insert_resident(&self, range: Range, stamp: Stamp) {
         if !self.file.system().remote {
-            self.reads.prove(range, stamp);
+            self.reads.insert(range, stamp);
         }
     }
 
@@ -360,7 +360,7 @@ impl Mapping {
     /// Whether the pages of the range were written lately, so that writing them again waits for nothing.
     #[inline]
     pub fn is_ready_to_write(&self, range: Range) -> bool {
-        range.length() == 0 || self.writes.covers(range) || self.is_still_ready_to_write(range)
+        range.length() == 0 || self.writes.contains(range) || self.is_still_ready_to_write(range)
     }
 
     /// Asks whether writing the range waits for nothing, though it was not written just now: a page in memory is all that
@@ -376,7 +376,7 @@ impl Mapping {
             let ready = self.is_ready_to_read(range);
             if ready {
                 let pages = range.widened(platform::page_size());
-                self.writes.prove(pages, stamp);
+                self.writes.insert(pages, stamp);
             }
             return ready;
         }
@@ -421,11 +421,11 @@ impl Mapping {
     }
 
     /// The range was written, in a write that began at `stamp`.
-    pub fn prove_written(&self, range: Range, stamp: Stamp) {
+    pub fn insert_written(&self, range: Range, stamp: Stamp) {
         // A write to a file whose server may hang is never taken for one that waits for nothing.
         if self.writing_back.load(Ordering::Acquire) == 0 && !self.file.system().remote {
             self.writes
-                .prove(range.widened(platform::page_size()), stamp);
+                .insert(range.widened(platform::page_size()), stamp);
         }
     }
 
@@ -436,8 +436,8 @@ impl Mapping {
 
     fn note_changed(&self, range: Range) {
         if let Some(changed) = &self.changed {
-            if self.writes.covers(range) {
-                return; // what was proved was noted
+            if self.writes.contains(range) {
+                return; // what is in the cache was marked
             }
             let pages = range.widened(platform::page_size());
             let page_size = platform::page_size();
@@ -486,22 +486,22 @@ impl Mapping {
         }
     }
 
-    /// Writeback cleans pages, and the next write to a clean page may wait: what was proved of writing ends, and nothing
-    /// is proved while it runs. (A write that began before either `forget` is proved too late to be believed.)
+    /// Writeback cleans pages, and the next write to a clean page may wait: what the cache holds of writing is invalid, and
+    /// nothing is inserted while it runs. (A write that began before either `invalidate` is inserted too late to be believed.)
     fn writes_back(&self, write_back: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.check_whole()?;
         if self.is_private() || !self.kind.writable {
             return Ok(());
         }
-        self.check_write_backs()?;
+        self.check_write_back_error()?;
         self.writing_back.fetch_add(1, Ordering::AcqRel);
-        self.writes.forget();
+        self.writes.invalidate();
         let done = write_back();
         self.touch_file();
-        self.writes.forget();
+        self.writes.invalidate();
         self.writing_back.fetch_sub(1, Ordering::AcqRel);
         if let Err(Error::System(errno)) = done {
-            self.failed_write_back.store(errno, Ordering::Release);
+            self.write_back_error.store(errno, Ordering::Release);
         }
         done?;
         self.check_whole()
@@ -515,16 +515,16 @@ impl Mapping {
     }
 
     /// The error of a write-back that failed before. The system tells it once, and takes the pages for clean after.
-    fn check_write_backs(&self) -> Result<(), Error> {
-        match self.failed_write_back.load(Ordering::Acquire) {
+    fn check_write_back_error(&self) -> Result<(), Error> {
+        match self.write_back_error.load(Ordering::Acquire) {
             0 => Ok(()),
             errno => Err(Error::System(errno)),
         }
     }
 
-    /// Whoever resizes the file, or maps it anew, has been told what failed.
-    pub fn forget_failed_write_backs(&self) {
-        self.failed_write_back.store(0, Ordering::Release);
+    /// Clears the error of a failed write-back: whoever resizes the file, or maps it anew, has been told.
+    pub fn clear_write_back_error(&self) {
+        self.write_back_error.store(0, Ordering::Release);
     }
 
     /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
@@ -558,17 +558,17 @@ impl Mapping {
         }
         // SAFETY: the range lies inside the mapping, which is shared: it shows the same bytes again afterwards.
         let dropped = unsafe { memory::drop_pages(address, length) };
-        self.forget_residency();
+        self.invalidate_residency();
         match dropped {
             Err(Error::INVALID) if self.is_locked() => Ok(()), // locked pages stay
             dropped => dropped,
         }
     }
 
-    /// What was found out about pages in memory holds no longer.
-    pub fn forget_residency(&self) {
-        self.reads.forget();
-        self.writes.forget();
+    /// Invalidates what was found out about pages in memory.
+    pub fn invalidate_residency(&self) {
+        self.reads.invalidate();
+        self.writes.invalidate();
     }
 
     /// Brings all pages into memory.
@@ -748,11 +748,11 @@ unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Rang
     })
 }
 
-fn proofs_of_writes(size: usize, file: &BackingFile) -> Residency {
+fn residency_of_writes(size: usize, file: &BackingFile) -> Residency {
     if platform::tells_what_is_dirty() && !file.system().is_layered {
-        Residency::new(size, WRITE_PROOF_LIFE, 1).renewable(WRITE_PROOF_RENEWABLE)
+        Residency::new(size, WRITE_LIFETIME, 1).renewable(WRITE_RENEWABLE)
     } else {
-        Residency::new(size, LONG_WRITE_PROOF_LIFE, 1)
+        Residency::new(size, LONG_WRITE_LIFETIME, 1)
     }
 }
 
@@ -777,17 +777,17 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_proved_neither_before_nor_during_nor_by_a_write_begun_during_a_write_back() {
+    fn a_write_is_cached_neither_before_nor_during_nor_by_a_write_begun_during_a_write_back() {
         // Whatever was written before the write-back is over may be clean after it.
         let mapping = mapping(4);
         let range = mapping.range(0, 10).unwrap();
-        let prove = |stamp| mapping.prove_written(range, stamp);
+        let insert = |stamp| mapping.insert_written(range, stamp);
         let written_back = mapping.writes_back(|| {
             let stamp = mapping.write_stamp();
-            prove(stamp);
-            assert!(!mapping.is_ready_to_write(range), "proved during");
+            insert(stamp);
+            assert!(!mapping.is_ready_to_write(range), "inserted during");
             assert!(mapping.writes_back(|| Ok(())).is_ok());
-            prove(mapping.write_stamp());
+            insert(mapping.write_stamp());
             assert!(!mapping.is_ready_to_write(range), "one of two is over");
             Ok(())
         });
@@ -800,9 +800,9 @@ mod tests {
             }),
             Ok(())
         );
-        prove(stamp);
+        insert(stamp);
         assert!(!mapping.is_ready_to_write(range), "begun during");
-        prove(mapping.write_stamp());
+        insert(mapping.write_stamp());
         assert!(mapping.is_ready_to_write(range), "begun after");
     }
 }

@@ -1,18 +1,18 @@
-//! A cache of recent proofs that pages can be accessed without waiting.
+//! A cache of which pages could be accessed without waiting a short time ago.
 //!
 //! Asking the kernel costs more than a short copy does, so what it said is remembered for a bounded time: fixed size,
-//! lock-free, one load on a hit. An entry is one word, so it can never be half of one proof and half of another:
+//! lock-free, one load on a hit. An entry is one word, so it can never be half of one answer and half of another:
 //!
 //! ```text
-//! | 32 blocks, a bit each | stamp of the proof: 18 bits | tag of the region: 14 bits |
+//! | 32 blocks, a bit each | stamp of the answer: 18 bits | tag of the region: 14 bits |
 //! ```
 //!
 //! A block is a page (of a mapping too big for the table: several, if it may), a region is 32 blocks; an entry is found by the region's low bits
-//! and holds the high bits as its tag. A stamp is the time in ticks plus an offset that `forget` moves forward, so
-//! forgetting everything is the same as everything being too old, and a proof that began before a `forget` and is
-//! remembered after it is born too old.
+//! and holds the high bits as its tag. A stamp is the time in ticks plus an offset that `invalidate` moves forward,
+//! so invalidating everything is the same as everything being too old, and a question that was put before an `invalidate` and
+//! whose answer is inserted after it is born too old.
 //!
-//! What is promised: a hit means that the pages were in memory at most `life` ticks ago. The kernel may have dropped
+//! What is promised: a hit means that the pages were in memory at most `lifetime` ticks ago. The kernel may have dropped
 //! one since; the access then takes a page fault on the spot, and nothing else is lost. (Stamps wrap after four
 //! hours of an entry lying untouched: it looks fresh again for one part in fifty thousand of that time.)
 
@@ -24,25 +24,25 @@ const BLOCKS: usize = 32;
 const TAG_BITS: u32 = 14;
 const MOST_ENTRIES: usize = 4096;
 
-/// When a proof began. Taken before the kernel is asked. Only its low bits are kept.
+/// When a question was put. Taken before the kernel is asked. Only its low bits are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp(u32);
 
-/// The proofs of one mapping. At most 32 KiB, less for a mapping of less than 512 MiB.
+/// The cache of one mapping. At most 32 KiB, less for a mapping of less than 512 MiB.
 pub struct Residency {
     entries: Box<[AtomicU64]>,
     /// The logarithm of a block's size in bytes.
     block: u32,
-    life: u32,
-    /// For how many ticks a proof can be renewed.
+    lifetime: u32,
+    /// For how many ticks an entry can be renewed.
     renewable: u32,
-    forgotten: AtomicU32,
+    invalidated: AtomicU32,
 }
 
 impl Residency {
-    /// For a mapping of `size` bytes; proofs are good for `life` ticks. A block has `most_pages`, a power of two, at the
+    /// For a mapping of `size` bytes; entries are good for `lifetime` ticks. A block has `most_pages`, a power of two, at the
     /// most; more only in a mapping so huge that tags would not tell its regions apart.
-    pub fn new(size: usize, life: u32, most_pages: usize) -> Residency {
+    pub fn new(size: usize, lifetime: u32, most_pages: usize) -> Residency {
         let page = platform::page_size().trailing_zeros();
         let mut block = page;
         while block < page + most_pages.trailing_zeros()
@@ -58,13 +58,13 @@ impl Residency {
         Residency {
             entries: (0..entries).map(|_| AtomicU64::new(0)).collect(),
             block,
-            life,
-            renewable: life,
-            forgotten: AtomicU32::new(0),
+            lifetime,
+            renewable: lifetime,
+            invalidated: AtomicU32::new(0),
         }
     }
 
-    /// The same, but what was proved at most so many ticks ago can be renewed.
+    /// The same, but what was inserted at most so many ticks ago can be renewed.
     pub fn renewable(self, ticks: u32) -> Residency {
         Residency {
             renewable: ticks,
@@ -72,15 +72,15 @@ impl Residency {
         }
     }
 
-    /// The stamp of a proof that begins now.
+    /// The stamp of a question that is put now.
     #[inline(always)]
     pub fn stamp(&self) -> Stamp {
-        Stamp(clock::ticks().wrapping_add(self.forgotten.load(Ordering::Acquire)))
+        Stamp(clock::ticks().wrapping_add(self.invalidated.load(Ordering::Acquire)))
     }
 
-    /// Whether every byte of the range was proved lately.
+    /// Whether every byte of the range was inserted lately.
     #[inline(always)]
-    pub fn covers(&self, range: Range) -> bool {
+    pub fn contains(&self, range: Range) -> bool {
         let now = self.stamp();
         let first = range.offset() >> self.block;
         let last = range.end().saturating_sub(1) >> self.block;
@@ -89,50 +89,50 @@ impl Residency {
             let wanted = (2u32 << (last % BLOCKS)).wrapping_sub(1 << (first % BLOCKS));
             return self.holds(first / BLOCKS, wanted, now);
         }
-        self.covers_regions(range, now)
+        self.contains_regions(range, now)
     }
 
-    fn covers_regions(&self, range: Range, now: Stamp) -> bool {
+    fn contains_regions(&self, range: Range, now: Stamp) -> bool {
         self.regions(range)
             .all(|(region, wanted)| self.holds(region, wanted, now))
     }
 
     #[inline(always)]
     fn holds(&self, region: usize, wanted: u32, now: Stamp) -> bool {
-        let (entry, tag) = self.place(region);
+        let (entry, tag) = self.entry(region);
         let word = entry.load(Ordering::Relaxed);
-        fresh(word, tag, now, self.life) && blocks(word) & wanted == wanted
+        fresh(word, tag, now, self.lifetime) && blocks(word) & wanted == wanted
     }
 
-    /// Remembers that the whole blocks of the range were proved, in a proof that began at `stamp`.
-    pub fn prove(&self, range: Range, stamp: Stamp) {
+    /// Inserts the whole blocks of the range, in answer to a question that was put at `stamp`.
+    pub fn insert(&self, range: Range, stamp: Stamp) {
         let start = range.offset().next_multiple_of(1 << self.block);
         let end = range.end() & !((1 << self.block) - 1);
         if start >= end {
             return;
         }
         let range = Range::between(start, end);
-        for (region, proved) in self.regions(range) {
-            let (entry, tag) = self.place(region);
+        for (region, inserted) in self.regions(range) {
+            let (entry, tag) = self.entry(region);
             let word = entry.load(Ordering::Relaxed);
             // Blocks of one entry share its stamp, so what is added to a fresh one gets the older stamp. Of two
-            // threads that add at once one may be lost: it will be proved again.
-            let joined = if fresh(word, tag, stamp, self.life) {
-                word | pack(proved, 0, Stamp(0))
+            // threads that add at once one may be lost: it will be asked again.
+            let joined = if fresh(word, tag, stamp, self.lifetime) {
+                word | pack(inserted, 0, Stamp(0))
             } else {
-                pack(proved, tag, stamp)
+                pack(inserted, tag, stamp)
             };
             entry.store(joined, Ordering::Relaxed);
         }
     }
 
-    /// Proves anew what `holds` of the blocks that share an entry with those of the range, if they were proved not too long
+    /// Inserts anew what `holds` of the blocks that share an entry with those of the range, if they were inserted not too long
     /// ago; whether all of the range was.
     pub fn renew(&self, range: Range, holds: impl Fn(Range) -> bool) -> bool {
         let stamp = self.stamp();
         let mut all = true;
         for (region, wanted) in self.regions(range) {
-            let (entry, tag) = self.place(region);
+            let (entry, tag) = self.entry(region);
             let word = entry.load(Ordering::Relaxed);
             if !fresh(word, tag, stamp, self.renewable) || blocks(word) & wanted != wanted {
                 return false;
@@ -152,13 +152,13 @@ impl Residency {
         Range::between(first << self.block, end << self.block)
     }
 
-    /// From now on nothing is proved, nor can it be renewed.
-    pub fn forget(&self) {
-        self.forgotten
+    /// Invalidates all entries: none can be renewed either.
+    pub fn invalidate(&self) {
+        self.invalidated
             .fetch_add(self.renewable + 1, Ordering::AcqRel);
     }
 
-    /// The size of a block in bytes: the unit of proofs.
+    /// The size of a block in bytes: the unit of the cache.
     pub fn block_size(&self) -> usize {
         1 << self.block
     }
@@ -181,7 +181,7 @@ impl Residency {
     }
 
     #[inline(always)]
-    fn place(&self, region: usize) -> (&AtomicU64, u32) {
+    fn entry(&self, region: usize) -> (&AtomicU64, u32) {
         let mask = self.entries.len() - 1;
         let tag = (region >> self.entries.len().trailing_zeros()) & ((1 << TAG_BITS) - 1);
         (&self.entries[region & mask], tag as u32)
@@ -216,12 +216,12 @@ fn blocks(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// Whether the word has the tag and is at most `life` old: the difference of tags, in the high bits, must be 0, and the
+/// Whether the word has the tag and is at most `lifetime` old: the difference of tags, in the high bits, must be 0, and the
 /// difference of stamps, in the low ones, small.
 #[inline]
-fn fresh(word: u64, tag: u32, now: Stamp, life: u32) -> bool {
+fn fresh(word: u64, tag: u32, now: Stamp, lifetime: u32) -> bool {
     let expected = now.0 << TAG_BITS | tag;
-    expected.wrapping_sub(word as u32).rotate_right(TAG_BITS) <= life
+    expected.wrapping_sub(word as u32).rotate_right(TAG_BITS) <= lifetime
 }
 
 #[cfg(test)]
@@ -235,57 +235,57 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_proved_is_covered() {
-        let proofs = Residency::new(1 << 30, 1000, 1);
-        let stamp = proofs.stamp();
-        proofs.prove(range(31 * PAGE, 2 * PAGE), stamp);
-        assert!(proofs.covers(range(31 * PAGE, 2 * PAGE)));
-        assert!(proofs.covers(range(31 * PAGE + 5, PAGE)));
-        assert!(!proofs.covers(range(30 * PAGE, 2 * PAGE)));
-        assert!(!proofs.covers(range(32 * PAGE, PAGE + 1)));
+    fn only_what_was_inserted_is_contained() {
+        let cache = Residency::new(1 << 30, 1000, 1);
+        let stamp = cache.stamp();
+        cache.insert(range(31 * PAGE, 2 * PAGE), stamp);
+        assert!(cache.contains(range(31 * PAGE, 2 * PAGE)));
+        assert!(cache.contains(range(31 * PAGE + 5, PAGE)));
+        assert!(!cache.contains(range(30 * PAGE, 2 * PAGE)));
+        assert!(!cache.contains(range(32 * PAGE, PAGE + 1)));
     }
 
     #[test]
     fn regions_that_share_an_entry_are_told_apart() {
-        let proofs = Residency::new(1 << 40, 1000, 1);
-        let apart = MOST_ENTRIES * proofs.region_size();
-        proofs.prove(range(0, PAGE), proofs.stamp());
-        assert!(!proofs.covers(range(apart, PAGE)));
-        proofs.prove(range(apart, PAGE), proofs.stamp());
-        assert!(!proofs.covers(range(0, PAGE)));
+        let cache = Residency::new(1 << 40, 1000, 1);
+        let apart = MOST_ENTRIES * cache.region_size();
+        cache.insert(range(0, PAGE), cache.stamp());
+        assert!(!cache.contains(range(apart, PAGE)));
+        cache.insert(range(apart, PAGE), cache.stamp());
+        assert!(!cache.contains(range(0, PAGE)));
     }
 
     #[test]
-    fn a_proof_begun_before_forgetting_is_not_believed_after() {
-        let proofs = Residency::new(1 << 20, 1000, 1);
-        let stamp = proofs.stamp();
-        proofs.forget();
-        proofs.prove(range(0, PAGE), stamp);
-        assert!(!proofs.covers(range(0, PAGE)));
-        proofs.prove(range(0, PAGE), proofs.stamp());
-        assert!(proofs.covers(range(0, PAGE)));
+    fn an_answer_to_a_question_before_invalidating_is_not_believed_after() {
+        let cache = Residency::new(1 << 20, 1000, 1);
+        let stamp = cache.stamp();
+        cache.invalidate();
+        cache.insert(range(0, PAGE), stamp);
+        assert!(!cache.contains(range(0, PAGE)));
+        cache.insert(range(0, PAGE), cache.stamp());
+        assert!(cache.contains(range(0, PAGE)));
     }
 
     #[test]
-    fn a_proof_ends_after_its_life() {
-        let proofs = Residency::new(1 << 20, 2, 1);
-        proofs.prove(range(0, PAGE), proofs.stamp());
+    fn an_entry_ends_after_its_lifetime() {
+        let cache = Residency::new(1 << 20, 2, 1);
+        cache.insert(range(0, PAGE), cache.stamp());
         let begun = clock::ticks();
         while clock::ticks().wrapping_sub(begun) <= 3 {
             std::thread::yield_now();
         }
-        assert!(!proofs.covers(range(0, PAGE)));
+        assert!(!cache.contains(range(0, PAGE)));
     }
 
     #[test]
     fn a_renewal_keeps_exactly_the_blocks_that_still_hold() {
-        // Asked about in runs; what was never proved is not renewed, nor what was forgotten.
+        // Asked about in runs; what was never inserted is not renewed, nor what was invalidated.
         let still = |held: u32| {
             move |run: Range| {
                 (run.offset() / PAGE..run.end() / PAGE).all(|page| held >> page & 1 == 1)
             }
         };
-        for proved in [u32::MAX, 1, 1 << 31, 0x8000_0001, 0x0ff0_f00f, 0xaaaa_aaaa] {
+        for inserted in [u32::MAX, 1, 1 << 31, 0x8000_0001, 0x0ff0_f00f, 0xaaaa_aaaa] {
             for held in [
                 u32::MAX,
                 0,
@@ -294,18 +294,18 @@ mod tests {
                 0x5555_5555,
                 0x7fff_ffff,
             ] {
-                let proofs = Residency::new(1 << 20, 0, 1).renewable(1000);
+                let cache = Residency::new(1 << 20, 0, 1).renewable(1000);
                 let bit = |bits: u32, page: usize| bits >> page & 1 == 1;
-                for page in (0..32).filter(|page| bit(proved, *page)) {
-                    proofs.prove(range(page * PAGE, PAGE), proofs.stamp());
+                for page in (0..32).filter(|page| bit(inserted, *page)) {
+                    cache.insert(range(page * PAGE, PAGE), cache.stamp());
                 }
-                let first = proved.trailing_zeros() as usize;
-                let renewed = proofs.renew(range(first * PAGE, 10), still(held));
-                assert_eq!(renewed, bit(held, first), "{proved:x} {held:x}");
-                let wanted = proved & held;
-                assert_eq!(blocks(proofs.entries[0].load(Ordering::Relaxed)), wanted);
-                proofs.forget();
-                assert!(!proofs.renew(range(0, PAGE), still(u32::MAX)));
+                let first = inserted.trailing_zeros() as usize;
+                let renewed = cache.renew(range(first * PAGE, 10), still(held));
+                assert_eq!(renewed, bit(held, first), "{inserted:x} {held:x}");
+                let wanted = inserted & held;
+                assert_eq!(blocks(cache.entries[0].load(Ordering::Relaxed)), wanted);
+                cache.invalidate();
+                assert!(!cache.renew(range(0, PAGE), still(u32::MAX)));
             }
         }
     }
@@ -319,25 +319,25 @@ mod tests {
         assert_eq!(Residency::new(1, 1, 1).entries.len(), 1);
     }
 
-    /// The invariant under every order of two threads' steps: one proves, one forgets; after the forgetting is over,
-    /// nothing that was proved before it is covered.
+    /// The invariant under every order of two threads' steps: one inserts, one invalidates; after the invalidating is
+    /// over, nothing that was asked before it is contained.
     #[test]
-    fn no_order_of_steps_lets_an_old_proof_outlive_forgetting() {
-        for forget_after in 0..=2 {
-            let proofs = Residency::new(1 << 20, 1000, 1);
+    fn no_order_of_steps_lets_an_old_answer_outlive_invalidating() {
+        for invalidate_after in 0..=2 {
+            let cache = Residency::new(1 << 20, 1000, 1);
             let mut stamp = None;
             for step in 0..=2 {
-                if step == forget_after {
-                    proofs.forget();
+                if step == invalidate_after {
+                    cache.invalidate();
                 }
                 match step {
-                    0 => stamp = Some(proofs.stamp()),
-                    1 => proofs.prove(range(0, PAGE), stamp.unwrap()),
+                    0 => stamp = Some(cache.stamp()),
+                    1 => cache.insert(range(0, PAGE), stamp.unwrap()),
                     _ => {}
                 }
             }
-            let proved_after_forgetting = forget_after == 0;
-            assert_eq!(proofs.covers(range(0, PAGE)), proved_after_forgetting);
+            let inserted_after_invalidating = invalidate_after == 0;
+            assert_eq!(cache.contains(range(0, PAGE)), inserted_after_invalidating);
         }
     }
 }

@@ -117,7 +117,7 @@ fn a_cold_read_leaves_its_neighbours_on_the_disk() {
 
 #[test]
 fn pages_given_back_are_known_to_be_gone_at_once() {
-    // `advise(dontneed)` ends what was proved: the next read asks again.
+    // `advise(dontneed)` ends what was in the cache: the next read asks again.
     let scratch = Scratch::new();
     let path = scratch.file(PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);
@@ -127,7 +127,7 @@ fn pages_given_back_are_known_to_be_gone_at_once() {
     if !drop_pages(&path) {
         return skip("this file system keeps its pages");
     }
-    // Proofs begun after the hint and before the pages were dropped are still good for a moment.
+    // What was asked after the hint and before the pages were dropped is still good for a moment.
     wait_until("the drop is noticed", || {
         pread_page_non_blocking(&handle, 5) == Err(Error::WouldBlock)
     });
@@ -151,7 +151,7 @@ fn take_away(handle: &AHandle, path: &Path) -> bool {
 
 #[test]
 fn a_remap_that_changes_nothing_asks_again() {
-    // Somebody else resized the file, or it would not have been called: whatever was proved may be of before.
+    // Somebody else resized the file, or it would not have been called: whatever the cache holds may be of before.
     let scratch = Scratch::new();
     let path = scratch.file(PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);
@@ -166,7 +166,7 @@ fn a_remap_that_changes_nothing_asks_again() {
 
 #[test]
 fn a_drop_that_nobody_told_of_is_noticed_after_a_moment() {
-    // A proof has a bounded life, whoever dropped the pages.
+    // An entry has a bounded lifetime, whoever dropped the pages.
     let scratch = Scratch::new();
     let path = scratch.file(PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);

@@ -1,17 +1,17 @@
-//! The cache of proofs (`src/residency.rs`) under every interleaving of those who prove, those who forget and those who
+//! The cache (`src/residency.rs`) under every interleaving of those who insert, those who invalidate and those who
 //! rely on it, in the language's own memory model; and the proof that the search finds the wrong order of steps.
 
 mod model;
 
 use model::{search, Acquire, Location, Memory, Protocol, Relaxed, Release, Value, Views, WORDS};
 
-/// `Residency::forgotten`, in units of what one `forget` adds.
-const FORGOTTEN: Location = 0;
-/// An entry: two blocks, a bit each, and above them the stamp of the proof.
+/// `Residency::invalidated`, in units of what one `invalidate` adds.
+const INVALIDATED: Location = 0;
+/// An entry: two blocks, a bit each, and above them the stamp of the answer.
 const ENTRY: Location = 1;
 /// Which blocks are in memory, behind the kernel's lock, which orders those who ask and those who drop.
 const KERNEL: Location = 2;
-/// Whoever forgot is done, and says so.
+/// Whoever invalidated is done, and says so.
 const DONE: Location = 3;
 
 const BOTH_BLOCKS: Value = 0b11;
@@ -21,10 +21,10 @@ enum Broken {
     Nothing,
     /// The stamp is taken when the kernel has answered.
     StampAfterAsking,
-    /// What was proved is forgotten before the pages are dropped, and not after.
-    ForgetBeforeDropping,
+    /// What was inserted is invalidated before the pages are dropped, and not after.
+    InvalidateBeforeDropping,
     /// What is added to an entry gives all of it the present stamp.
-    StampAtProving,
+    StampAtInserting,
 }
 
 struct Residency {
@@ -33,11 +33,11 @@ struct Residency {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Role {
-    /// Proves the block, and adds it to the entry.
-    Proves(Value),
-    /// Drops all pages and forgets, as `advise(dontneed)` does, and tells of it.
-    Forgets,
-    /// Hears of that, and relies on what is proved.
+    /// Asks about the block, and inserts it into the entry.
+    Inserts(Value),
+    /// Drops all pages and invalidates, as `advise(dontneed)` does, and tells of it.
+    Invalidates,
+    /// Hears of that, and relies on what is contained.
     Relies,
 }
 
@@ -60,7 +60,7 @@ fn fresh(entry: Value, now: Value) -> bool {
 
 impl Residency {
     fn stamp<M: Memory>(me: usize, next: Thread, memory: &M) -> Vec<(Thread, M)> {
-        let seen = memory.load(me, FORGOTTEN, Acquire).into_iter();
+        let seen = memory.load(me, INVALIDATED, Acquire).into_iter();
         seen.map(|(stamp, memory)| (Thread { stamp, ..next }, memory))
             .collect()
     }
@@ -71,9 +71,9 @@ impl Residency {
         vec![(Thread { resident, ..next }, memory)]
     }
 
-    fn prove<M: Memory>(&self, me: usize, next: Thread, memory: &M) -> Vec<(Thread, M)> {
+    fn insert<M: Memory>(&self, me: usize, next: Thread, memory: &M) -> Vec<(Thread, M)> {
         let stamp = match self.broken {
-            Broken::StampAtProving => Residency::stamp(me, next, memory).pop().unwrap().0.stamp,
+            Broken::StampAtInserting => Residency::stamp(me, next, memory).pop().unwrap().0.stamp,
             _ => next.stamp,
         };
         let seen = memory.load(me, ENTRY, Relaxed).into_iter();
@@ -93,9 +93,9 @@ impl Residency {
         vec![(next, memory)]
     }
 
-    fn forget<M: Memory>(me: usize, next: Thread, memory: &M) -> Vec<(Thread, M)> {
+    fn invalidate<M: Memory>(me: usize, next: Thread, memory: &M) -> Vec<(Thread, M)> {
         let (_, memory) = memory
-            .change(me, FORGOTTEN, Release, |now| Some(now + 1))
+            .change(me, INVALIDATED, Release, |now| Some(now + 1))
             .unwrap();
         vec![(next, memory)]
     }
@@ -110,21 +110,21 @@ impl Protocol for Residency {
             ..thread
         };
         let stamp_first = self.broken != Broken::StampAfterAsking;
-        let drop_first = self.broken != Broken::ForgetBeforeDropping;
+        let drop_first = self.broken != Broken::InvalidateBeforeDropping;
         match (thread.role, thread.line) {
-            (Role::Proves(_), 0) if stamp_first => Residency::stamp(me, next, memory),
-            (Role::Proves(_), 0) => Residency::ask(me, next, memory),
-            (Role::Proves(_), 1) if stamp_first => Residency::ask(me, next, memory),
-            (Role::Proves(_), 1) => Residency::stamp(me, next, memory),
-            (Role::Proves(block), 2) => {
+            (Role::Inserts(_), 0) if stamp_first => Residency::stamp(me, next, memory),
+            (Role::Inserts(_), 0) => Residency::ask(me, next, memory),
+            (Role::Inserts(_), 1) if stamp_first => Residency::ask(me, next, memory),
+            (Role::Inserts(_), 1) => Residency::stamp(me, next, memory),
+            (Role::Inserts(block), 2) => {
                 let resident = thread.resident & block;
-                self.prove(me, Thread { resident, ..next }, memory)
+                self.insert(me, Thread { resident, ..next }, memory)
             }
-            (Role::Forgets, 0) if drop_first => Residency::drop_pages(me, next, memory),
-            (Role::Forgets, 0) => Residency::forget(me, next, memory),
-            (Role::Forgets, 1) if drop_first => Residency::forget(me, next, memory),
-            (Role::Forgets, 1) => Residency::drop_pages(me, next, memory),
-            (Role::Forgets, 2) => vec![(next, memory.store(me, DONE, 1, Release))],
+            (Role::Invalidates, 0) if drop_first => Residency::drop_pages(me, next, memory),
+            (Role::Invalidates, 0) => Residency::invalidate(me, next, memory),
+            (Role::Invalidates, 1) if drop_first => Residency::invalidate(me, next, memory),
+            (Role::Invalidates, 1) => Residency::drop_pages(me, next, memory),
+            (Role::Invalidates, 2) => vec![(next, memory.store(me, DONE, 1, Release))],
             (Role::Relies, 0) => {
                 let seen = memory.load(me, DONE, Acquire).into_iter();
                 seen.filter(|(done, _)| *done == 1)
@@ -163,9 +163,9 @@ fn search_cache(broken: Broken) -> Result<usize, String> {
         believed: false,
     };
     let roles = [
-        Role::Proves(1),
-        Role::Proves(2),
-        Role::Forgets,
+        Role::Inserts(1),
+        Role::Inserts(2),
+        Role::Invalidates,
         Role::Relies,
     ];
     let mut words = [0; WORDS];
@@ -176,8 +176,8 @@ fn search_cache(broken: Broken) -> Result<usize, String> {
 }
 
 #[test]
-fn what_was_dropped_and_forgotten_is_not_believed() {
-    // Whoever comes after a `forget` finds nothing that was proved before it, though proofs were under way meanwhile.
+fn what_was_dropped_and_invalidated_is_not_believed() {
+    // Whoever comes after an `invalidate` finds nothing that was asked before it, though answers were under way meanwhile.
     let states = search_cache(Broken::Nothing).unwrap();
     assert!(states > 500, "{states} states are too few to be all");
 }
@@ -187,8 +187,8 @@ fn a_cache_that_takes_its_steps_in_another_order_is_found_out() {
     // The search is worth something: it finds what the order of the steps is for.
     for broken in [
         Broken::StampAfterAsking,
-        Broken::ForgetBeforeDropping,
-        Broken::StampAtProving,
+        Broken::InvalidateBeforeDropping,
+        Broken::StampAtInserting,
     ] {
         assert!(search_cache(broken).is_err(), "{broken:?} was not found");
     }
