@@ -152,7 +152,7 @@ static int is_access(const siginfo_t *info, const void *context)
         return 0;
 #endif
 #ifdef BUS_ADRALN
-    /* A misaligned access is a mistake of its own: no page would mend it, and it would come again for ever. */
+    /* A misaligned access is a mistake of its own: no page would resolve it, and it would come again for ever. */
     if (info != NULL && info->si_code == BUS_ADRALN)
         return 0;
 #endif

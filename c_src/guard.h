@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* Called in the signal handler: nonzero if the fault at `address` was one of ours and has been mended. */
+/* Called in the signal handler: nonzero if the fault at `address` was one of ours and has been resolved. */
 typedef int (*iommap_resolve)(uintptr_t address);
 
 /* What the guard needs to know, before anything else. */

@@ -254,7 +254,7 @@ impl<V> Handle<V> {
                 open.mapping.range(offset, length as u64)?,
             )
         };
-        mapping.check_whole()?;
+        mapping.check_not_faulted()?;
         for segment in segments {
             // SAFETY: the caller's promise.
             unsafe { guard::fault_in_readable(segment.iov_base.cast(), segment.iov_len)? };
@@ -285,7 +285,7 @@ impl<V> Handle<V> {
         let reading = self.reading(wait)?;
         let open = self.readable(&reading)?;
         let range = open.mapping.range(offset, length)?;
-        open.mapping.check_whole()?;
+        open.mapping.check_not_faulted()?;
         let view = open
             .view
             .get_or_init(|| make(View::new(open.mapping.clone())));
@@ -416,7 +416,7 @@ impl<V> Handle<V> {
         let replaced = {
             let mut writing = self.lock.write();
             let open = writing.as_mut().ok_or(Error::Closed)?;
-            fresh.carry_changes(&open.mapping);
+            fresh.copy_private_pages(&open.mapping);
             shrink_file()?;
             self.start
                 .store(fresh.address().cast_mut(), Ordering::Relaxed);

@@ -84,7 +84,7 @@ pub struct Mapping {
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
-    changed: Option<Mutex<BTreeSet<usize>>>,
+    private_pages: Option<Mutex<BTreeSet<usize>>>,
 }
 
 impl Mapping {
@@ -121,7 +121,7 @@ impl Mapping {
             write_back_error: AtomicI32::new(0),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
-            changed: options.private.then(Mutex::default),
+            private_pages: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
             mapping.fault_in_readable(Range::between(0, size));
@@ -153,7 +153,7 @@ impl Mapping {
 
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
-        self.changed.is_some()
+        self.private_pages.is_some()
     }
 
     /// Whether the pages are locked in memory.
@@ -168,7 +168,7 @@ impl Mapping {
 
     /// `Fault` if zero pages were put under it. Asked after reading: if not, what was read was real.
     #[inline]
-    pub fn check_whole(&self) -> Result<(), Error> {
+    pub fn check_not_faulted(&self) -> Result<(), Error> {
         if self.is_faulted() {
             Err(Error::Fault)
         } else {
@@ -289,11 +289,11 @@ impl Mapping {
         debug_assert!(range.end() <= self.size());
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
         unsafe { guard::copy(to, self.first().add(range.offset()), range.length())? };
-        self.check_whole()?;
+        self.check_not_faulted()?;
         // SAFETY: the copy is there.
         if unsafe { zero_parts(range, to) }.next().is_some() {
             // SAFETY: as for this function.
-            unsafe { self.doubt_zeros(range, to) }
+            unsafe { self.recheck_zeros(range, to) }
         } else {
             Ok(())
         }
@@ -308,11 +308,11 @@ impl Mapping {
     ///
     /// As for `copy_out`, which made the copy.
     #[cold]
-    unsafe fn doubt_zeros(&self, range: Range, to: *mut u8) -> Result<(), Error> {
+    unsafe fn recheck_zeros(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         let ask = || {
             // SAFETY: the copy is there.
             let cut = unsafe { zero_parts(range, to) }.any(|part| self.lies_in_zeros(part));
-            if cut && !self.slot.reaches(range.end()) {
+            if cut && !self.slot.file_covers(range.end()) {
                 return Err(Error::Fault);
             }
             Ok(())
@@ -324,7 +324,7 @@ impl Mapping {
             // SAFETY: the part lies in the range.
             unsafe { guard::copy(to.add(at), self.first().add(part.offset()), part.length())? };
         }
-        self.check_whole()?;
+        self.check_not_faulted()?;
         ask()
     }
 
@@ -394,7 +394,7 @@ impl Mapping {
     /// The mapping is writable.
     pub unsafe fn fault_in_writeable(&self, range: Range) {
         debug_assert!(self.kind.writable && range.end() <= self.size());
-        self.note_changed(range);
+        self.mark_private(range);
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
         let _ =
             unsafe { guard::fault_in_writeable(self.first().add(range.offset()), range.length()) };
@@ -410,14 +410,14 @@ impl Mapping {
     #[inline]
     pub unsafe fn copy_in(&self, range: Range, segments: &[libc::iovec]) -> Result<(), Error> {
         debug_assert!(self.kind.writable && range.end() <= self.size());
-        self.check_whole()?;
-        self.note_changed(range);
+        self.check_not_faulted()?;
+        self.mark_private(range);
         if !self.written.load(Ordering::Relaxed) {
             self.written.store(true, Ordering::Relaxed);
         }
         // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
         unsafe { guard::gather(self.first().add(range.offset()), segments)? };
-        self.check_whole()
+        self.check_not_faulted()
     }
 
     /// The range was written, in a write that began at `stamp`.
@@ -434,14 +434,14 @@ impl Mapping {
         self.writes.stamp()
     }
 
-    fn note_changed(&self, range: Range) {
-        if let Some(changed) = &self.changed {
+    fn mark_private(&self, range: Range) {
+        if let Some(private_pages) = &self.private_pages {
             if self.writes.contains(range) {
                 return; // what is in the cache was marked
             }
             let pages = range.widened(platform::page_size());
             let page_size = platform::page_size();
-            changed
+            private_pages
                 .lock()
                 .extend(pages.offset() / page_size..pages.end() / page_size);
         }
@@ -489,7 +489,7 @@ impl Mapping {
     /// Writeback cleans pages, and the next write to a clean page may wait: what the cache holds of writing is invalid, and
     /// nothing is inserted while it runs. (A write that began before either `invalidate` is inserted too late to be believed.)
     fn writes_back(&self, write_back: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        self.check_whole()?;
+        self.check_not_faulted()?;
         if self.is_private() || !self.kind.writable {
             return Ok(());
         }
@@ -504,7 +504,7 @@ impl Mapping {
             self.write_back_error.store(errno, Ordering::Release);
         }
         done?;
-        self.check_whole()
+        self.check_not_faulted()
     }
 
     /// Sees to the file's time of modification, if it was written through this mapping.
@@ -633,10 +633,11 @@ impl Mapping {
     fn complete_last_page(&self, end: usize) {
         let page_size = platform::page_size();
         let rest = Range::between(end, end.next_multiple_of(page_size));
-        let is_own = |changed: &Mutex<BTreeSet<usize>>| {
-            self.kind.writable && (self.is_locked() || changed.lock().contains(&(end / page_size)))
+        let is_own = |private_pages: &Mutex<BTreeSet<usize>>| {
+            self.kind.writable
+                && (self.is_locked() || private_pages.lock().contains(&(end / page_size)))
         };
-        if rest.length() == 0 || !self.changed.as_ref().is_some_and(is_own) {
+        if rest.length() == 0 || !self.private_pages.as_ref().is_some_and(is_own) {
             return;
         }
         let mut bytes = vec![0; rest.length()];
@@ -658,13 +659,13 @@ impl Mapping {
 
     /// Takes over the changes another private mapping of the same file holds, as far as both reach and neither lost them.
     /// Nobody else knows this mapping yet.
-    pub fn carry_changes(&self, other: &Mapping) {
-        let Some(changed) = &other.changed else {
+    pub fn copy_private_pages(&self, other: &Mapping) {
+        let Some(private_pages) = &other.private_pages else {
             return;
         };
         let page_size = platform::page_size();
         let size = self.size().min(other.size());
-        for page in changed.lock().iter() {
+        for page in private_pages.lock().iter() {
             let start = page * page_size;
             let end = (start + page_size).min(size);
             if start >= end || other.slot.lost(start, end) {

@@ -5,11 +5,11 @@
 //! passes over the keys of those chunks that hold anything near the address; they stand close together.
 //!
 //! ```text
-//! free --register--> live --withdraw--> free        (sequence: even = stable, odd = being changed)
+//! free --register--> live --unregister--> free       (sequence: even = stable, odd = being changed)
 //! ```
 //!
 //! Invariants:
-//! - A slot is withdrawn before its range is unmapped, so no foreign memory is ever found here.
+//! - A slot is unregistered before its range is unmapped, so no foreign memory is ever found here.
 //! - Whoever asks about an address (a reader of a view) keeps its mapping alive, so the slot that holds the address
 //!   does not change meanwhile; a slot whose sequence is odd or changes under the look is not the one, and is skipped.
 //!   The look-up is wait-free.
@@ -24,7 +24,7 @@ use std::sync::atomic::{
     fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering,
 };
 
-/// The place of one mapping in the registry.
+/// The slot of one mapping in the registry.
 #[derive(Clone, Copy)]
 pub struct Slot {
     chunk: &'static Chunk,
@@ -66,35 +66,35 @@ struct Record {
     lost: Lost,
 }
 
-/// The parts of a mapping that zero pages were put under: everything from `tail` on, and single pages before it.
+/// The parts of a mapping that zero pages were put under: everything from `from` on, and single pages before it.
 struct Lost {
-    tail: AtomicUsize,
+    from: AtomicUsize,
     pages: [AtomicUsize; Lost::PAGES],
     count: AtomicUsize,
 }
 
 impl Lost {
-    /// A page more than these moves the tail: then more counts as lost than is, never less.
+    /// A page more than these moves `from`: then more counts as lost than is, never less.
     const PAGES: usize = 32;
 
     const fn new() -> Lost {
         Lost {
-            tail: AtomicUsize::new(usize::MAX),
+            from: AtomicUsize::new(usize::MAX),
             pages: [const { AtomicUsize::new(usize::MAX) }; Lost::PAGES],
             count: AtomicUsize::new(0),
         }
     }
 
     fn clear(&self) {
-        self.tail.store(usize::MAX, Ordering::Relaxed);
+        self.from.store(usize::MAX, Ordering::Relaxed);
         for page in &self.pages {
             page.store(usize::MAX, Ordering::Relaxed);
         }
         self.count.store(0, Ordering::Relaxed);
     }
 
-    fn add_tail(&self, offset: usize) {
-        self.tail.fetch_min(offset, Ordering::Release);
+    fn add_from(&self, offset: usize) {
+        self.from.fetch_min(offset, Ordering::Release);
     }
 
     fn add_page(&self, offset: usize) {
@@ -107,7 +107,7 @@ impl Lost {
         }
         match self.pages.get(self.count.fetch_add(1, Ordering::Relaxed)) {
             Some(page) => page.store(offset, Ordering::Release),
-            None => self.add_tail(offset.min(self.first_page())),
+            None => self.add_from(offset.min(self.first_page())),
         }
     }
 
@@ -119,7 +119,7 @@ impl Lost {
 
     /// Whether any of the bytes from `start` to before `end` is lost; pages are of `unit` bytes.
     fn touches(&self, start: usize, end: usize, unit: usize) -> bool {
-        end > self.tail.load(Ordering::Acquire)
+        end > self.from.load(Ordering::Acquire)
             || self.pages.iter().any(|page| {
                 let page = page.load(Ordering::Acquire);
                 page != usize::MAX && page < end && start < page + unit
@@ -207,7 +207,7 @@ impl std::ops::Deref for Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        withdraw(self.0);
+        unregister(self.0);
     }
 }
 
@@ -232,7 +232,7 @@ pub fn register(entry: &Entry) -> Registration {
 }
 
 /// The range is about to be unmapped.
-fn withdraw(slot: Slot) {
+fn unregister(slot: Slot) {
     slot.key().change(0, 0, || ());
     FREE.lock().get_or_insert_default().push(slot);
 }
@@ -275,9 +275,9 @@ pub fn has_views() -> bool {
     VIEWED.load(Ordering::Relaxed) != 0
 }
 
-/// Called in the signal handler: mends the fault if the address is in a live mapping.
+/// Called in the signal handler: maps zero pages if the address is in a live mapping.
 pub fn resolve(address: usize) -> bool {
-    find(address).is_some_and(|slot| slot.mend(address))
+    find(address).is_some_and(|slot| slot.map_zero_pages(address))
 }
 
 /// Whether every byte of this memory, if it is in a live mapping, is and was backed by its file. `None` if it is not
@@ -292,7 +292,7 @@ pub fn intact(address: usize, length: usize) -> Option<bool> {
     Some(length == 0 || slot.intact(start, start + length))
 }
 
-/// Whether every live mapping is whole, or there is no view of any.
+/// Whether every live mapping is intact, or there is no view of any.
 pub fn all_intact() -> bool {
     if !has_views() {
         return true;
@@ -407,7 +407,7 @@ impl Slot {
     }
 
     /// Whether the file has, or its last page holds, the byte before that offset.
-    pub fn reaches(self, offset: usize) -> bool {
+    pub fn file_covers(self, offset: usize) -> bool {
         let end = self.record().file_end().unwrap_or(usize::MAX);
         end.checked_next_multiple_of(self.record().unit())
             .is_none_or(|end| offset <= end)
@@ -424,47 +424,47 @@ impl Slot {
 
     /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still
     /// reaches the address, the page that failed.
-    fn mend(self, address: usize) -> bool {
+    fn map_zero_pages(self, address: usize) -> bool {
         let record = self.record();
         let unit = record.unit();
         let start = self.key().start.load(Ordering::Relaxed);
         let length = self.key().end.load(Ordering::Relaxed) - start;
         let whole = length.next_multiple_of(unit);
         let page = (address - start) & !(unit - 1);
-        let tail = record
+        let file_end = record
             .file_end()
             .and_then(|end| end.checked_next_multiple_of(unit))
             .unwrap_or(usize::MAX);
 
-        let (from, zeroed) = if page >= tail {
-            record.lost.add_tail(tail);
-            (tail, whole - tail)
+        let (from, zeroed) = if page >= file_end {
+            record.lost.add_from(file_end);
+            (file_end, whole - file_end)
         } else {
             record.lost.add_page(page);
             (page, unit)
         };
         record.faulted.store(true, Ordering::SeqCst);
-        if record.zero(start + from, zeroed) || record.zero(start + page, unit) {
+        if record.map_zero(start + from, zeroed) || record.map_zero(start + page, unit) {
             return true;
         }
         // The system has no room for another piece of address space.
-        record.lost.add_tail(0);
-        record.zero_all()
+        record.lost.add_from(0);
+        record.map_zero_all()
     }
 }
 
 impl Record {
-    fn zero(&self, address: usize, length: usize) -> bool {
+    fn map_zero(&self, address: usize, length: usize) -> bool {
         let writable = self.writable.load(Ordering::Relaxed);
         // SAFETY: the thread that faulted reads a view of this mapping, which therefore stays mapped.
-        unsafe { memory::put_zero_pages(address, length, writable) }
+        unsafe { memory::map_zero_pages(address, length, writable) }
     }
 
-    fn zero_all(&self) -> bool {
+    fn map_zero_all(&self) -> bool {
         let base = self.base.load(Ordering::Relaxed);
         let reserved = self.reserved.load(Ordering::Relaxed);
         let writable = self.writable.load(Ordering::Relaxed);
-        // SAFETY: as for `zero`; the reservation stays as long as the mapping in it.
+        // SAFETY: as for `map_zero`; the reservation stays as long as the mapping in it.
         unsafe { memory::replace_at_the_limit(base, reserved, writable) }
     }
 }
@@ -570,8 +570,8 @@ mod tests {
         assert!(!touches(0, 3 * page));
         lost.clear();
         assert!(!touches(0, usize::MAX));
-        lost.add_tail(5 * page);
-        lost.add_tail(7 * page);
+        lost.add_from(5 * page);
+        lost.add_from(7 * page);
         assert!(touches(5 * page, 5 * page + 1) && !touches(0, 5 * page));
     }
 }

@@ -346,7 +346,7 @@ fn foreign_fault(scratch: &Scratch) -> *const u8 {
 
 #[test]
 fn a_fault_that_is_nobodys_ends_the_process_as_without_us() {
-    // By SIGBUS, though our handler is there and has mended faults of ours before.
+    // By SIGBUS, though our handler is there and has resolved faults of ours before.
     ends_by(libc::SIGBUS, || {
         nobody_before_us(libc::SIG_DFL);
         let scratch = Scratch::new();
@@ -375,7 +375,7 @@ fn a_sigbus_that_was_sent_ends_the_process_as_without_us() {
 
 #[test]
 fn a_sigbus_that_was_sent_is_ignored_where_it_was_before() {
-    // SIG_IGN keeps its meaning for what was sent; a fault of ours is mended all the same.
+    // SIG_IGN keeps its meaning for what was sent; a fault of ours is resolved all the same.
     in_its_own_process(|| {
         nobody_before_us(libc::SIG_IGN);
         let scratch = Scratch::new();

@@ -246,7 +246,7 @@ pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> b
     }
 }
 
-/// Puts zero pages over a page-aligned part of a mapping. Async-signal-safe.
+/// Maps zero pages over a page-aligned part of a mapping. Async-signal-safe.
 ///
 /// Pages of a mapping that may be written can be written, too, if the system has memory for them: a copy into the mapping
 /// may be on its way.
@@ -254,7 +254,7 @@ pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> b
 /// # Safety
 ///
 /// The part belongs to a mapping of ours that stays mapped for as long as the call runs.
-pub unsafe fn put_zero_pages(address: usize, length: usize, writable: bool) -> bool {
+pub unsafe fn map_zero_pages(address: usize, length: usize, writable: bool) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
         map_anonymous(address, length, Protection::of(writable)).is_ok()
@@ -302,7 +302,7 @@ fn give_up_spare() {
 ///
 /// # Safety
 ///
-/// As for `put_zero_pages`.
+/// As for `map_zero_pages`.
 pub unsafe fn replace_at_the_limit(base: usize, length: usize, writable: bool) -> bool {
     /// Other threads of the process may take the room as soon as it is there.
     const ATTEMPTS: u32 = 1000;
@@ -313,7 +313,7 @@ pub unsafe fn replace_at_the_limit(base: usize, length: usize, writable: bool) -
     let replaced = (0..ATTEMPTS).any(|_| {
         give_up_spare();
         // SAFETY: the caller's promise.
-        let done = unsafe { put_zero_pages(base, length, writable) };
+        let done = unsafe { map_zero_pages(base, length, writable) };
         if !done {
             yield_now();
         }

@@ -93,7 +93,7 @@ fn region(handle: &Shared, offset: usize, length: usize) -> Result<(Arc<View>, u
 
 /// What the other threads of the process see of a view, as a NIF of another library would read it.
 fn look(address: usize, length: usize) -> Vec<u8> {
-    // SAFETY: the caller holds the view; pages that are lost are mended by the handler.
+    // SAFETY: the caller holds the view; pages that are lost are replaced by the handler.
     (0..length)
         .map(|index| unsafe { ((address + index) as *const u8).read_volatile() })
         .collect()
