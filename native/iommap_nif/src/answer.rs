@@ -15,7 +15,7 @@ pub enum Stop {
     /// The exception `badarg`.
     Raise,
     /// `{error, badarg}`.
-    Negative,
+    ErrorBadarg,
     /// `{error, Reason}`; or, if it would have to wait, the call is made again where it may.
     Error(Error),
     /// The handle is another image's, which does the call.

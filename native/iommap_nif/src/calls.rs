@@ -57,7 +57,7 @@ pub unsafe fn enter(
 unsafe fn stopped(call: &Call, stop: Stop, env: Env, argc: c_int, argv: *const Term) -> Term {
     match stop {
         Stop::Raise => ffi::raise_badarg(env),
-        Stop::Negative => answer::badarg(env),
+        Stop::ErrorBadarg => answer::badarg(env),
         // SAFETY: the caller's promise.
         Stop::Error(Error::WouldBlock) => unsafe {
             schedule::dirty_io(env, call.name, call.dirty_io, argc, argv)
@@ -102,7 +102,7 @@ pub fn open(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
             nocache: is_set(atoms().nocache),
         },
     )?;
-    Ok(answer::ok(env, object::wrap(env, handle)))
+    Ok(answer::ok(env, object::encode_handle(env, handle)))
 }
 
 fn access(mode: Term) -> Result<Access, BadArgument> {
@@ -117,14 +117,14 @@ fn access(mode: Term) -> Result<Access, BadArgument> {
 
 /// `close(Handle)`
 pub fn close(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    object::unwrap(env, arguments[0])?.close()?;
+    object::decode_handle(env, arguments[0])?.close()?;
     Ok(atoms().ok)
 }
 
 /// `pread(Handle, Offset, Length)`
 #[inline(always)]
 pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
     let mut made = None;
     // SAFETY: the memory is as long as it was asked for, and new.
@@ -153,7 +153,7 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
 #[inline(always)]
 pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let [offset] = naturals(env, [arguments[1]])?;
     handle.prefetch(offset, 1);
     pwrite_data(env, handle, offset, arguments[2], wait)
@@ -164,7 +164,7 @@ pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 /// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
 /// copies the binary. So long data is checked first, and then looked at where that may take long.
 pub fn pwrite_long(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let data = arguments[2];
     let [offset, size] = naturals(env, [arguments[1], arguments[3]])?;
     handle.prefetch(offset, 1);
@@ -255,7 +255,7 @@ fn pwrite_segments(
 /// `region_binary(Handle, Offset, Length)`
 #[inline(always)]
 pub fn region_binary(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
     let show = |view: &ViewReference, address, length| view.binary(env, address, length);
     let binary = handle.region(wait, offset, length, ViewReference::keep, show)?;
@@ -264,11 +264,11 @@ pub fn region_binary(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 
 /// `sync(Handle, sync | async)`
 pub fn sync(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let asynchronously = match arguments[1] {
         mode if mode == atoms().sync => false,
         mode if mode == atoms().async_ => true,
-        _ => return Err(Stop::Negative),
+        _ => return Err(Stop::ErrorBadarg),
     };
     handle.sync(asynchronously)?;
     Ok(atoms().ok)
@@ -276,7 +276,7 @@ pub fn sync(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
 
 /// `truncate(Handle, Size)`
 pub fn truncate(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let [size] = naturals(env, [arguments[1]])?;
     handle.truncate(size)?;
     Ok(atoms().ok)
@@ -284,7 +284,7 @@ pub fn truncate(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
 
 /// `advise(Handle, Offset, Length, Hint)`
 pub fn advise(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = object::unwrap(env, arguments[0])?;
+    let handle = object::decode_handle(env, arguments[0])?;
     let hint = hint(arguments[3])?;
     let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
     handle.advise(offset, length, hint)?;
@@ -305,19 +305,19 @@ fn hint(hint: Term) -> Result<Hint, BadArgument> {
 
 /// `position(Handle)`
 pub fn position(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let size = object::unwrap(env, arguments[0])?.position(wait)?;
+    let size = object::decode_handle(env, arguments[0])?.position(wait)?;
     Ok(answer::ok(env, ffi::unsigned(env, size as u64)))
 }
 
 /// `remap(Handle)`
 pub fn remap(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let size = object::unwrap(env, arguments[0])?.remap()?;
+    let size = object::decode_handle(env, arguments[0])?.remap()?;
     Ok(answer::ok(env, ffi::unsigned(env, size as u64)))
 }
 
 /// `info(Handle)`
 pub fn info(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let info = object::unwrap(env, arguments[0])?.info(wait)?;
+    let info = object::decode_handle(env, arguments[0])?.info(wait)?;
     let atoms = atoms();
     let mode = match info.access {
         Access::Read => atoms.read,
@@ -407,7 +407,7 @@ fn naturals<const N: usize>(env: Env, terms: [Term; N]) -> Result<[u64; N], Stop
         }
     }
     if negative {
-        Err(Stop::Negative)
+        Err(Stop::ErrorBadarg)
     } else {
         Ok(naturals)
     }

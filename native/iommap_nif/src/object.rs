@@ -73,7 +73,7 @@ impl ViewReference {
 pub type ErlangHandle = Handle<ViewReference>;
 
 /// A term that holds the handle.
-pub fn wrap(env: Env, handle: ErlangHandle) -> Term {
+pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
     let object = make(&HANDLES, handle);
     // SAFETY: the object was just made; the term takes its own reference, and ours is given back.
     unsafe {
@@ -85,7 +85,7 @@ pub fn wrap(env: Env, handle: ErlangHandle) -> Term {
 
 /// The handle in the term, which keeps it alive for as long as the call runs; or the image whose handle it is.
 #[inline]
-pub fn unwrap<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop> {
+pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop> {
     let mut found: *const c_void = ptr::null();
     // SAFETY: the environment is live; the pointer is written on success.
     let got =
