@@ -21,7 +21,7 @@ const ASKED: u32 = 1;
 
 const PERIOD: Duration = Duration::from_micros(62_500);
 /// After so many periods in which nobody asked the thread stops.
-const PATIENCE: u32 = 16;
+const IDLE_PERIODS: u32 = 16;
 
 /// The time in ticks of about a sixteenth of a second; it counts from anywhere, and wraps.
 #[inline(always)]
@@ -80,7 +80,7 @@ fn tick() {
         std::thread::sleep(PERIOD);
         let now = NOW.load(Ordering::Acquire);
         unasked = if now & ASKED == 0 { unasked + 1 } else { 0 };
-        let next = if unasked < PATIENCE { written() } else { 0 };
+        let next = if unasked < IDLE_PERIODS { written() } else { 0 };
         // Who asks meanwhile is heard in the next period; who asks at the end is not stopped.
         let _ = NOW.compare_exchange(now, next, Ordering::AcqRel, Ordering::Relaxed);
     }

@@ -70,57 +70,57 @@ impl BackingFile {
 
     /// Allocates the blocks that the file needs to become `to` bytes long (fallocate, FALLOC_FL_KEEP_SIZE). Its size stays
     /// what it is. None are needed if it is as long already.
-    pub fn room(&self, to: u64) -> Result<Room<'_>, Error> {
+    pub fn preallocate(&self, to: u64) -> Result<Preallocation<'_>, Error> {
         let metadata = self.file.metadata()?;
         let from = metadata.len();
-        let mut room = Room {
+        let mut preallocation = Preallocation {
             file: self,
             from,
             last: from,
             to,
-            reserved: false,
+            allocated: false,
         };
         if from >= to {
-            return Ok(room);
+            return Ok(preallocation);
         }
         self.check_resizable(to)?;
         // What is allocated as one is allocated or not when the file grows, and needs no room beforehand.
         let unit = metadata.blksize().clamp(512, platform::page_size() as u64);
-        room.last = from.max((to - 1) / unit * unit);
-        if room.last > from {
+        preallocation.last = from.max((to - 1) / unit * unit);
+        if preallocation.last > from {
             let had = (metadata.blocks() * 512).saturating_sub(from);
-            if !system::has_room(self.fd(), (to - from).saturating_sub(had)) {
+            if !system::has_free_blocks(self.fd(), (to - from).saturating_sub(had)) {
                 return Err(Error::System(libc::ENOSPC));
             }
-            room.reserved = true; // some of it, also when it fails
-            room.reserved = system::reserve(self.fd(), from, to)?;
+            preallocation.allocated = true; // some of it, also when it fails
+            preallocation.allocated = system::preallocate(self.fd(), from, to)?;
         }
-        Ok(room)
+        Ok(preallocation)
     }
 
     /// Makes the file `to` zeros. If there is no room for them, it is what it was.
     ///
-    /// Emptied first, the file would lose its blocks to others. So the room is had while it is whole, and its blocks are
-    /// kept; the zeros, which btrfs may have no room for, come before the size, which is not refused by then. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
+    /// Emptied first, the file would lose its blocks to others. So its blocks are preallocated while it is whole, and are kept;
+    /// the zeros, which btrfs may have no room for, come before the size, which is not refused by then. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
     /// between: then it is empty when this fails.
     pub fn empty(&self, to: u64) -> Result<(), Error> {
-        let room = self.room(to)?;
-        let before = room.before();
+        let preallocation = self.preallocate(to)?;
+        let before = preallocation.before();
         if !self.zero_in_place(before.min(to))? {
             self.shrink(0)?;
-            return self.room(to)?.grow();
+            return self.preallocate(to)?.grow();
         }
         if before > to {
             self.shrink(to)
         } else {
-            room.grow()
+            preallocation.grow()
         }
     }
 
     /// Makes the first bytes of the file zeros, in blocks that it has or gets before. `false` where that cannot be done.
     fn zero_in_place(&self, length: u64) -> Result<bool, Error> {
         let fd = self.fd();
-        if !system::reserve(fd, 0, length)? {
+        if !system::preallocate(fd, 0, length)? {
             return Ok(false);
         }
         system::unshare(fd, 0, length)?;
@@ -139,7 +139,7 @@ impl BackingFile {
     /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero. It is what it was if that fails,
     /// but for what others made of it meanwhile.
     pub fn grow_to(&self, size: u64) -> Result<(), Error> {
-        self.room(size)?.grow()
+        self.preallocate(size)?.grow()
     }
 
     /// Sets the time of modification to now where a write through a mapping leaves it what it was. Failing to is no error.
@@ -166,7 +166,7 @@ impl BackingFile {
 
     /// The largest piece of memory, in bytes, that may hold the end of the file and keep what is written behind it. Nothing
     /// where the system zeroes what is behind the end.
-    pub fn keeps_behind_the_end(&self) -> Option<usize> {
+    pub fn keeps_post_eof(&self) -> Option<usize> {
         self.system.in_memory.then_some(self.largest_piece)
     }
 
@@ -186,37 +186,37 @@ impl BackingFile {
     }
 }
 
-/// Room that a file has to grow into: blocks behind its end. Given back unless it grows.
-pub struct Room<'a> {
+/// Blocks preallocated behind the end of a file, for it to grow into. Freed unless it grows.
+pub struct Preallocation<'a> {
     file: &'a BackingFile,
-    /// The end of the file when the room was asked for.
+    /// The end of the file when the blocks were preallocated.
     from: u64,
     /// Where the part begins that growing allocates by itself.
     last: u64,
     to: u64,
-    reserved: bool,
+    allocated: bool,
 }
 
-impl Room<'_> {
-    /// How long the file was when the room was asked for.
+impl Preallocation<'_> {
+    /// How long the file was when the blocks were preallocated.
     pub fn before(&self) -> u64 {
         self.from
     }
 
-    /// Makes the file as long as there is room for, unless others made it longer yet: the size is never set down.
+    /// Makes the file as long as its blocks are preallocated for, unless others made it longer yet: the size is never set down.
     pub fn grow(mut self) -> Result<(), Error> {
         if self.from < self.to {
             system::grow(self.file.fd(), self.from, self.last, self.to)?;
         }
-        self.reserved = false;
+        self.allocated = false;
         Ok(())
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Preallocation<'_> {
     fn drop(&mut self) {
-        if self.reserved {
-            system::give_back(self.file.fd(), self.to);
+        if self.allocated {
+            system::free_preallocated(self.file.fd(), self.to);
         }
     }
 }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn room_leaves_the_size_and_growing_never_sets_it_down() {
+    fn preallocating_leaves_the_size_and_growing_never_sets_it_down() {
         // On a disk and in memory; to the end of a page, beyond it, far beyond it; nothing, and others' appends, in between.
         for directory in [std::env::temp_dir().to_str().unwrap(), "/dev/shm"] {
             for (from, to, appended) in
@@ -269,12 +269,12 @@ mod tests {
             {
                 let file = file_in(directory);
                 file.file.set_len(from).unwrap();
-                let room = file.room(to).unwrap();
+                let preallocation = file.preallocate(to).unwrap();
                 assert_eq!(file.size(), Ok(from));
                 if appended > 0 {
                     file.file.set_len(from + appended).unwrap();
                 }
-                room.grow().unwrap();
+                preallocation.grow().unwrap();
                 assert_eq!(file.size(), Ok(to.max(from + appended)), "{from} {to}");
                 if appended == 0 && from == 1 {
                     assert!(file.file.metadata().unwrap().blocks() * 512 >= to);

@@ -17,7 +17,7 @@ use crate::mapping::{Growth, Hint, Mapping};
 use crate::opening;
 use crate::options::{Access, Options};
 use crate::platform;
-use crate::tail;
+use crate::post_eof;
 use crate::unmapper;
 use crate::view::View;
 use parking_lot::Mutex;
@@ -73,7 +73,7 @@ impl<V> Handle<V> {
     /// Opens and maps the file.
     pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
         guard::install()?;
-        unmapper::with_room(|| Handle::open_once(path, options))
+        unmapper::retry_after_reclaim(|| Handle::open_once(path, options))
     }
 
     fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
@@ -350,7 +350,7 @@ impl<V> Handle<V> {
         let shrink = || if is_longer { file.shrink(size) } else { Ok(()) };
         if mapping.can_grow_to(length) {
             let growth = mapping.prepare_growth(length)?;
-            tail::clear(&file, size)?;
+            post_eof::zero(&file, size)?;
             file.grow_to(size)?;
             shrink()?;
             self.publish(growth);
@@ -362,7 +362,7 @@ impl<V> Handle<V> {
         }
         let fresh = self.successor(&mapping, length)?;
         drop(mapping);
-        tail::clear(&file, size)?;
+        post_eof::zero(&file, size)?;
         file.grow_to(size)?;
         match self.replace(fresh, shrink) {
             Err(Error::Closed) if !is_longer => Ok(()),
@@ -401,8 +401,9 @@ impl<V> Handle<V> {
 
     /// A mapping of the same file, to take the place of one that cannot become so long.
     fn successor(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
-        let fresh =
-            unmapper::with_room(|| Mapping::new(mapping.file().clone(), size, &self.options))?;
+        let fresh = unmapper::retry_after_reclaim(|| {
+            Mapping::new(mapping.file().clone(), size, &self.options)
+        })?;
         fresh.take_hint(mapping);
         Ok(Arc::new(fresh))
     }

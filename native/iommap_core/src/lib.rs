@@ -19,19 +19,19 @@ mod handle;
 mod lock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod mapping;
-mod naming;
+mod new_file;
 mod opening;
 mod options;
 #[allow(unsafe_code)] // calls the system
 mod platform;
+#[allow(unsafe_code)] // copies from and to mapped memory
+mod post_eof;
 mod range;
 #[allow(unsafe_code)] // follows leaked pointers, replaces pages
 mod registry;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;
-#[allow(unsafe_code)] // copies from and to mapped memory
-mod tail;
 mod thread;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;

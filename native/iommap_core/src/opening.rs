@@ -8,7 +8,7 @@
 
 use crate::error::Error;
 use crate::file::{mappable, BackingFile};
-use crate::naming::{NewFile, Place, Published, Until};
+use crate::new_file::{NewFile, Published, Strategy, Target};
 use crate::options::{Access, Options};
 use crate::platform::file as system;
 use std::ffi::{CStr, OsStr};
@@ -33,9 +33,9 @@ pub fn open<T>(
     if options.access == Access::Read && (options.create || options.truncate) {
         return Err(Error::INVALID);
     }
-    let mut until = Until::Nameless;
+    let mut strategy = Strategy::Unnamed;
     for _ in 0..TRIES {
-        let Some(pending) = Pending::open(path, options, until)? else {
+        let Some(pending) = Pending::open(path, options, strategy)? else {
             continue;
         };
         let (file, size, is_new) = (pending.file.clone(), pending.size, pending.new.is_some());
@@ -48,7 +48,7 @@ pub fn open<T>(
             }
             Published::Done => return Ok(mapped),
             Published::Taken => {}
-            Published::Try(other) => until = other,
+            Published::Try(other) => strategy = other,
         }
     }
     Err(Error::System(libc::EEXIST))
@@ -72,18 +72,18 @@ enum Change {
 
 impl Pending {
     /// Nothing if a file appeared or went meanwhile.
-    fn open(path: &Path, options: &Options, until: Until) -> Result<Option<Pending>, Error> {
+    fn open(path: &Path, options: &Options, strategy: Strategy) -> Result<Option<Pending>, Error> {
         match open_existing(path, options) {
             Ok(file) => Pending::examined(file, options, None).map(Some),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
                 if options.size == 0 {
                     return Err(Error::INVALID);
                 }
-                let Some(place) = Place::find(path)? else {
+                let Some(target) = Target::find(path)? else {
                     return Ok(None);
                 };
                 system::check_size_limit(options.size)?;
-                let Some((file, new)) = NewFile::create(place, until)? else {
+                let Some((file, new)) = NewFile::create(target, strategy)? else {
                     return Ok(None);
                 };
                 Pending::examined(file, options, Some(new)).map(Some)
@@ -128,7 +128,7 @@ impl Pending {
     fn commit(self) -> Result<Published, Error> {
         match self.change {
             Change::None => {}
-            Change::Grow(size) => self.file.room(size)?.grow()?,
+            Change::Grow(size) => self.file.preallocate(size)?.grow()?,
             Change::Empty(size) => self.file.empty(size)?,
         }
         match self.new {

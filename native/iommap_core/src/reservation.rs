@@ -30,15 +30,15 @@ pub struct Reservation {
 }
 
 /// The least room to grow, and the most.
-const LEAST_ROOM: usize = 64 << 10;
-const MOST_ROOM: usize = 64 << 30;
+const MIN_HEADROOM: usize = 64 << 10;
+const MAX_HEADROOM: usize = 64 << 30;
 
 impl Reservation {
     /// Reserves address space for the first `size` bytes of a file with pages of `unit` bytes, with room to grow to about the
     /// double. Where that much is not to be had, there is no room.
     pub fn new(size: usize, unit: usize) -> Result<Reservation, Error> {
-        let room = size.clamp(LEAST_ROOM, MOST_ROOM);
-        size.checked_add(room)
+        let headroom = size.clamp(MIN_HEADROOM, MAX_HEADROOM);
+        size.checked_add(headroom)
             .ok_or(Error::NO_MEMORY)
             .and_then(|most| Reservation::exact(0, most, unit))
             .or_else(|_| Reservation::exact(0, size, unit))

@@ -59,14 +59,14 @@ static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 static DONE: Condvar = Condvar::new();
 
-/// How many mappings were let go.
-static LET_GO: AtomicUsize = AtomicUsize::new(0);
+/// How many mappings were unmapped and closed.
+static RECLAIMED: AtomicUsize = AtomicUsize::new(0);
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long `with_room` waits: a file system may keep its files open for ever.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long `retry_after_reclaim` waits: a file system may keep its files open for ever.
+const RECLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long it waits when there is nothing to wait for: what is collected comes here a moment later, as the VM runs destructors
 /// after the collection.
@@ -106,7 +106,7 @@ fn work(device: u64) {
         let batch = take(&mut queue.waiting);
         queue.at_work = !batch.is_empty();
         if queue.at_work {
-            MutexGuard::unlocked(&mut queues, || let_go(batch));
+            MutexGuard::unlocked(&mut queues, || reclaim(batch));
             DONE.notify_all();
             continue;
         }
@@ -123,13 +123,13 @@ fn work_once(device: u64) {
     let waiting = of_device(&mut queues, device).map(|queue| take(&mut queue.waiting));
     queues.retain(|queue| queue.device != device);
     drop(queues);
-    let_go(waiting.unwrap_or_default());
+    reclaim(waiting.unwrap_or_default());
 }
 
-fn let_go(batch: Vec<Remains>) {
+fn reclaim(batch: Vec<Remains>) {
     for remains in batch {
         drop(remains);
-        LET_GO.fetch_add(1, Ordering::Release);
+        RECLAIMED.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -137,17 +137,17 @@ fn of_device(queues: &mut [Queue], device: u64) -> Option<&mut Queue> {
     queues.iter_mut().find(|queue| queue.device == device)
 }
 
-/// Does something that takes a descriptor, or address space. If there is none, but some was waiting to be let go, does it again.
-pub fn with_room<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+/// Does something that takes a descriptor, or address space. If there is none, but some is being reclaimed, does it again.
+pub fn retry_after_reclaim<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     let mut deadline = None;
     loop {
-        let before = LET_GO.load(Ordering::Acquire);
+        let before = RECLAIMED.load(Ordering::Acquire);
         let done = attempt();
         let Err(Error::System(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = done else {
             return done;
         };
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-        if !room_was_made(before, deadline) {
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + RECLAIM_TIMEOUT);
+        if !wait_for_reclaim(before, deadline) {
             return done;
         }
         if Instant::now() >= deadline {
@@ -156,13 +156,13 @@ pub fn with_room<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> 
     }
 }
 
-/// Waits until more was let go than `before`, but not for ever, and only a moment if nothing is left to let go; whether more
-/// was. What is let go after an attempt failed, and before this looks, counts too.
-fn room_was_made(before: usize, deadline: Instant) -> bool {
+/// Waits until more was reclaimed than `before`, but not for ever, and only a moment if nothing is left to reclaim; whether
+/// more was. What is reclaimed after an attempt failed, and before this looks, counts too.
+fn wait_for_reclaim(before: usize, deadline: Instant) -> bool {
     let mut queues = QUEUES.lock();
     let grace = Instant::now() + GRACE;
-    let was_made = || LET_GO.load(Ordering::Acquire) != before;
-    while !was_made() {
+    let was_reclaimed = || RECLAIMED.load(Ordering::Acquire) != before;
+    while !was_reclaimed() {
         let is_busy = |queues: &[Queue]| queues.iter().any(Queue::is_busy);
         let was_busy = is_busy(&queues);
         let until = if was_busy { deadline } else { grace };
@@ -171,5 +171,5 @@ fn room_was_made(before: usize, deadline: Instant) -> bool {
             break;
         }
     }
-    was_made()
+    was_reclaimed()
 }

@@ -398,7 +398,7 @@ fn resized(size: usize, scenario: Scenario) -> Scenario {
     }
 }
 
-/// Plays all of them, and those that make or size a file also where there is no nameless file, or no `fallocate`.
+/// Plays all of them, and those that make or size a file also where there is no unnamed file, or no `fallocate`.
 fn nothing_happens_or_all(scenarios: &[Scenario]) {
     if !injector::is_possible() {
         return skip("seccomp_unotify(2) is not to be had");
@@ -437,10 +437,10 @@ impl Scenario {
             Act::Truncate(_) => (false, true),
             Act::Remap | Act::Close => (false, false),
         };
-        let nameless: fn(&Call) -> bool = Call::makes_a_nameless_file;
+        let unnamed: fn(&Call) -> bool = Call::makes_an_unnamed_file;
         let lacks = [
             (true, None),
-            (makes, Some(("nameless files", nameless, libc::EOPNOTSUPP))),
+            (makes, Some(("unnamed files", unnamed, libc::EOPNOTSUPP))),
             (sizes, Some(("fallocate", fallocate, libc::EOPNOTSUPP))),
         ];
         let here = lacks.into_iter().filter(|(matters, _)| *matters);

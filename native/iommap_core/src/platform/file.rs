@@ -36,7 +36,7 @@ pub fn create_exclusively(directory: &File, name: &CStr, mode: u32) -> Result<Fi
 }
 
 /// Makes a file without a name (O_TMPFILE), to read and write. Nothing where the system or the file system has none.
-pub fn create_nameless(directory: &File, mode: u32) -> Result<Option<File>, Error> {
+pub fn create_unnamed(directory: &File, mode: u32) -> Result<Option<File>, Error> {
     #[cfg(target_os = "linux")]
     {
         let flags = libc::O_RDWR | libc::O_TMPFILE;
@@ -66,7 +66,7 @@ fn open_at(directory: RawFd, path: &CStr, flags: i32, mode: u32) -> Result<File,
 }
 
 /// Gives a file without a name one (`linkat(2)`), unless there is anything of that name: `EEXIST`.
-pub fn link_nameless(fd: RawFd, directory: &File, name: &CStr) -> Result<(), Error> {
+pub fn link_unnamed(fd: RawFd, directory: &File, name: &CStr) -> Result<(), Error> {
     #[cfg(target_os = "linux")]
     {
         // By the descriptor, which old kernels want a capability for; else by its name in /proc.
@@ -194,7 +194,7 @@ pub fn check_size_limit(size: u64) -> Result<(), Error> {
 }
 
 /// Allocates the blocks of a range without changing the size (FALLOC_FL_KEEP_SIZE). `false` where the file system cannot.
-pub fn reserve(fd: RawFd, from: u64, to: u64) -> Result<bool, Error> {
+pub fn preallocate(fd: RawFd, from: u64, to: u64) -> Result<bool, Error> {
     #[cfg(target_os = "linux")]
     {
         supported(fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, from, to))
@@ -253,7 +253,7 @@ pub fn zero(fd: RawFd, from: u64, to: u64) -> Result<bool, Error> {
 }
 
 /// Makes a file that ends at `from`, or did, `to` bytes long, unless it is longer. On Linux only what comes after `last`
-/// gets blocks here; the rest was reserved.
+/// gets blocks here; the rest was preallocated.
 pub fn grow(fd: RawFd, from: u64, last: u64, to: u64) -> Result<(), Error> {
     #[cfg(target_os = "linux")]
     if supported(fallocate(fd, 0, last.max(from), to))? {
@@ -320,7 +320,7 @@ pub fn set_size(fd: RawFd, size: u64) -> Result<(), Error> {
 }
 
 /// Whether a file may get so many bytes of blocks more (`fstatfs(2)`). `false` only where the system is sure.
-pub fn has_room(fd: RawFd, wanted: u64) -> bool {
+pub fn has_free_blocks(fd: RawFd, wanted: u64) -> bool {
     #[cfg(target_os = "linux")]
     {
         // It would take all there is before it fails. Others take all or nothing, and find more room than they tell.
@@ -334,12 +334,12 @@ pub fn has_room(fd: RawFd, wanted: u64) -> bool {
 }
 
 /// Frees the blocks behind the end of a file, up to `to`, that no append can have reached by now.
-pub fn give_back(fd: RawFd, to: u64) {
+pub fn free_preallocated(fd: RawFd, to: u64) {
     #[cfg(target_os = "linux")]
     {
         let kind = kind_and_free(fd).map(|(kind, _)| kind);
         if kind == Some(EXT4) || (kind == Some(OVERLAY) && writes_directly(fd)) {
-            free_behind_the_end(fd, to);
+            free_eof_blocks(fd, to);
         }
         if let Some(end) = super::size(fd) {
             let from = (end + APPENDS_MEANWHILE).next_multiple_of(1 << 16);
@@ -377,7 +377,7 @@ fn writes_directly(fd: RawFd) -> bool {
 /// lies behind the end, and setting the size could cut off an append; but ext4 frees those blocks itself after an extending
 /// write that failed, under its own lock. This one reads from address 0, and so can write nothing.
 #[cfg(target_os = "linux")]
-fn free_behind_the_end(fd: RawFd, to: u64) {
+fn free_eof_blocks(fd: RawFd, to: u64) {
     const BLOCK: u64 = 1 << 16; // the largest that direct writes must be aligned to
     let path = format!("/proc/self/fd/{fd}\0");
     let flags = libc::O_WRONLY | libc::O_DIRECT | libc::O_CLOEXEC;

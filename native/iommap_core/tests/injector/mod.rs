@@ -163,14 +163,14 @@ impl Call {
     pub fn errnos(&self) -> Vec<i32> {
         let known = ERRNOS.iter().find(|(_, number, _)| *number == self.number);
         let mut errnos = known.map_or(ANY_ERRNOS, |(_, _, errnos)| errnos).to_vec();
-        if self.makes_a_nameless_file() {
+        if self.makes_an_unnamed_file() {
             // Before Linux 3.11, and file systems that have none.
             errnos.extend([libc::EISDIR, libc::EOPNOTSUPP]);
         }
         errnos
     }
 
-    pub fn makes_a_nameless_file(&self) -> bool {
+    pub fn makes_an_unnamed_file(&self) -> bool {
         let flags = self.arguments[2] as i32;
         self.number == libc::SYS_openat && flags & libc::O_TMPFILE == libc::O_TMPFILE
     }

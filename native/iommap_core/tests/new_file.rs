@@ -227,14 +227,14 @@ const TMPFILE: u32 = 0o20_000_000;
 #[test]
 fn files_are_made_where_there_are_none_without_a_name() {
     // NFS and vfat, by a name of its own; where rename may only replace, by a link; where there is neither, in place.
-    let nameless = (libc::SYS_openat, TMPFILE, libc::EOPNOTSUPP);
+    let unnamed = (libc::SYS_openat, TMPFILE, libc::EOPNOTSUPP);
     let rename = (libc::SYS_renameat2, 0, libc::EINVAL);
     let link = (libc::SYS_linkat, 0, libc::EPERM);
     for calls in [
-        vec![nameless],
-        vec![nameless, rename],
-        vec![nameless, link],
-        vec![nameless, link, rename],
+        vec![unnamed],
+        vec![unnamed, rename],
+        vec![unnamed, link],
+        vec![unnamed, link, rename],
         // Without /proc an unprivileged process cannot link what has no name.
         vec![(libc::SYS_linkat, 0, libc::ENOENT)],
         vec![(libc::SYS_linkat, 0, libc::ENOENT), rename],

@@ -1,8 +1,8 @@
 //! How a new file comes by its name: last of all, when it is whole, and never in another's place.
 //!
 //! ```text
-//! nameless ---------link---------> named        O_TMPFILE: ext4, xfs, btrfs, tmpfs, overlayfs
-//! of a temporary name --rename---> named        where there are no nameless files; link and unlink
+//! unnamed ----------link---------> named        O_TMPFILE: ext4, xfs, btrfs, tmpfs, overlayfs
+//! of a temporary name --rename---> named        where there are no unnamed files; link and unlink
 //!                                               where rename may only replace
 //! named from the start                          where there is neither
 //! ```
@@ -27,15 +27,15 @@ const PERMISSIONS: u32 = 0o644;
 const LINKS: usize = 40;
 
 /// A directory, and a name in it that is free.
-pub struct Place {
+pub struct Target {
     directory: File,
     name: CString,
 }
 
-impl Place {
+impl Target {
     /// Finds out where `open(2)` would make the file: in the directory of the path, or of what a link without a target
     /// names. Nothing if there is something by now.
-    pub fn find(path: &Path) -> Result<Option<Place>, Error> {
+    pub fn find(path: &Path) -> Result<Option<Target>, Error> {
         let mut path = path.as_os_str().as_bytes().to_vec();
         let mut at: Option<File> = None;
         for _ in 0..LINKS {
@@ -49,7 +49,7 @@ impl Place {
                     check_link(&directory, system::owner_of(&directory, &name)?)?;
                     path = target;
                 }
-                Err(Error::System(libc::ENOENT)) => return Ok(Some(Place { directory, name })),
+                Err(Error::System(libc::ENOENT)) => return Ok(Some(Target { directory, name })),
                 Err(Error::System(libc::EINVAL)) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -92,9 +92,9 @@ fn check_link(directory: &File, owner: u32) -> Result<(), Error> {
 
 /// How a file is called until it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum Strategy {
     /// It has no name.
-    Nameless,
+    Unnamed,
     /// It has a name of its own in the same directory.
     Temporary,
     /// It has its name from the start, and keeps it when something fails.
@@ -109,39 +109,39 @@ pub enum Published {
     /// The name is another's by now.
     Taken,
     /// It cannot be done so here.
-    Try(Until),
+    Try(Strategy),
 }
 
 /// A new file that has not got its name yet. It goes without a trace unless it is published.
 pub struct NewFile {
-    place: Place,
-    until: Until,
+    target: Target,
+    strategy: Strategy,
     temporary: Option<CString>,
 }
 
 impl NewFile {
     /// Makes an empty file, to read and write. Nothing if the name is another's by now.
-    pub fn create(place: Place, until: Until) -> Result<Option<(File, NewFile)>, Error> {
-        let (file, temporary) = match until {
-            Until::Nameless => match system::create_nameless(&place.directory, PERMISSIONS)? {
+    pub fn create(target: Target, strategy: Strategy) -> Result<Option<(File, NewFile)>, Error> {
+        let (file, temporary) = match strategy {
+            Strategy::Unnamed => match system::create_unnamed(&target.directory, PERMISSIONS)? {
                 Some(file) => (file, None),
-                None => return NewFile::create(place, Until::Temporary),
+                None => return NewFile::create(target, Strategy::Temporary),
             },
-            Until::Temporary => {
-                let name = name_of_its_own()?;
-                let file = system::create_exclusively(&place.directory, &name, PERMISSIONS)?;
+            Strategy::Temporary => {
+                let name = temporary_name()?;
+                let file = system::create_exclusively(&target.directory, &name, PERMISSIONS)?;
                 (file, Some(name))
             }
-            Until::Named => {
-                match system::create_exclusively(&place.directory, &place.name, PERMISSIONS) {
+            Strategy::Named => {
+                match system::create_exclusively(&target.directory, &target.name, PERMISSIONS) {
                     Err(Error::System(libc::EEXIST)) => return Ok(None),
                     file => (file?, None),
                 }
             }
         };
         let new = NewFile {
-            place,
-            until,
+            target,
+            strategy,
             temporary,
         };
         Ok(Some((file, new)))
@@ -149,11 +149,14 @@ impl NewFile {
 
     /// Gives the file, whose descriptor this is, its name.
     pub fn publish(self, fd: RawFd) -> Result<Published, Error> {
-        let Place { directory, name } = &self.place;
+        let Target { directory, name } = &self.target;
         let (named, otherwise) = match &self.temporary {
-            Some(temporary) => (rename(directory, temporary, name), Until::Named),
-            None if self.until == Until::Named => return Ok(Published::Done),
-            None => (system::link_nameless(fd, directory, name), Until::Temporary),
+            Some(temporary) => (rename(directory, temporary, name), Strategy::Named),
+            None if self.strategy == Strategy::Named => return Ok(Published::Done),
+            None => (
+                system::link_unnamed(fd, directory, name),
+                Strategy::Temporary,
+            ),
         };
         match named {
             Ok(()) => Ok(Published::Done),
@@ -167,7 +170,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            system::unlink(&self.place.directory, temporary);
+            system::unlink(&self.target.directory, temporary);
         }
     }
 }
@@ -201,7 +204,7 @@ fn is_refusal(error: Error) -> bool {
 }
 
 /// A name that nobody else has, nor is likely to guess: of this process, this moment, and this call.
-fn name_of_its_own() -> Result<CString, Error> {
+fn temporary_name() -> Result<CString, Error> {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! Bytes behind the end of a file.
+//! Post-EOF bytes: those behind the end of a file.
 //!
 //! The page that holds the end can be written behind it through any mapping, and so can whole pages behind it where the
 //! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes: a file that grows shows them
@@ -18,8 +18,8 @@ use std::time::Duration;
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// Zeroes what lies behind the end of the file, before `limit`.
-pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
-    let Some(piece) = file.keeps_behind_the_end() else {
+pub fn zero(file: &BackingFile, limit: u64) -> Result<(), Error> {
+    let Some(piece) = file.keeps_post_eof() else {
         return Ok(());
     };
     let end = file.size()?;
@@ -43,7 +43,7 @@ pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
             std::thread::sleep(MOMENT);
             file.size() == Ok(end)
         };
-        if clear_part(
+        if zero_part(
             window.start() + offset,
             next.min(length) - offset,
             ends_there,
@@ -58,7 +58,7 @@ pub fn clear(file: &BackingFile, limit: u64) -> Result<(), Error> {
 }
 
 /// Zeroes a part of a page, if it is not zero and still behind the end of the file.
-fn clear_part(address: usize, length: usize, ends_there: impl Fn() -> bool) -> Result<(), Error> {
+fn zero_part(address: usize, length: usize, ends_there: impl Fn() -> bool) -> Result<(), Error> {
     let at = std::ptr::with_exposed_provenance_mut::<u8>(address);
     let mut bytes = vec![0; length];
     // SAFETY: the part lies in a window that is mapped to be read and written, and that nobody else knows.
