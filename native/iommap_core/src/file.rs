@@ -101,8 +101,9 @@ impl BackingFile {
     /// Makes the file `to` zeros. If there is no room for them, it is what it was.
     ///
     /// Emptied first, the file would lose its blocks to others. So its blocks are preallocated while it is whole, and are kept;
-    /// the zeros, which btrfs may have no room for, come before the size, which is not refused by then. Where they cannot be (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in
-    /// between: then it is empty when this fails.
+    /// the zeros, which btrfs may have no room for, come before the size, which is not refused by then. Where they cannot be
+    /// (overlayfs on tmpfs, NFS, FUSE without FALLOC_FL_ZERO_RANGE), others may take them in between: then it is empty when
+    /// this fails.
     pub fn empty(&self, to: u64) -> Result<(), Error> {
         let preallocation = self.preallocate(to)?;
         let before = preallocation.before();

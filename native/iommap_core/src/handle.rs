@@ -7,7 +7,8 @@
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
 //! and let the mapping do it. What may take long happens without the lock, on a reference to the mapping, and the lock is
 //! taken again to see that the outcome still holds: so no lock is held while sleeping in the kernel, but by a copy whose
-//! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
+//! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap
+//! mappings.
 
 use crate::error::Error;
 use crate::file::{mappable, BackingFile};

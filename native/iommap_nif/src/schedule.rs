@@ -6,8 +6,8 @@
 //! I/O scheduler, with `Wait::Blocking`. What could make it wait:
 //!
 //! - the handle's lock is taken (`Handle::reading`, `Handle::writing`);
-//! - the copy is longer than `NON_BLOCKING_MAX`, or its data is of more list cells (`iodata`), or is a view, or takes long to look at
-//!   (`calls::pwrite`);
+//! - the copy is longer than `NON_BLOCKING_MAX`, or its data is of more list cells (`iodata`), or is a view, or takes long to
+//!   look at (`calls::pwrite`);
 //! - the pages are not known to be in memory (`Mapping::is_ready_to_read`, `Mapping::is_ready_to_write`).
 //!
 //! What finishes on a normal scheduler is charged to the process's time slice.
