@@ -45,4 +45,5 @@ pub use mapping::Hint;
 pub use options::{Access, Options};
 pub use platform::page_size;
 pub use range::Range;
-pub use view::{all_intact, has_views, intact, look_up_cost, View};
+pub use registry::{all_intact, has_views, intact, look_up_cost};
+pub use view::View;

@@ -210,7 +210,7 @@ fn a_view_of_a_page_with_the_new_end_in_it_is_not_intact() {
         assert_eq!(view.intact(200, 0), Some(true), "nothing of it is lost");
         assert!(!handle.info(Wait::Blocking).unwrap().faulted);
         assert_eq!(
-            iommap_core::intact([1u8; 4].as_ptr(), 4),
+            iommap_core::intact([1u8; 4].as_ptr().addr(), 4),
             None,
             "memory of nobody's file"
         );

@@ -192,5 +192,5 @@ unsafe extern "C" fn intact_here(address: *const u8, length: usize) -> c_int {
     if address.is_null() {
         return c_int::from(iommap_core::all_intact());
     }
-    iommap_core::intact(address, length).map_or(-1, c_int::from)
+    iommap_core::intact(address.addr(), length).map_or(-1, c_int::from)
 }

@@ -176,7 +176,7 @@ impl Shown {
 
     /// What `intact` says of a part of it.
     pub fn intact(&self, offset: usize, length: usize) -> Option<bool> {
-        iommap_core::intact((self.address + offset) as *const u8, length)
+        iommap_core::intact(self.address + offset, length)
     }
 }
 

@@ -121,7 +121,7 @@ fn view(handle: &Shared, random: &mut Random) {
     let (offset, length) = random.range(SIZE);
     let (_view, address) = region(handle, offset, length).unwrap();
     assert_eq!(look(address, length), bytes(offset, length));
-    assert_eq!(intact(address as *const u8, length), Some(true));
+    assert_eq!(intact(address, length), Some(true));
 }
 
 /// The file is cut and grown back all the time, and never holds a zero.
@@ -137,7 +137,7 @@ fn read_truncated(handle: &Shared, random: &mut Random) {
     match region(handle, offset, length) {
         Ok((_view, address)) => {
             let seen = look(address, length);
-            if intact(address as *const u8, length) == Some(true) {
+            if intact(address, length) == Some(true) {
                 assert_eq!(seen, bytes(offset, length));
             }
         }
