@@ -259,7 +259,7 @@ void iommap_guard_leave(uintptr_t address, void *context)
 }
 
 /* Cases 1 and 2, each of all images before the next: one image's copy may read a view of another's mapping. */
-static int is_settled(uintptr_t address, void *context)
+static int try_resolve(uintptr_t address, void *context)
 {
     const struct follower *first = atomic_load_explicit(&followers, memory_order_acquire), *follower;
     iommap_resolve resolve = atomic_load_explicit(&resolver, memory_order_acquire);
@@ -278,7 +278,7 @@ static int is_settled(uintptr_t address, void *context)
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
-    if (!is_access(info, context) || !is_settled((uintptr_t)info->si_addr, context))
+    if (!is_access(info, context) || !try_resolve((uintptr_t)info->si_addr, context))
         pass_on(signal, info, context);
     errno = saved_errno;
 }
@@ -298,7 +298,7 @@ static int is_ours(const struct sigaction *action)
 
 /* Makes the action the first to pass faults on to. One that we know already means that whoever came after it
  * has taken itself away and put it back: what lies above it is forgotten. The kernel had it, so it can be called (again). */
-static int remember(const struct sigaction *action)
+static int save_previous(const struct sigaction *action)
 {
     struct previous *top = atomic_load_explicit(&newest, memory_order_relaxed), *known;
     for (known = top; known != NULL; known = known->older)
@@ -354,11 +354,11 @@ int iommap_guard_install(void)
     ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 
     /* Somebody may install between our look and our change: what we replaced is what counts. */
-    if ((error = remember(&now)) != 0)
+    if ((error = save_previous(&now)) != 0)
         return error;
     if (sigaction(SIGBUS, &ours, &now) != 0)
         return errno;
-    return is_ours(&now) ? 0 : remember(&now);
+    return is_ours(&now) ? 0 : save_previous(&now);
 }
 
 /* A guarded stretch is `if (guarded(thread, &frame)) return -1; ...; disarm(thread);`. sigsetjmp does not save the mask:

@@ -355,13 +355,13 @@ impl<V> Handle<V> {
             file.grow_to(size)?;
             shrink()?;
             self.publish(growth);
-            mapping.clear_write_back_error();
+            mapping.clear_writeback_error();
             // A fault before the file was so long is one that this call clears.
             if !mapping.is_faulted() {
                 return Ok(());
             }
         }
-        let fresh = self.successor(&mapping, length)?;
+        let fresh = self.replacement(&mapping, length)?;
         drop(mapping);
         post_eof::zero(&file, size)?;
         file.grow_to(size)?;
@@ -380,7 +380,7 @@ impl<V> Handle<V> {
             return Err(Error::INVALID);
         }
         if !mapping.can_grow_to(size) {
-            let fresh = self.successor(&mapping, size)?;
+            let fresh = self.replacement(&mapping, size)?;
             drop(mapping);
             self.replace(fresh, || Ok(()))?;
         } else {
@@ -389,7 +389,7 @@ impl<V> Handle<V> {
             } else {
                 mapping.invalidate_residency();
             }
-            mapping.clear_write_back_error();
+            mapping.clear_writeback_error();
         }
         Ok(size)
     }
@@ -401,7 +401,7 @@ impl<V> Handle<V> {
     }
 
     /// A mapping of the same file, to take the place of one that cannot become so long.
-    fn successor(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
+    fn replacement(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
         let fresh = unmapper::retry_after_reclaim(|| {
             Mapping::new(mapping.file().clone(), size, &self.options)
         })?;

@@ -274,7 +274,7 @@ impl<T> Lock<T> {
         platform::barrier();
         let mut round = 0;
         while !self.try_finish_drain() {
-            platform::relax(round);
+            platform::backoff(round);
             round += 1;
         }
     }

@@ -77,9 +77,9 @@ pub struct Mapping {
     /// Whether the file was written through this mapping since its time of modification was set.
     written: AtomicBool,
     /// How many calls write back now.
-    writing_back: AtomicU32,
+    writebacks: AtomicU32,
     /// The errno of the last write-back that failed, or 0.
-    write_back_error: AtomicI32,
+    writeback_error: AtomicI32,
     locked: AtomicBool,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
@@ -117,8 +117,8 @@ impl Mapping {
             reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
-            writing_back: AtomicU32::new(0),
-            write_back_error: AtomicI32::new(0),
+            writebacks: AtomicU32::new(0),
+            writeback_error: AtomicI32::new(0),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             private_pages: options.private.then(Mutex::default),
@@ -202,13 +202,13 @@ impl Mapping {
     pub fn is_ready_to_read(&self, range: Range) -> bool {
         // The copy needs it next: the checks in between take about as long as half a cache miss.
         platform::prefetch(self.first().wrapping_add(range.offset()));
-        self.reads.contains(range) || self.ask(range)
+        self.reads.contains(range) || self.query(range)
     }
 
     /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
     /// is kept: a page that was dropped meanwhile would be asked of the server.
     #[cold]
-    fn ask(&self, range: Range) -> bool {
+    fn query(&self, range: Range) -> bool {
         if range.length() == 0 {
             return true;
         }
@@ -229,9 +229,9 @@ impl Mapping {
         while offset < around.end() && all {
             let part = Range::between(offset, around.end().min(offset + step));
             all = if by_mincore {
-                self.ask_mincore(part, range, stamp)
+                self.query_mincore(part, range, stamp)
             } else {
-                self.ask_by_reading(part, stamp)
+                self.query_nowait(part, stamp)
             };
             offset += step;
         }
@@ -239,8 +239,8 @@ impl Mapping {
     }
 
     /// Whether all pages of `part`, which begins at a page, are in memory, found out by a read that does not wait.
-    fn ask_by_reading(&self, part: Range, stamp: Stamp) -> bool {
-        let cached = platform::cached(self.file.fd(), part.offset() as u64, part.length());
+    fn query_nowait(&self, part: Range, stamp: Stamp) -> bool {
+        let cached = platform::is_cached(self.file.fd(), part.offset() as u64, part.length());
         if cached {
             self.insert_resident(part.widened(platform::page_size()), stamp);
         }
@@ -248,7 +248,7 @@ impl Mapping {
     }
 
     /// Whether those pages of `part` that `wanted` needs are in memory. `part` begins at a page.
-    fn ask_mincore(&self, part: Range, wanted: Range, stamp: Stamp) -> bool {
+    fn query_mincore(&self, part: Range, wanted: Range, stamp: Stamp) -> bool {
         let page_size = platform::page_size();
         let mut pages = [0u8; PAGES_AT_ONCE];
         // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
@@ -368,7 +368,7 @@ impl Mapping {
     /// so may be written. (A private mapping must know first which pages it writes.)
     #[cold]
     fn is_still_ready_to_write(&self, range: Range) -> bool {
-        if self.is_private() || self.writing_back.load(Ordering::Acquire) != 0 {
+        if self.is_private() || self.writebacks.load(Ordering::Acquire) != 0 {
             return false;
         }
         if self.file.system().in_memory {
@@ -423,7 +423,7 @@ impl Mapping {
     /// The range was written, in a write that began at `stamp`.
     pub fn insert_written(&self, range: Range, stamp: Stamp) {
         // A write to a file whose server may hang is never taken for one that waits for nothing.
-        if self.writing_back.load(Ordering::Acquire) == 0 && !self.file.system().remote {
+        if self.writebacks.load(Ordering::Acquire) == 0 && !self.file.system().remote {
             self.writes
                 .insert(range.widened(platform::page_size()), stamp);
         }
@@ -451,21 +451,21 @@ impl Mapping {
 
     /// Writes a range back to the file and waits for it.
     pub fn sync(&self, range: Range) -> Result<(), Error> {
-        self.writes_back(|| {
+        self.while_writing_back(|| {
             memory::flush(self.memory.start() + range.offset(), range.length(), true)
         })
     }
 
     /// Starts writing a range back to the file.
     pub fn sync_async(self: &Arc<Self>, range: Range) -> Result<(), Error> {
-        if self.file.system().is_layered {
-            self.sync_elsewhere(range)
+        if self.file.system().is_stacked {
+            self.sync_on_a_thread(range)
         } else {
-            self.writes_back(|| self.start_writing_back(range))
+            self.while_writing_back(|| self.start_writeback(range))
         }
     }
 
-    fn start_writing_back(&self, range: Range) -> Result<(), Error> {
+    fn start_writeback(&self, range: Range) -> Result<(), Error> {
         let (offset, length) = (range.offset(), range.length());
         if platform::start_writeback(self.file.fd(), offset as u64, length as u64)? {
             return Ok(());
@@ -474,8 +474,8 @@ impl Mapping {
     }
 
     /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.
-    fn sync_elsewhere(self: &Arc<Self>, range: Range) -> Result<(), Error> {
-        self.writes_back(|| Ok(()))?; // what can be told now
+    fn sync_on_a_thread(self: &Arc<Self>, range: Range) -> Result<(), Error> {
+        self.while_writing_back(|| Ok(()))?; // what can be told now
         let mapping = self.clone();
         let sync = move || {
             let _ = mapping.sync(range);
@@ -488,20 +488,23 @@ impl Mapping {
 
     /// Writeback cleans pages, and the next write to a clean page may wait: what the cache holds of writing is invalid, and
     /// nothing is inserted while it runs. (A write that began before either `invalidate` is inserted too late to be believed.)
-    fn writes_back(&self, write_back: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    fn while_writing_back(
+        &self,
+        write_back: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.check_not_faulted()?;
         if self.is_private() || !self.kind.writable {
             return Ok(());
         }
-        self.check_write_back_error()?;
-        self.writing_back.fetch_add(1, Ordering::AcqRel);
+        self.check_writeback_error()?;
+        self.writebacks.fetch_add(1, Ordering::AcqRel);
         self.writes.invalidate();
         let done = write_back();
         self.touch_file();
         self.writes.invalidate();
-        self.writing_back.fetch_sub(1, Ordering::AcqRel);
+        self.writebacks.fetch_sub(1, Ordering::AcqRel);
         if let Err(Error::System(errno)) = done {
-            self.write_back_error.store(errno, Ordering::Release);
+            self.writeback_error.store(errno, Ordering::Release);
         }
         done?;
         self.check_not_faulted()
@@ -515,16 +518,16 @@ impl Mapping {
     }
 
     /// The error of a write-back that failed before. The system tells it once, and takes the pages for clean after.
-    fn check_write_back_error(&self) -> Result<(), Error> {
-        match self.write_back_error.load(Ordering::Acquire) {
+    fn check_writeback_error(&self) -> Result<(), Error> {
+        match self.writeback_error.load(Ordering::Acquire) {
             0 => Ok(()),
             errno => Err(Error::System(errno)),
         }
     }
 
     /// Clears the error of a failed write-back: whoever resizes the file, or maps it anew, has been told.
-    pub fn clear_write_back_error(&self) {
-        self.write_back_error.store(0, Ordering::Release);
+    pub fn clear_writeback_error(&self) {
+        self.writeback_error.store(0, Ordering::Release);
     }
 
     /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
@@ -750,7 +753,7 @@ unsafe fn zero_parts(range: Range, copy: *const u8) -> impl Iterator<Item = Rang
 }
 
 fn residency_of_writes(size: usize, file: &BackingFile) -> Residency {
-    if platform::tells_what_is_dirty() && !file.system().is_layered {
+    if platform::has_cachestat() && !file.system().is_stacked {
         Residency::new(size, WRITE_LIFETIME, 1).renewable(WRITE_RENEWABLE)
     } else {
         Residency::new(size, LONG_WRITE_LIFETIME, 1)
@@ -783,11 +786,11 @@ mod tests {
         let mapping = mapping(4);
         let range = mapping.range(0, 10).unwrap();
         let insert = |stamp| mapping.insert_written(range, stamp);
-        let written_back = mapping.writes_back(|| {
+        let written_back = mapping.while_writing_back(|| {
             let stamp = mapping.write_stamp();
             insert(stamp);
             assert!(!mapping.is_ready_to_write(range), "inserted during");
-            assert!(mapping.writes_back(|| Ok(())).is_ok());
+            assert!(mapping.while_writing_back(|| Ok(())).is_ok());
             insert(mapping.write_stamp());
             assert!(!mapping.is_ready_to_write(range), "one of two is over");
             Ok(())
@@ -795,7 +798,7 @@ mod tests {
         assert_eq!(written_back, Ok(()));
         let mut stamp = mapping.write_stamp();
         assert_eq!(
-            mapping.writes_back(|| {
+            mapping.while_writing_back(|| {
                 stamp = mapping.write_stamp();
                 Ok(())
             }),

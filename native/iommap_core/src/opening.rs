@@ -74,7 +74,7 @@ impl Pending {
     /// Nothing if a file appeared or went meanwhile.
     fn open(path: &Path, options: &Options, strategy: Strategy) -> Result<Option<Pending>, Error> {
         match open_existing(path, options) {
-            Ok(file) => Pending::examined(file, options, None).map(Some),
+            Ok(file) => Pending::checked(file, options, None).map(Some),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
                 if options.size == 0 {
                     return Err(Error::INVALID);
@@ -86,7 +86,7 @@ impl Pending {
                 let Some((file, new)) = NewFile::create(target, strategy)? else {
                     return Ok(None);
                 };
-                Pending::examined(file, options, Some(new)).map(Some)
+                Pending::checked(file, options, Some(new)).map(Some)
             }
             // A socket, or a device without a driver.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(Error::INVALID),
@@ -94,7 +94,7 @@ impl Pending {
         }
     }
 
-    fn examined(file: File, options: &Options, new: Option<NewFile>) -> Result<Pending, Error> {
+    fn checked(file: File, options: &Options, new: Option<NewFile>) -> Result<Pending, Error> {
         let file = BackingFile::new(file, options)?;
         let now = file.size()?;
         let wanted = if options.truncate {
@@ -144,7 +144,7 @@ fn open_by_name(
     options: &Options,
     file: &BackingFile,
 ) -> Result<Arc<BackingFile>, Error> {
-    let named = BackingFile::new(how_to_open(options).open(path)?, options)?;
+    let named = BackingFile::new(open_options(options).open(path)?, options)?;
     if named.is_same_as(file)? {
         Ok(Arc::new(named))
     } else {
@@ -154,7 +154,7 @@ fn open_by_name(
 
 /// Opens a file that is there. Waits until another process gives up its lease on it, as `open(2)` does, but for nothing else.
 fn open_existing(path: &Path, options: &Options) -> io::Result<File> {
-    let mut how = how_to_open(options);
+    let mut how = open_options(options);
     match how.open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => {
             wait_for_lease(path, &mut how).unwrap_or(Err(error))
@@ -163,7 +163,7 @@ fn open_existing(path: &Path, options: &Options) -> io::Result<File> {
     }
 }
 
-fn how_to_open(options: &Options) -> OpenOptions {
+fn open_options(options: &Options) -> OpenOptions {
     let mut how = OpenOptions::new();
     how.read(true).write(options.access.writes());
     // Opening a FIFO or a terminal must neither wait nor adopt it. Close-on-exec is std's own habit.

@@ -138,7 +138,7 @@ pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     match (read, made) {
         (Ok(()), Some(binary)) => {
             if wait == Wait::NonBlocking {
-                schedule::charge(env, length as usize);
+                schedule::consume_timeslice(env, length as usize);
             }
             Ok(answer::ok(env, binary.term(env)))
         }
@@ -247,7 +247,7 @@ fn pwrite_segments(
         return Err(Error::Fault.into());
     }
     if wait == Wait::NonBlocking {
-        schedule::charge(env, length);
+        schedule::consume_timeslice(env, length);
     }
     Ok(atoms().ok)
 }

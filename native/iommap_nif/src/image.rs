@@ -90,7 +90,7 @@ impl Image {
     /// # Safety
     ///
     /// The pointer is null or that of an image.
-    pub unsafe fn understood<'a>(image: *const Image) -> Option<&'a Image> {
+    pub unsafe fn recognized<'a>(image: *const Image) -> Option<&'a Image> {
         // SAFETY: the caller's promise; images are never unloaded.
         unsafe { image.as_ref() }.filter(|image| image.magic == MAGIC)
     }
@@ -118,7 +118,7 @@ impl Image {
 fn images() -> impl Iterator<Item = &'static Image> {
     // SAFETY: the list has nothing but images in it.
     let image =
-        |pointer: &AtomicPtr<Image>| unsafe { Image::understood(pointer.load(Ordering::Acquire)) };
+        |pointer: &AtomicPtr<Image>| unsafe { Image::recognized(pointer.load(Ordering::Acquire)) };
     std::iter::successors(image(&NEWEST), move |newer| image(&newer.older))
 }
 

@@ -48,7 +48,7 @@ impl From<Error> for Refusal {
 #[derive(Default)]
 pub struct Segments {
     segments: SmallVec<[libc::iovec; 32]>,
-    /// The single bytes of lists. A segment of them has its offset here for an address until `settle`.
+    /// The single bytes of lists. A segment of them has its offset here for an address until `relocate`.
     bytes: Vec<u8>,
     from_bytes: SmallVec<[usize; 8]>,
     /// The bytes of segments that were flattened.
@@ -83,7 +83,7 @@ impl Segments {
             (false, _) => usize::MAX,
         };
         self.walk(env, term, most, has_views)?;
-        self.settle(0);
+        self.relocate(0);
         Ok(())
     }
 
@@ -165,7 +165,7 @@ impl Segments {
     /// Makes one segment of those that are not done. Zeros that stand where a view lost its file are not data: the views
     /// among them are asked about before and after.
     fn flatten(&mut self, has_views: bool) -> Result<(), Error> {
-        self.settle(self.done.from_bytes);
+        self.relocate(self.done.from_bytes);
         let many = &self.segments[self.done.segments..];
         let views = has_views && many.iter().any(|one| image::intact(one).is_some());
         let is_lost = || views && many.iter().any(|one| image::intact(one) == Some(false));
@@ -213,7 +213,7 @@ impl Segments {
     }
 
     /// The bytes do not move any more: their segments get their addresses, from that one on.
-    fn settle(&mut self, first: usize) {
+    fn relocate(&mut self, first: usize) {
         for index in &self.from_bytes[first..] {
             let segment = &mut self.segments[*index];
             let offset = segment.iov_base.addr();

@@ -99,7 +99,7 @@ pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop>
         if ptr::eq((*header).image, THIS.get()) {
             return Ok(&(*found.cast::<Object<ErlangHandle>>()).inside);
         }
-        Err(Stop::foreign(understood(header)))
+        Err(Stop::foreign(recognized(header)))
     }
 }
 
@@ -108,13 +108,13 @@ pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop>
 /// # Safety
 ///
 /// The header is of an object of one of our resource types.
-unsafe fn understood<'a>(header: *const Header) -> Option<&'a Image> {
+unsafe fn recognized<'a>(header: *const Header) -> Option<&'a Image> {
     // SAFETY: the caller's promise; images are never unloaded.
     unsafe {
         if (*header).magic != MAGIC {
             return None;
         }
-        Image::understood((*header).image)
+        Image::recognized((*header).image)
     }
 }
 
@@ -208,7 +208,7 @@ unsafe extern "C" fn nobody_went_down(
 unsafe extern "C" fn drop_any_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: the VM destroys an object of the type once; its image knows how. One that nobody understands is leaked.
     unsafe {
-        if let Some(image) = understood(object.cast()) {
+        if let Some(image) = recognized(object.cast()) {
             (image.drop_handle)(object);
         }
     }
@@ -217,7 +217,7 @@ unsafe extern "C" fn drop_any_handle(_env: *mut ErlNifEnv, object: *mut c_void) 
 unsafe extern "C" fn drop_any_view(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: as for handles.
     unsafe {
-        if let Some(image) = understood(object.cast()) {
+        if let Some(image) = recognized(object.cast()) {
             (image.drop_view)(object);
         }
     }

@@ -57,7 +57,7 @@ pub unsafe fn dirty_io(
 /// Charges a copy on a normal scheduler to the time slice. A short copy costs less than the smallest charge, so costs
 /// add up per scheduler until they are worth one.
 #[inline]
-pub fn charge(env: Env, bytes: usize) {
+pub fn consume_timeslice(env: Env, bytes: usize) {
     thread_local! {
         static OWED: Cell<usize> = const { Cell::new(0) };
     }

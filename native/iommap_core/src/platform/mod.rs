@@ -89,7 +89,7 @@ pub fn is_dirty(fd: RawFd, offset: u64, length: usize) -> bool {
 }
 
 /// Whether the system tells which pages are dirty.
-pub fn tells_what_is_dirty() -> bool {
+pub fn has_cachestat() -> bool {
     #[cfg(target_os = "linux")]
     {
         static TELLS: OnceLock<bool> = OnceLock::new();
@@ -130,7 +130,7 @@ pub struct FileSystem {
     /// A write through a shared mapping leaves the time of modification what it was.
     pub forgets_mtime: bool,
     /// It lies over others, which have the pages (overlayfs): it answers that it started writing back, and that nothing is dirty.
-    pub is_layered: bool,
+    pub is_stacked: bool,
     /// The size of the pages by which its files are mapped, in bytes.
     pub page_size: usize,
 }
@@ -147,7 +147,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: true,
             in_memory: false,
             forgets_mtime: false,
-            is_layered: false,
+            is_stacked: false,
             page_size: page_size(),
         };
     };
@@ -176,7 +176,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: REMOTE.contains(&kind),
             in_memory,
             forgets_mtime: in_memory || kind == OVERLAYFS, // which may lie over one of these
-            is_layered: kind == OVERLAYFS,
+            is_stacked: kind == OVERLAYFS,
             page_size: if kind == HUGETLBFS {
                 status.f_bsize as usize
             } else {
@@ -190,7 +190,7 @@ pub fn file_system(fd: RawFd) -> FileSystem {
             remote: status.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
             in_memory: false,
             forgets_mtime: false,
-            is_layered: false,
+            is_stacked: false,
             page_size: page_size(),
         }
     }
@@ -237,7 +237,7 @@ pub fn start_writeback(fd: RawFd, offset: u64, length: u64) -> Result<bool, Erro
 
 /// Whether a whole range of the file is in the page cache, found out by reading it without waiting. For files that
 /// `mincore(2)` tells nothing about: it says "resident" of every page of a file that the caller could not write to.
-pub fn cached(fd: RawFd, offset: u64, length: usize) -> bool {
+pub fn is_cached(fd: RawFd, offset: u64, length: usize) -> bool {
     #[cfg(target_os = "linux")]
     {
         const SCRATCH: usize = 4096;
@@ -379,7 +379,7 @@ pub fn without_signals<T>(run: impl FnOnce() -> T) -> T {
 }
 
 /// The processor is told that this is a waiting loop; every so often the thread gives its time away.
-pub fn relax(round: u32) {
+pub fn backoff(round: u32) {
     match round {
         0..=63 => std::hint::spin_loop(),
         64..=127 => std::thread::yield_now(),
