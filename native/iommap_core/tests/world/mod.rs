@@ -45,26 +45,18 @@ pub struct World {
 
 impl World {
     pub fn of(directory: &Path) -> World {
+        let (mappings, memory) = mapped(directory);
         World {
             files: files(directory),
             descriptors: descriptors(directory),
-            mappings: mappings(directory),
-            memory: World::memory(),
+            mappings,
+            memory,
         }
     }
 
     /// The address space that this process has, in KiB, but for the heap.
     pub fn memory() -> usize {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let sizes = maps
-            .lines()
-            .filter(|line| !line.ends_with("[heap]"))
-            .map(|line| {
-                let (start, rest) = line.split_once('-').unwrap();
-                let (end, _) = rest.split_once(' ').unwrap();
-                usize::from_str_radix(end, 16).unwrap() - usize::from_str_radix(start, 16).unwrap()
-            });
-        sizes.sum::<usize>() >> 10
+        mapped(Path::new("no directory")).1
     }
 
     /// What is not as it was.
@@ -113,23 +105,21 @@ impl World {
     pub fn left(directory: &Path, memory: Option<usize>) -> Option<String> {
         let begun = std::time::Instant::now();
         loop {
-            let left = (
-                descriptors(directory),
-                mappings(directory).len(),
-                World::memory(),
-            );
-            let more = memory
-                .map(|memory| left.2.saturating_sub(memory))
-                .unwrap_or_default();
-            if left.0 == 0 && (memory.is_none() || left.1 == 0 && more <= THREAD) {
+            // Looked at first, as it takes less than the address space, which the unmapping must have to itself.
+            let mut left = (descriptors(directory), 0, 0);
+            if let (0, Some(memory)) = (left.0, memory) {
+                let (mappings, now) = mapped(directory);
+                left = (0, mappings.len(), now.saturating_sub(memory));
+            }
+            if left.0 == 0 && left.1 == 0 && left.2 <= THREAD {
                 return None;
             }
             if begun.elapsed().as_secs() > 5 {
                 return Some(format!(
-                    "in the end (descriptors, mappings, KiB) are {left:?}, and were {memory:?}"
+                    "in the end (descriptors, mappings, more KiB) are {left:?}"
                 ));
             }
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_micros(200));
         }
     }
 }
@@ -169,15 +159,21 @@ fn descriptors(directory: &Path) -> usize {
     links.filter(|link| link.starts_with(directory)).count()
 }
 
-/// What is mapped of it: permissions, offset and size.
-fn mappings(directory: &Path) -> Vec<String> {
-    let mapped = crate::rig::maps_of(directory);
-    let lines = mapped.iter().map(|line| {
-        let mut words = line.split_whitespace();
+/// What is mapped of it: permissions, offset and size. And the address space that this process has, in KiB, but for the heap.
+fn mapped(directory: &Path) -> (Vec<String>, usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let name = directory.to_str().unwrap();
+    let (mut mappings, mut memory) = (Vec::new(), 0);
+    for line in maps.lines().filter(|line| !line.ends_with("[heap]")) {
+        let mut words = line.split(' ');
         let (start, end) = words.next().unwrap().split_once('-').unwrap();
         let number = |text| usize::from_str_radix(text, 16).unwrap();
-        let (permissions, offset) = (words.next().unwrap(), words.next().unwrap());
-        format!("{permissions} {offset} {}", number(end) - number(start))
-    });
-    lines.collect()
+        let size = number(end) - number(start);
+        memory += size;
+        if line.contains(name) {
+            let (permissions, offset) = (words.next().unwrap(), words.next().unwrap());
+            mappings.push(format!("{permissions} {offset} {size}"));
+        }
+    }
+    (mappings, memory >> 10)
 }
