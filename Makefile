@@ -5,25 +5,35 @@ CARGO ?= cargo
 .NOTPARALLEL:
 .PHONY: build test lint docs demo bench bench-cold soak fuzz asan tsan valgrind check-minimal check-targets check-arm64 analyse \
         matrix matrix-trixie matrix-sid ci clean help \
-        test-core test-eunit test-ct test-properties test-consumers fault-tools
+        test-core test-model test-injection test-eunit test-ct test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
 	@./setup.sh build
 	rebar3 compile
 
+# What changes the limits of the system, or looks at what is free of it, runs alone on a machine, in whichever root.
+alone := $(if $(and $(wildcard /dev/shm),$(shell command -v flock)),flock --close /dev/shm/iommap-tests-$(shell id -u).lock)
+
 test:               ## run every test
 	@./setup.sh test
-	$(MAKE) --keep-going test-core test-eunit test-ct test-properties test-consumers
+	$(MAKE) --keep-going test-core test-model test-injection test-eunit test-ct test-properties test-consumers
 
 test-core:          ## cargo's tests of the core
-	$(CARGO) test --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --workspace --no-run
+	$(alone) $(CARGO) test --locked --workspace --no-fail-fast
+
+test-model:         ## the lock's model with more threads: millions of states
 	$(CARGO) test --locked --release -p iommap_core --test lock_model -- --ignored
+
+test-injection:     ## failure at every system call, on four file systems
+	test/injection.sh
 
 test-eunit:         ## EUnit: one case for one promise
 	rebar3 eunit
 
 test-ct: fault-tools ## Common Test: other OS processes, concurrency, full disks, faults
-	rebar3 ct --readable=true
+	rebar3 ct --compile_only
+	$(alone) rebar3 ct --readable=true
 
 test-properties:    ## PropEr: random operations against a plain file: make test-properties [RUNS=100]
 	rebar3 ct --compile_only

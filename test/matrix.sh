@@ -4,7 +4,7 @@
 #   test/matrix.sh RELEASE [WORD ...]
 #
 # RELEASE is trixie (Debian 13) or sid (unstable); a WORD is one of the Makefile's, or `modes`: other modes of the VM.
-# Without words, all that this release is for. The root has nothing but git, make, gcc, cargo and rustc, and what
+# Without words, all that this release is for: on trixie all but what no VM takes part in (test-model, test-injection). The root has nothing but git, make, gcc, cargo and rustc, and what
 # `setup.sh test` installs there. It is kept in MATRIX_ROOTS and made anew when it is missing, older than a week, or
 # made for other packages or by another setup.sh. The sources are copied into it, with what is not committed yet.
 # All mounts are made in a namespace of this run, so they go with it, however it ends.

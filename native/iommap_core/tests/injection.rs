@@ -403,10 +403,7 @@ fn nothing_happens_or_all(scenarios: &[Scenario]) {
     if !injector::is_possible() {
         return skip("seccomp_unotify(2) is not to be had");
     }
-    // The unmapping thread is started here: `play` waits for the end of all threads that start in it, and that one lives on
-    // for ten seconds.
-    let scratch = Scratch::new();
-    drop(open(&scratch.file(LARGE), shared()).unwrap());
+    warm_up();
     // Whatever else is needed once is had here, where nothing fails.
     for scenario in scenarios {
         let _ = scenario.play(Plan::default());
@@ -428,6 +425,13 @@ fn nothing_happens_or_all(scenarios: &[Scenario]) {
         "{} of {tried} are wrong:\n{said}",
         said.lines().count()
     );
+}
+
+/// Starts the unmapping thread where nobody waits for its end: `play` waits for all threads that start in it, and this one
+/// ends after ten idle seconds.
+fn warm_up() {
+    let scratch = Scratch::new();
+    drop(open(&scratch.file(LARGE), shared()).unwrap());
 }
 
 type Lack = Option<(&'static str, fn(&Call) -> bool, i32)>;
@@ -663,6 +667,7 @@ fn stays(
     if !injector::is_possible() {
         return skip("seccomp_unotify(2) is not to be had");
     }
+    warm_up();
     let mut said = String::new();
     for scenario in scenarios {
         for lacks in scenario.lacking() {

@@ -31,10 +31,6 @@ struct Held {
     room: u64,
 }
 
-/// What a thread that comes or goes meanwhile takes besides its stack, which is kept for the next one: its alternate signal
-/// stack, in KiB.
-const THREAD: usize = 16;
-
 /// A moment.
 pub struct World {
     files: BTreeMap<String, Held>,
@@ -54,7 +50,7 @@ impl World {
         }
     }
 
-    /// The address space that this process has, in KiB, but for the heap.
+    /// The address space of reservations that this process has, in KiB.
     pub fn memory() -> usize {
         mapped(Path::new("no directory")).1
     }
@@ -90,8 +86,7 @@ impl World {
                 now.descriptors, self.descriptors
             ));
         }
-        if unmapped && (self.mappings != now.mappings || self.memory.abs_diff(now.memory) > THREAD)
-        {
+        if unmapped && (&self.mappings, self.memory) != (&now.mappings, now.memory) {
             return Some(format!(
                 "{} KiB {:?} are mapped, and were {} KiB {:?}",
                 now.memory, now.mappings, self.memory, self.mappings
@@ -111,7 +106,7 @@ impl World {
                 let (mappings, now) = mapped(directory);
                 left = (0, mappings.len(), now.saturating_sub(memory));
             }
-            if left.0 == 0 && left.1 == 0 && left.2 <= THREAD {
+            if left == (0, 0, 0) {
                 return None;
             }
             if begun.elapsed().as_secs() > 5 {
@@ -159,20 +154,24 @@ fn descriptors(directory: &Path) -> usize {
     links.filter(|link| link.starts_with(directory)).count()
 }
 
-/// What is mapped of it: permissions, offset and size. And the address space that this process has, in KiB, but for the heap.
+/// What is mapped of it: permissions, offset and size. And the address space of reservations, in KiB: memory of no file that can
+/// only be read, as threads and heaps have none.
 fn mapped(directory: &Path) -> (Vec<String>, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let name = directory.to_str().unwrap();
     let (mut mappings, mut memory) = (Vec::new(), 0);
-    for line in maps.lines().filter(|line| !line.ends_with("[heap]")) {
-        let mut words = line.split(' ');
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
         let (start, end) = words.next().unwrap().split_once('-').unwrap();
         let number = |text| usize::from_str_radix(text, 16).unwrap();
         let size = number(end) - number(start);
-        memory += size;
-        if line.contains(name) {
-            let (permissions, offset) = (words.next().unwrap(), words.next().unwrap());
-            mappings.push(format!("{permissions} {offset} {size}"));
+        let (permissions, offset) = (words.next().unwrap(), words.next().unwrap());
+        match words.nth(2) {
+            Some(path) if path.starts_with(name) => {
+                mappings.push(format!("{permissions} {offset} {size}"));
+            }
+            None if permissions == "r--p" => memory += size,
+            _ => {}
         }
     }
     (mappings, memory >> 10)
