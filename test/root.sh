@@ -1,14 +1,17 @@
-# Debian systems of their own, in which other processors and systems are built for: made by debootstrap, kept outside the
-# checkout, made anew when they are gone or hold other packages. To be sourced by a script that has a `main`.
+# shellcheck shell=bash
+# Debian systems of their own, in which other Erlangs run, and other processors and systems are built for: made by debootstrap,
+# kept outside the checkout, made anew when they are gone, older than a week, or hold other packages. To be sourced by a bash
+# script that has a `main`.
 #
-# MATRIX_ROOTS    where the roots are (~/.cache/iommap/roots), beside those of test/matrix.sh
+# MATRIX_ROOTS    where the roots are (~/.cache/iommap/roots)
 # DEBIAN_MIRROR   where Debian is (http://deb.debian.org/debian)
 # CARGO_PROFILE_* are passed on, as are proxies and the certificates that SSL_CERT_FILE or CARGO_HTTP_CAINFO names.
 
+unset CDPATH
 roots=${MATRIX_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/iommap/roots}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 certificates=${CARGO_HTTP_CAINFO:-${SSL_CERT_FILE:-}}
-checkout=$(cd "$(dirname "$0")/../.." && pwd)
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Runs this script again where its mounts and processes are its own: they end with it.
 in_a_namespace() {
@@ -17,13 +20,16 @@ in_a_namespace() {
     IOMMAP_INSIDE=yes exec unshare --mount --pid --fork --kill-child --mount-proc "$0" "$@"
 }
 
-# make_root DIRECTORY RELEASE PACKAGES [ARCHITECTURE]: a Debian with those packages, some of them of another architecture.
+# make_root DIRECTORY RELEASE PACKAGES [ARCHITECTURE [COMMAND]]: a Debian with those packages, some of them of another
+# architecture, in which the command of the checkout was run once.
 make_root() {
     root=$1
+    local made_by
+    made_by="$3 $(cd "$checkout" && cksum ${5:+"$5"} </dev/null)"
     mkdir -p "$roots"
     exec 9>"$root.lock"
     flock 9
-    if [ "$(cat "$root/packages" 2>/dev/null)" = "$3" ]; then
+    if [ "$(cat "$root/made-by" 2>/dev/null)" = "$made_by" ] && [ -n "$(find "$root/made-by" -mtime -7)" ]; then
         enter_root
         return
     fi
@@ -33,10 +39,17 @@ make_root() {
     rm -rf --one-file-system "$root" &&
         quietly debootstrap --variant=minbase --include=ca-certificates "$2" "$root" "$mirror" &&
         quietly chroot "$root" dpkg --add-architecture "${4:-$(dpkg --print-architecture)}" &&
+        printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" && # no service is started
+        chmod 755 "$root/usr/sbin/policy-rc.d" &&
+        # A mirror that lags, or a clock that is ahead, is no reason not to test; signatures are checked all the same.
+        echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/99iommap" &&
         enter_root &&
         quietly in_root apt-get -qq update &&
         quietly in_root apt-get -qq --no-install-recommends install $3 &&
-        printf '%s\n' "$3" >"$root/packages"
+        if [ -n "${5:-}" ]; then
+            copy_sources /srv/iommap && quietly in_root env --chdir=/srv/iommap "./$5" test
+        fi &&
+        printf '%s\n' "$made_by" >"$root/made-by"
 }
 
 # Mounts what a root needs of this machine, and copies its addresses and certificates, and what apt is told of mirrors.
