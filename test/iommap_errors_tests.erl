@@ -106,7 +106,7 @@ c_errnos() ->
 library_errnos() ->
     Source = filename:join(iommap_system:root(), "native/iommap_nif/src/errno.rs"),
     [Names] = matches(Source, "target_os = \"linux\"\\)\\]\\s*names! {([^}]*)}"),
-    string:lexemes(Names, " \n").
+    string:lexemes(Names, " ;\n").
 
 matches(Path, Pattern) ->
     {ok, Text} = file:read_file(Path),

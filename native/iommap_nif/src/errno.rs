@@ -3,10 +3,10 @@
 use std::ffi::c_int;
 
 macro_rules! names {
-    ($($name:ident)*) => {
+    ($($name:ident)* $(; $($number:literal = $new:ident)*)?) => {
         /// The name in lower case, as Erlang's `file:posix()`; some errnos have two names, of which the first counts.
         pub fn name(errno: c_int) -> String {
-            let names = [$((libc::$name, stringify!($name)),)*];
+            let names = [$((libc::$name, stringify!($name)),)* $($(($number, stringify!($new)),)*)?];
             names
                 .iter()
                 .find(|(number, _)| *number == errno)
@@ -26,7 +26,8 @@ names! {
     ENONET ENOPKG ENOPROTOOPT ENOSPC ENOSR ENOSTR ENOSYS ENOTBLK ENOTCONN ENOTDIR ENOTEMPTY ENOTNAM ENOTRECOVERABLE
     ENOTSOCK ENOTSUP ENOTTY ENOTUNIQ ENXIO EOVERFLOW EOWNERDEAD EPERM EPFNOSUPPORT EPIPE EPROTO EPROTONOSUPPORT
     EPROTOTYPE ERANGE EREMCHG EREMOTE EREMOTEIO ERESTART ERFKILL EROFS ESHUTDOWN ESOCKTNOSUPPORT ESPIPE ESRCH ESRMNT
-    ESTALE ESTRPIPE ETIME ETIMEDOUT ETOOMANYREFS ETXTBSY EUCLEAN EUNATCH EUSERS EXDEV EXFULL
+    ESTALE ESTRPIPE ETIME ETIMEDOUT ETOOMANYREFS ETXTBSY EUCLEAN EUNATCH EUSERS EXDEV EXFULL;
+    134 = EFTYPE // since Linux 7.2; the crate libc has no name for it yet
 }
 
 #[cfg(not(target_os = "linux"))]
