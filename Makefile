@@ -56,8 +56,8 @@ lint:               ## formatting, clippy, xref and dialyzer, warnings being err
 	@./setup.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/relayout -- -D warnings
-	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/stranger -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/alternate_layout -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/unknown_abi -- -D warnings
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
 	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
 	$(MAKE) analyse

@@ -24,12 +24,12 @@ ASAN_OPTIONS=detect_stack_use_after_return=1:handle_sigbus=0 \
 
 cargo build --release --locked --target "$target" --manifest-path "$root/Cargo.toml" -p iommap_nif
 cp "$build/$target/release/libiommap_nif.so" "$build/same.so"
-cargo build --release --locked --target "$target" --manifest-path "$root/Cargo.toml" -p iommap_nif --features relayout
-cp "$build/$target/release/libiommap_nif.so" "$build/relayout.so"
+cargo build --release --locked --target "$target" --manifest-path "$root/Cargo.toml" -p iommap_nif --features alternate_layout
+cp "$build/$target/release/libiommap_nif.so" "$build/alternate_layout.so"
 unset RUSTC_BOOTSTRAP RUSTFLAGS CC CFLAGS CARGO_TARGET_DIR
 
 # The VM's signals are its own; what it allocates for ever is no leak of ours; each image has the same globals.
-SOAK_LIBRARIES=$build/relayout.so:$build/same.so \
+SOAK_LIBRARIES=$build/alternate_layout.so:$build/same.so \
 SOAK_ERL="env LD_PRELOAD=$runtime ASAN_OPTIONS=handle_segv=0:handle_sigbus=0:use_sigaltstack=0:detect_leaks=0:detect_odr_violation=0:quarantine_size_mb=16 erl" \
     ./soak.sh "$seconds"
 echo "asan: clean"

@@ -64,24 +64,24 @@ class(_) -> memory.
 run(#{reader := Reader, trouble := Trouble, sharing := Sharing, mount := Mount} = Cell) ->
     Name = io_lib:format("~s-~s-~s-~b", [Reader, Trouble, Sharing, erlang:unique_integer([positive])]),
     Path = lists:flatten(fault_mounts:path(Mount, Name)),
-    Mischief = mischief:start(),
+    External = external_writer:start(),
     Page = fault_pattern:page(),
     Pages = case lists:prefix("long_", atom_to_list(Reader)) of
         true -> 300;
         false -> 24
     end,
     Size = Pages * Page,
-    ok = mischief:write(Mischief, Path, Size),
+    ok = external_writer:write(External, Path, Size),
     {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
     Offset = 4 * Page + 100,
     {ok, View} = iommap:region_binary(Handle, Offset, Size - 8 * Page),
-    State = Cell#{path => Path, name => lists:flatten(Name), mischief => Mischief, page => Page,
+    State = Cell#{path => Path, name => lists:flatten(Name), external_writer => External, page => Page,
                   size => Size, handle => Handle, offset => Offset, view => View},
     try
         cell(State)
     after
         iommap:close(Handle),
-        mischief:stop(Mischief),
+        external_writer:stop(External),
         file:delete(Path)
     end.
 
@@ -102,24 +102,24 @@ cut(#{trouble := to_zero}) -> 0;
 cut(#{trouble := middle_of_page, page := Page}) -> 10 * Page + Page div 3;
 cut(#{page := Page}) -> 10 * Page.
 
-make_trouble(#{trouble := Trouble, mischief := Mischief, path := Path, size := Size} = State) ->
+make_trouble(#{trouble := Trouble, external_writer := External, path := Path, size := Size} = State) ->
     Cut = cut(State),
     case Trouble of
         grown_back ->
-            ok = mischief:truncate(Mischief, Path, Cut),
-            ok = mischief:truncate(Mischief, Path, Size);
+            ok = external_writer:truncate(External, Path, Cut),
+            ok = external_writer:truncate(External, Path, Size);
         lost_then_back ->
-            ok = mischief:truncate(Mischief, Path, Cut),
+            ok = external_writer:truncate(External, Path, Cut),
             touch(State),
-            ok = mischief:append(Mischief, Path, Size);
+            ok = external_writer:append(External, Path, Size);
         replaced ->
-            ok = mischief:replace(Mischief, Path, Size);
+            ok = external_writer:replace(External, Path, Size);
         io_error ->
             #{mount := Mount, name := Name, page := Page} = State,
             ok = fault_mounts:control(Mount, Name, {eio, [Cut, 2 * Page]}),
             ok = drop_cache(Path);
         _ ->
-            ok = mischief:truncate(Mischief, Path, Cut)
+            ok = external_writer:truncate(External, Path, Cut)
     end,
     [].
 
@@ -216,10 +216,10 @@ guarded_reader(#{reader := Reader} = State, _) when Reader =:= pwrite; Reader =:
     #{handle := Handle, offset := Offset, view := View} = State,
     Data = fault_pattern:bytes(Offset, byte_size(View)),
     expect(State, ok, fun() -> iommap:pwrite(Handle, Offset, Data) end);
-guarded_reader(#{path := Path, size := Size, view := View, mischief := Mischief} = State, _) ->
+guarded_reader(#{path := Path, size := Size, view := View, external_writer := External} = State, _) ->
     %% The view is the source; the destination is well and must stay so.
     Target = Path ++ ".target",
-    ok = mischief:write(Mischief, Target, Size),
+    ok = external_writer:write(External, Target, Size),
     {ok, Handle} = iommap:open(Target, read_write, []),
     Result = expect(State, ok, fun() -> iommap:pwrite(Handle, 0, View) end),
     Well = promise(target_is_well, ok, iommap:pwrite(Handle, 0, <<"well">>))
@@ -349,12 +349,12 @@ check_unharmed(#{trouble := io_error, handle := Handle, size := Size} = State) -
 check_unharmed(#{trouble := grown_back, handle := Handle}) ->
     promise(before, {ok, fault_pattern:bytes(0, 8)}, iommap:pread(Handle, 0, 8))
         ++ promise(sync, ok, iommap:sync(Handle));
-check_unharmed(#{mischief := Mischief, path := Path, handle := Handle, size := Size} = State) ->
+check_unharmed(#{external_writer := External, path := Path, handle := Handle, size := Size} = State) ->
     {ok, Info} = iommap:info(Handle),
     Length = min(8, cut(State)),
     Before = promise(before, {ok, fault_pattern:bytes(0, Length)}, iommap:pread(Handle, 0, Length))
         ++ promise(faulted, false, maps:get(faulted, Info)),
-    ok = mischief:append(Mischief, Path, Size),
+    ok = external_writer:append(External, Path, Size),
     Before ++ promise(back, {ok, whole(State)}, iommap:pread(Handle, 0, Size)).
 
 check_closed(#{handle := Handle, view := View}) ->

@@ -1,4 +1,4 @@
-%% Bytes that tell where in a file they stand and are never zero: the same as c/mischief.c writes.
+%% Bytes that tell where in a file they stand and are never zero: the same as c/external_writer.c writes.
 -module(fault_pattern).
 
 -export([bytes/2]).

@@ -21,17 +21,17 @@
 run(Directory, Seed, #{milliseconds := Milliseconds, may_see_zeros := MaySeeZeros}) ->
     Path = filename:join(Directory, "raced"),
     Size = ?PAGES * fault_pattern:page(),
-    Mischief = mischief:start(),
-    ok = mischief:write(Mischief, Path, Size),
+    External = external_writer:start(),
+    ok = external_writer:write(External, Path, Size),
     _ = fault_pattern:bytes(0, Size),
     Sharing = lists:nth(Seed rem 2 + 1, [shared, private]),
     {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
     Race = #race{path = Path, handle = Handle, size = Size, may_see_zeros = MaySeeZeros,
                  until = erlang:monotonic_time(millisecond) + Milliseconds},
-    ok = mischief:race(Mischief, Path, Size, Seed),
+    ok = external_writer:race(External, Path, Size, Seed),
     Outcome = all([{Name, fun() -> again(Role, Race) end} || {Name, Role} <- roles()]),
-    ok = mischief:stop_race(Mischief, Path, Size),
-    ok = mischief:stop(Mischief),
+    ok = external_writer:stop_race(External, Path, Size),
+    ok = external_writer:stop(External),
     _ = iommap:close(Handle),
     Outcome.
 

@@ -18,7 +18,7 @@
 
 -record(run, {
     directory :: file:filename(),
-    mischief :: port(),
+    external_writer :: port(),
     model = fuzz_model:new() :: fuzz_model:model(),
     files = #{} :: #{fuzz_model:inode() => file:fd()},
     handles = #{} :: #{fuzz_model:slot() => iommap:handle()},
@@ -29,8 +29,8 @@
 -spec run(file:filename(), [fuzz_ops:op()], Progress :: file:filename()) -> outcome().
 run(Directory, Ops, Progress) ->
     {ok, Log} = file:open(Progress, [write, raw]),
-    Mischief = mischief:start(),
-    Start = #run{directory = Directory, mischief = Mischief},
+    External = external_writer:start(),
+    Start = #run{directory = Directory, external_writer = External},
     try
         Run = lists:foldl(fun(Op, Run) -> one(Op, Log, Run) end, Start, lists:enumerate(Ops)),
         one({length(Ops), look_at_all}, Log, Run)
@@ -39,7 +39,7 @@ run(Directory, Ops, Progress) ->
     catch
         throw:{wrong, Wrong} -> {wrong, Wrong}
     after
-        mischief:stop(Mischief),
+        external_writer:stop(External),
         file:close(Log),
         erase(call)
     end.
@@ -301,9 +301,9 @@ changed(Change, Order, Name, #run{model = Model} = Run) ->
         {error, _} -> Run
     end.
 
-told([Verb, Name | Rest], #run{directory = Directory, mischief = Mischief}) ->
+told([Verb, Name | Rest], #run{directory = Directory, external_writer = External}) ->
     put(call, {by_another, [Verb, Name | Rest]}),
-    mischief:try_to(Mischief, [Verb, filename:join(Directory, Name) | Rest]).
+    external_writer:try_to(External, [Verb, filename:join(Directory, Name) | Rest]).
 
 %% ---- What is seen besides ---------------------------------------------------------------------
 

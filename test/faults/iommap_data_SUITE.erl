@@ -213,8 +213,8 @@ pread_gives_what_can_be_decoded_while_the_file_is_rewritten(Config) ->
     in_vm(fun() ->
         Size = 64 * 1024,
         ok = file:write_file(Path, binary:copy(<<",">>, Size)),
-        Mischief = mischief:start(),
-        ok = mischief:rewrite(Mischief, Path, Size, 1),
+        External = external_writer:start(),
+        ok = external_writer:rewrite(External, Path, Size, 1),
         {ok, Handle} = iommap:open(Path, read, []),
         {ok, View} = iommap:region_binary(Handle, 0, Size),
         Copies = [fun() -> {ok, Copy} = iommap:pread(Handle, 0, Size), Copy end, fun() -> binary:copy(View) end],
@@ -228,11 +228,11 @@ pread_gives_what_can_be_decoded_while_the_file_is_rewritten(Config) ->
              Checksum = erlang:crc32(Copy)
          end || _ <- lists:seq(1, 200), Take <- Copies],
         true = iommap:intact(View),
-        ok = mischief:stop_race(Mischief, Path, Size),
-        mischief:stop(Mischief)
+        ok = external_writer:stop_race(External, Path, Size),
+        external_writer:stop(External)
     end).
 
-%% What mischief writes is text in several encodings, fields of several lengths, and terms.
+%% What external_writer writes is text in several encodings, fields of several lengths, and terms.
 decoders() ->
     [fun binary_to_term/1,
      fun unicode:characters_to_list/1,

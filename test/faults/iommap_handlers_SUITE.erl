@@ -18,9 +18,9 @@ all() ->
      a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open,
      a_plain_handler_after_ours_is_put_below_ours_by_the_next_open,
      a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
-     a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
+     a_foreign_handler_put_back_over_ours_is_put_below_ours_by_the_next_open,
      a_handler_before_ours_that_jumps_is_found_again_under_another_one,
-     two_neighbours_and_ours_each_get_their_own_faults,
+     two_foreign_handlers_and_ours_each_get_their_own_faults,
      putting_ours_back_makes_no_loop_of_handlers,
      nobodys_fault_ends_the_vm_by_sigbus,
      nobodys_fault_on_a_dirty_scheduler_ends_the_vm_by_sigbus,
@@ -66,20 +66,20 @@ directory(Config) ->
 %% A library that was there first still gets its own faults, and we get ours.
 a_handler_before_ours_gets_its_own_faults(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(not_chaining),
+        foreign_handler:install(not_chaining),
         survive_a_lost_view(Directory),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty(),
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty(),
         survive_a_lost_view(Directory)
     end).
 
 %% The same with the old kind of handler, which learns no address.
 a_plain_handler_before_ours_gets_its_own_faults(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(plain),
+        foreign_handler:install(plain),
         survive_a_lost_view(Directory),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty(),
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty(),
         survive_a_lost_view(Directory)
     end).
 
@@ -87,12 +87,12 @@ a_plain_handler_before_ours_gets_its_own_faults(Config) ->
 a_handler_after_ours_that_chains_gets_its_own_faults_and_passes_on_ours(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        neighbour:install(chaining),
+        foreign_handler:install(chaining),
         zeros = read(Lost),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty(),
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty(),
         survive_a_lost_view(Directory),
-        recovered = neighbour:recover()
+        recovered = foreign_handler:recover()
     end).
 
 %% The kernel blocks the signal while such a handler runs. We leave it by a jump into a guarded read, and the
@@ -110,13 +110,13 @@ a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fau
                 {ok, <<_>>} = iommap:pread(Handle, 0, 1),
                 Handle
             end || Path <- Paths],
-            neighbour:install(chaining),
+            foreign_handler:install(chaining),
             [] = os:cmd("truncate -s 0 " ++ filename:join(Directory, "read-*")),
             [{error, sigbus} = iommap:pread(Handle, 5000, 10) || Handle <- Handles],
-            true = neighbour:calls() >= length(Handles),
+            true = foreign_handler:calls() >= length(Handles),
             zeros = read(Lost),
-            recovered = neighbour:recover(),
-            recovered = neighbour:recover_dirty()
+            recovered = foreign_handler:recover(),
+            recovered = foreign_handler:recover_dirty()
         end)
     after
         fault_rig:stop_vm(Vm)
@@ -127,11 +127,11 @@ a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fau
 a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        neighbour:install(not_chaining),
+        foreign_handler:install(not_chaining),
         survive_a_lost_view(Directory),
         zeros = read(Lost),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty()
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty()
     end).
 
 %% A handler without SA_ONSTACK runs where the thread is, which may be on the heap of a process. (A VM up to OTP 26 adds the
@@ -139,15 +139,15 @@ a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open(Conf
 a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        true = neighbour:is_on_stack(),
-        neighbour:install(without_onstack),
+        true = foreign_handler:is_on_stack(),
+        foreign_handler:install(without_onstack),
         HasFlag = list_to_integer(erlang:system_info(otp_release)) =< 26,
-        HasFlag = neighbour:is_on_stack(),
+        HasFlag = foreign_handler:is_on_stack(),
         survive_a_lost_view(Directory),
-        true = neighbour:is_on_stack(),
+        true = foreign_handler:is_on_stack(),
         zeros = read(Lost),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty(),
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty(),
         survive_a_lost_view(Directory)
     end).
 
@@ -155,37 +155,37 @@ a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open(Config) 
 a_plain_handler_after_ours_is_put_below_ours_by_the_next_open(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        neighbour:install(plain),
+        foreign_handler:install(plain),
         survive_a_lost_view(Directory),
         zeros = read(Lost),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty()
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty()
     end).
 
 %% A library that takes itself away puts back what it found, over us; the next open mends that.
 a_stale_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(chaining),
+        foreign_handler:install(chaining),
         Lost = lost_view(Directory),
-        neighbour:restore(),
-        default = neighbour:owner(),
+        foreign_handler:restore(),
+        default = foreign_handler:owner(),
         survive_a_lost_view(Directory),
         zeros = read(Lost)
     end).
 
 %% The same when what it found was a third library's: that one then gets its own faults from us.
-a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) ->
+a_foreign_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(not_chaining),
-        other_neighbour:install(chaining),
+        foreign_handler:install(not_chaining),
+        other_foreign_handler:install(chaining),
         Lost = lost_view(Directory),
-        other_neighbour:restore(),
-        "neighbour.so" = filename:basename(neighbour:owner()),
+        other_foreign_handler:restore(),
+        "foreign_handler.so" = filename:basename(foreign_handler:owner()),
         survive_a_lost_view(Directory),
-        "iommap_nif.so" = filename:basename(neighbour:owner()),
+        "iommap_nif.so" = filename:basename(foreign_handler:owner()),
         zeros = read(Lost),
-        [recovered = neighbour:recover() || _ <- lists:seq(1, 10)],
-        [recovered = neighbour:recover_dirty() || _ <- lists:seq(1, 10)],
+        [recovered = foreign_handler:recover() || _ <- lists:seq(1, 10)],
+        [recovered = foreign_handler:recover_dirty() || _ <- lists:seq(1, 10)],
         survive_a_lost_view(Directory)
     end),
     {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
@@ -194,27 +194,27 @@ a_strange_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) 
 %% also when another library has come on top since.
 a_handler_before_ours_that_jumps_is_found_again_under_another_one(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(not_chaining),
+        foreign_handler:install(not_chaining),
         survive_a_lost_view(Directory),
-        [recovered = neighbour:recover() || _ <- lists:seq(1, 10)],
-        other_neighbour:install(chaining),
-        [recovered = neighbour:recover() || _ <- lists:seq(1, 10)],
-        [recovered = neighbour:recover_dirty() || _ <- lists:seq(1, 10)],
-        recovered = other_neighbour:recover(),
+        [recovered = foreign_handler:recover() || _ <- lists:seq(1, 10)],
+        other_foreign_handler:install(chaining),
+        [recovered = foreign_handler:recover() || _ <- lists:seq(1, 10)],
+        [recovered = foreign_handler:recover_dirty() || _ <- lists:seq(1, 10)],
+        recovered = other_foreign_handler:recover(),
         survive_a_lost_view(Directory)
     end).
 
 %% One before us, one after: three owners, each with its own faults.
-two_neighbours_and_ours_each_get_their_own_faults(Config) ->
+two_foreign_handlers_and_ours_each_get_their_own_faults(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(plain),
+        foreign_handler:install(plain),
         Lost = lost_view(Directory),
-        other_neighbour:install(chaining),
+        other_foreign_handler:install(chaining),
         zeros = read(Lost),
-        recovered = other_neighbour:recover(),
+        recovered = other_foreign_handler:recover(),
         survive_a_lost_view(Directory),
-        recovered = neighbour:recover(),
-        recovered = other_neighbour:recover_dirty()
+        recovered = foreign_handler:recover(),
+        recovered = other_foreign_handler:recover_dirty()
     end).
 
 %% Ours is put back over a handler that chains to ours: a fault of nobody's still ends the VM, by its
@@ -223,12 +223,12 @@ putting_ours_back_makes_no_loop_of_handlers(Config) ->
     in_vm(Config, fun(Directory) ->
         survive_a_lost_view(Directory),
         [begin
-            neighbour:install(chaining),
+            foreign_handler:install(chaining),
             survive_a_lost_view(Directory),
-            other_neighbour:install(chaining),
+            other_foreign_handler:install(chaining),
             survive_a_lost_view(Directory),
-            recovered = neighbour:recover(),
-            recovered = other_neighbour:recover()
+            recovered = foreign_handler:recover(),
+            recovered = other_foreign_handler:recover()
         end || _ <- lists:seq(1, 20)]
     end),
     {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
@@ -269,15 +269,15 @@ nobodys_fault_leaves_a_core_of_the_right_place(Config) ->
 %% The kernel does not let a fault be ignored, nor do we.
 nobodys_fault_ends_the_vm_though_sigbus_was_ignored(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(ignore),
+        foreign_handler:install(ignore),
         survive_a_lost_view(Directory)
     end),
     {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
-%% A neighbour asked about it that gives up in its own way ends the VM in that way.
+%% A foreign_handler asked about it that gives up in its own way ends the VM in that way.
 nobodys_fault_under_a_handler_that_gives_up_ends_the_vm_by_sigbus(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(not_chaining),
+        foreign_handler:install(not_chaining),
         survive_a_lost_view(Directory)
     end),
     {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
@@ -312,9 +312,9 @@ a_one_shot_handler_that_is_put_back_is_called_again(Config) ->
     {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
     fault_rig:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
     in_vm(Config, fun(Directory) ->
-        neighbour:install_reporter(Report),
+        foreign_handler:install_reporter(Report),
         survive_a_lost_view(Directory),
-        "iommap_nif.so" = filename:basename(neighbour:owner())
+        "iommap_nif.so" = filename:basename(foreign_handler:owner())
     end),
     {signal, 7} = fault_rig:death(Vm, other_reader, touch_nobodys, []),
     {ok, <<"crashed\ncrashed\n">>} = file:read_file(Report).
@@ -327,7 +327,7 @@ kill_bus_ends_the_vm_by_sigbus(Config) ->
 %% Whoever had SIGBUS ignored goes on to have it ignored.
 kill_bus_is_ignored_if_it_was_before_us(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(ignore),
+        foreign_handler:install(ignore),
         survive_a_lost_view(Directory)
     end),
     Vm = ?config(vm, Config),
@@ -352,9 +352,9 @@ kill_bus_during_guarded_reads_ends_the_vm_by_sigbus(Config) ->
 one_fault_covers_the_whole_lost_tail(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory, 1000 * fault_pattern:page()),
-        neighbour:install(chaining),
+        foreign_handler:install(chaining),
         zeros = read(Lost),
-        1 = neighbour:calls()
+        1 = foreign_handler:calls()
     end).
 
 %% Threads of other libraries bring alternate stacks of their own, some hardly larger than what the
@@ -380,7 +380,7 @@ a_view_is_read_on_a_thread_without_an_alternate_stack(Config) ->
 a_view_is_read_on_a_small_alternate_stack_under_another_handler(Config) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        neighbour:install(chaining),
+        foreign_handler:install(chaining),
         Zeros = other_reader:copy_in_thread(Lost, other_reader:smallest_stack() + 2048),
         zeros = read(Zeros)
     end).
@@ -447,7 +447,7 @@ in_vm(Config, Function) ->
 in_vm_with_a_reporter(Config) ->
     Report = filename:join(?config(directory, Config), "report"),
     in_vm(Config, fun(Directory) ->
-        neighbour:install_reporter(Report),
+        foreign_handler:install_reporter(Report),
         survive_a_lost_view(Directory)
     end),
     {ok, <<>>} = file:read_file(Report),

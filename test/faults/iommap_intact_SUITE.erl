@@ -62,15 +62,15 @@ no_page_that_pread_returns_was_made_up_of_a_file_in_large_folios(Config) ->
 
 race_readers(Path, Copies) ->
     Size = 512 * fault_pattern:page(),
-    Mischief = mischief:start(),
-    ok = mischief:write(Mischief, Path, Size),
+    External = external_writer:start(),
+    ok = external_writer:write(External, Path, Size),
     Handles = [Handle || {ok, Handle} <- [iommap:open(Path, read, []) || _ <- lists:seq(1, 3)]],
-    ok = mischief:race(Mischief, Path, Size, 1),
+    ok = external_writer:race(External, Path, Size, 1),
     Readers = [spawn_monitor(fun() -> exit(read_parts(Handle, Size, Copies, 0)) end) || Handle <- Handles],
     [receive {'DOWN', Monitor, process, Reader, Faults} -> true = is_integer(Faults) andalso Faults > 0 end
      || {Reader, Monitor} <- Readers],
-    ok = mischief:stop_race(Mischief, Path, Size),
-    mischief:stop(Mischief).
+    ok = external_writer:stop_race(External, Path, Size),
+    external_writer:stop(External).
 
 %% Reads until so many reads met no fault; how many did.
 read_parts(_Handle, _Size, 0, Faults) ->
@@ -109,32 +109,32 @@ holds(Config, Property, Runs) ->
 
 appended() ->
     ?FORALL({Pages, Sharing, Reader, Seed, Picks}, {integer(1, 64), sharing(), reader(), seed(), picks(300)},
-        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
-            ok = mischief:race(Mischief, Path, Size, Seed),
+        with_file(Pages, Sharing, fun(External, Path, Handle, Size) ->
+            ok = external_writer:race(External, Path, Size, Seed),
             Verdicts = [read_view(Handle, Reader, part(Pick, Size)) || Pick <- Picks],
-            ok = mischief:stop_race(Mischief, Path, Size),
+            ok = external_writer:stop_race(External, Path, Size),
             aggregate(Verdicts, not lists:member(invented, Verdicts) andalso is_whole(Handle, Size))
         end)).
 
 shrinking() ->
     ?FORALL({Pages, Sharing, Reader, Cuts, Picks}, {integer(1, 64), sharing(), reader(), non_empty(list(fraction())), picks(60)},
-        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
+        with_file(Pages, Sharing, fun(External, Path, Handle, Size) ->
             {ok, View} = iommap:region_binary(Handle, 0, Size),
             Descending = lists:reverse(lists:usort([1 + trunc(Cut * (Size - 1)) || Cut <- Cuts])),
             Cutter = spawn_link(fun() -> cut(Path, Descending) end),
             Monitor = monitor(process, Cutter),
             Verdicts = [read_part(View, Reader, part(Pick, Size)) || Pick <- Picks],
             receive {'DOWN', Monitor, process, Cutter, normal} -> ok end,
-            true = erlang:port_info(Mischief) =/= undefined,
+            true = erlang:port_info(External) =/= undefined,
             aggregate(Verdicts, not lists:member(invented, Verdicts))
         end)).
 
 pread() ->
     ?FORALL({Pages, Sharing, Seed, Picks}, {integer(1, 64), sharing(), seed(), picks(300)},
-        with_file(Pages, Sharing, fun(Mischief, Path, Handle, Size) ->
-            ok = mischief:race(Mischief, Path, Size, Seed),
+        with_file(Pages, Sharing, fun(External, Path, Handle, Size) ->
+            ok = external_writer:race(External, Path, Size, Seed),
             Verdicts = [copy(Handle, part(Pick, Size)) || Pick <- Picks],
-            ok = mischief:stop_race(Mischief, Path, Size),
+            ok = external_writer:stop_race(External, Path, Size),
             aggregate(Verdicts, not lists:member(invented, Verdicts) andalso is_whole(Handle, Size))
         end)).
 
@@ -152,21 +152,21 @@ part({First, Second}, Size) ->
 with_file(Pages, Sharing, Test) ->
     Path = filename:join(os:getenv("TMPDIR"), "raced-" ++ integer_to_list(erlang:unique_integer([positive]))),
     Size = Pages * fault_pattern:page(),
-    Mischief = mischief:start(),
-    ok = mischief:write(Mischief, Path, Size),
+    External = external_writer:start(),
+    ok = external_writer:write(External, Path, Size),
     {ok, Handle} = iommap:open(Path, read, [Sharing]),
     try
-        Test(Mischief, Path, Handle, Size)
+        Test(External, Path, Handle, Size)
     after
         iommap:close(Handle),
-        mischief:stop(Mischief),
+        external_writer:stop(External),
         file:delete(Path)
     end.
 
 cut(Path, Descending) ->
-    Mischief = mischief:start(),
-    [ok = mischief:truncate(Mischief, Path, Length) || Length <- Descending],
-    mischief:stop(Mischief).
+    External = external_writer:start(),
+    [ok = external_writer:truncate(External, Path, Length) || Length <- Descending],
+    external_writer:stop(External).
 
 %% A new view each time: a view that met a loss is lost for good.
 read_view(Handle, Reader, {Offset, Length} = Range) ->

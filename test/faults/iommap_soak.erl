@@ -15,7 +15,7 @@
 main() ->
     [Directory, Libraries, Seconds] = init:get_plain_arguments(),
     Duration = list_to_integer(Seconds),
-    _ = neighbour:install(chaining),
+    _ = foreign_handler:install(chaining),
     Roles = roles(Libraries),
     WarmUp = min(20, Duration div 4 + 1),
     _ = phase(Roles, Directory, WarmUp),
@@ -42,7 +42,7 @@ roles(Libraries) ->
      {opener, fun start_opener/2, fun open_and_leave/1},
      {closer, fun start_closer/2, fun close_under_a_reader/1},
      {collector, fun start_reader/2, fun collect/1},
-     {neighbour, fun(_, _) -> none end, fun have_a_neighbours_fault/1},
+     {foreign_handler, fun(_, _) -> none end, fun have_a_foreign_handlers_fault/1},
      {reloader, fun(Directory, _) -> start_reloader(Directory, Libraries) end, fun reload/1}].
 
 %% ---- Phases -----------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ start_victim(Files, Number) ->
     Size = 64 * fault_pattern:page(),
     Path = file(Files, Number, Size),
     {ok, Handle} = iommap:open(Path, read_write, []),
-    Mischief = mischief:start(),
-    ok = mischief:race(Mischief, Path, Size, Number),
+    External = external_writer:start(),
+    ok = external_writer:race(External, Path, Size, Number),
     {Handle, Size}.
 
 read_truncated({Handle, Size} = State) ->
@@ -283,9 +283,9 @@ collect(Handle) ->
     true = erlang:garbage_collect(),
     Handle.
 
-have_a_neighbours_fault(none) ->
-    recovered = neighbour:recover(),
-    recovered = neighbour:recover_dirty(),
+have_a_foreign_handlers_fault(none) ->
+    recovered = foreign_handler:recover(),
+    recovered = foreign_handler:recover_dirty(),
     receive after 100 -> none end.
 
 %% The same library again and again, and twenty times without a pause now and then; another one ten times

@@ -23,19 +23,19 @@ all() ->
      writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file,
      writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file,
      writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file,
-     objects_of_a_strange_generation_raise_badarg_and_are_collected,
+     objects_of_an_unknown_abi_raise_badarg_and_are_collected,
      a_panic_is_an_exception_of_its_caller_alone,
      a_call_inside_the_old_generation_ends_well_in_the_new_one,
      a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives,
-     sixty_generations_pass_on_a_neighbours_fault,
+     sixty_generations_pass_on_a_foreign_handlers_fault,
      sixty_generations_end_the_vm_by_sigbus_for_nobodys_fault,
      handles_collected_in_a_later_generation_give_everything_back,
      a_release_upgrade_keeps_handles_and_views].
 
 init_per_suite(Config) ->
     ok = fault_rig:build(),
-    ok = fault_rig:build("relayout"),
-    ok = fault_rig:build("stranger"),
+    ok = fault_rig:build("alternate_layout"),
+    ok = fault_rig:build("unknown_abi"),
     Config.
 
 end_per_suite(_Config) ->
@@ -67,7 +67,7 @@ the_same_library_is_loaded_again_under_load(Config) ->
 a_rebuilt_library_is_loaded_under_load(Config) ->
     in_vm(Config, fun(Directory) ->
         Workers = start_workers(Directory),
-        [load(Workers, Directory, Library) || _ <- lists:seq(1, 10), Library <- [relayout, same]],
+        [load(Workers, Directory, Library) || _ <- lists:seq(1, 10), Library <- [alternate_layout, same]],
         stop_workers(Workers)
     end).
 
@@ -173,7 +173,7 @@ a_fault_of_an_old_generation_is_known_to_the_newest(Config) ->
         {ok, View} = iommap:region_binary(Handle, 0, 50_000),
         [] = os:cmd("truncate -s 0 " ++ Path),
         _ = erlang:crc32(View),
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         ok = reload(),
         [] = os:cmd("truncate -s 50000 " ++ Path),
         {error, sigbus} = iommap:pread(Handle, 0, 1),
@@ -187,7 +187,7 @@ old_code_is_purged_while_its_handles_live(Config) ->
     in_vm(Config, fun(Directory) ->
         {Path, Handle} = open(Directory, purge, 50_000),
         {ok, View} = iommap:region_binary(Handle, 0, 50_000),
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         ok = reload(),
         code:purge(iommap),
         false = erlang:check_old_code(iommap),
@@ -223,7 +223,7 @@ the_module_is_deleted_and_purged_while_its_views_live(Config) ->
 a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Config) ->
     in_vm(Config, fun(Directory) ->
         {_, _Old} = open(Directory, old, 10_000),
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         ok = reload(),
         Page = fault_pattern:page(),
         {Path, Handle} = open(Directory, new, 3 * Page),
@@ -262,7 +262,7 @@ writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file(C
 
 write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
     {ok, View} = iommap:region_binary(Source, 0, 10_000),
-    put_in_place(Directory, relayout),
+    put_in_place(Directory, alternate_layout),
     ok = reload(),
     {Path, Target} = open(Directory, target, 20_000),
     Whole = fault_pattern:bytes(0, 20_000),
@@ -280,7 +280,7 @@ write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
 writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
     in_vm(Config, fun(Directory) ->
         {Path, Target} = open(Directory, target, 20_000),
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         ok = reload(),
         {Lost, Source} = open(Directory, source, 10_000),
         {ok, View} = iommap:region_binary(Source, 0, 10_000),
@@ -299,11 +299,11 @@ writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_nei
 
 %% A generation that cannot be understood: its handles raise badarg, its views are read on, and neither
 %% harms the VM when it is collected.
-objects_of_a_strange_generation_raise_badarg_and_are_collected(Config) ->
+objects_of_an_unknown_abi_raise_badarg_and_are_collected(Config) ->
     in_vm(Config, fun(Directory) ->
-        put_in_place(Directory, stranger),
+        put_in_place(Directory, unknown_abi),
         {Holder, Monitor} = spawn_monitor(fun() ->
-            {_, Handle} = open(Directory, strange, 10_000),
+            {_, Handle} = open(Directory, unknown, 10_000),
             {ok, View} = iommap:region_binary(Handle, 0, 10_000),
             put_in_place(Directory, same),
             ok = reload(),
@@ -332,11 +332,11 @@ every_call() ->
      fun(Handle) -> iommap:info(Handle) end,
      fun(Handle) -> iommap:close(Handle) end].
 
-%% A panic inside the library raises where it was called; the VM and the other handles go on. The strange
+%% A panic inside the library raises where it was called; the VM and the other handles go on. This
 %% library panics on purpose.
 a_panic_is_an_exception_of_its_caller_alone(Config) ->
     in_vm(Config, fun(Directory) ->
-        put_in_place(Directory, stranger),
+        put_in_place(Directory, unknown_abi),
         {Path, Handle} = open(Directory, before, 10_000),
         [nif_panicked = try iommap:open(<<"panic on purpose">>, read, []) catch error:Reason -> Reason end
          || _ <- lists:seq(1, 10)],
@@ -350,7 +350,7 @@ a_panic_is_an_exception_of_its_caller_alone(Config) ->
 %% A read hangs in the file system while the library is replaced: it ends with the right bytes.
 a_call_inside_the_old_generation_ends_well_in_the_new_one(Config) ->
     with_hanging_read(Config, fun(Directory, Reader, Release) ->
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         {module, iommap} = code:load_file(iommap),
         {_, Handle} = open(Directory, meanwhile, 10_000),
         {ok, _} = iommap:pread(Handle, 0, 10_000),
@@ -364,7 +364,7 @@ a_call_inside_the_old_generation_ends_well_in_the_new_one(Config) ->
 a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives(Config) ->
     with_hanging_read(Config, fun(Directory, Reader, Release) ->
         Monitor = monitor(process, Reader),
-        put_in_place(Directory, relayout),
+        put_in_place(Directory, alternate_layout),
         {module, iommap} = code:load_file(iommap),
         Purger = spawn_monitor(fun() -> code:purge(iommap) end),
         receive {'DOWN', Monitor, process, Reader, Reason} -> killed = Reason end,
@@ -415,13 +415,13 @@ drop_cache(Path) ->
 %% ---- Many generations -------------------------------------------------------------------------
 
 %% A VM that was upgraded sixty times has sixty images of the library and one signal stack: a
-%% neighbour's fault still finds its way to the neighbour, and a view of the first generation to us.
-sixty_generations_pass_on_a_neighbours_fault(Config) ->
+%% foreign handler's fault still finds its way to that handler, and a view of the first generation to us.
+sixty_generations_pass_on_a_foreign_handlers_fault(Config) ->
     in_vm(Config, fun(Directory) ->
-        neighbour:install(not_chaining),
+        foreign_handler:install(not_chaining),
         [{Path, _, View} | _] = sixty_generations(Directory),
-        recovered = neighbour:recover(),
-        recovered = neighbour:recover_dirty(),
+        recovered = foreign_handler:recover(),
+        recovered = foreign_handler:recover_dirty(),
         [] = os:cmd("truncate -s 0 " ++ Path),
         Zeros = fault_pattern:zeros(10_000),
         Zeros = binary:copy(View),
@@ -472,7 +472,7 @@ descriptors(Directory) ->
 a_release_upgrade_keeps_handles_and_views(Config) ->
     Root = filename:join(?config(directory, Config), "release"),
     Old = release(Root, "1", "2.0.0-old", fault_rig:built("iommap/priv/iommap_nif.so"), []),
-    New = release(Root, "2", "2.0.0-new", fault_rig:built("relayout/iommap_nif.so"), ["2.0.0-old"]),
+    New = release(Root, "2", "2.0.0-new", fault_rig:built("alternate_layout/iommap_nif.so"), ["2.0.0-old"]),
     make_relup(Root, New, Old),
     Vm = fault_rig:start_vm(#{
         application => maps:get(application, Old),
@@ -566,7 +566,7 @@ in_vm(Config, Function) ->
 over_generations(Directory, Count, Make) ->
     [begin
         Made = Make(Generation),
-        put_in_place(Directory, lists:nth(1 + Generation rem 2, [same, relayout])),
+        put_in_place(Directory, lists:nth(1 + Generation rem 2, [same, alternate_layout])),
         ok = reload(),
         Made
     end || Generation <- lists:seq(1, Count)].

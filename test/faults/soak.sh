@@ -10,10 +10,10 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")"
 seconds=${1:-1800}
-libraries=${SOAK_LIBRARIES:-$PWD/build/relayout/iommap_nif.so:$PWD/build/iommap/priv/iommap_nif.so}
+libraries=${SOAK_LIBRARIES:-$PWD/build/alternate_layout/iommap_nif.so:$PWD/build/iommap/priv/iommap_nif.so}
 
 main() {
-    make -s all relayout
+    make -s all alternate_layout
     directory=$(mktemp -d)
     vm= watch=
     trap clean_up EXIT

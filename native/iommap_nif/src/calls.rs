@@ -86,7 +86,7 @@ pub fn open(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
     })();
     let (path, flags, size) = decoded.map_err(|_| Stop::Raise)?;
     let path = CString::new(path.as_slice()).map_err(|_| Stop::Raise)?;
-    assert!(!cfg!(feature = "stranger") || path.as_c_str() != c"panic on purpose");
+    assert!(!cfg!(feature = "unknown_abi") || path.as_c_str() != c"panic on purpose");
     let is_set = |flag| flags.iter().any(|set| set.as_c_arg() == flag);
 
     let handle = Handle::open(

@@ -18,8 +18,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Begins every image's table and every object's header.
-pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "stranger") {
-    *b"stranger"
+pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "unknown_abi") {
+    *b"otherabi"
 } else {
     *b"iommap\x00\x01"
 });
@@ -50,14 +50,14 @@ unsafe impl Sync for Image {}
 
 /// This image.
 pub struct This {
-    #[cfg(feature = "relayout")]
+    #[cfg(feature = "alternate_layout")]
     _elsewhere: [u64; 9],
     image: Image,
 }
 
 /// This image's table.
 pub static THIS: This = This {
-    #[cfg(feature = "relayout")]
+    #[cfg(feature = "alternate_layout")]
     _elsewhere: [0; 9],
     image: Image {
         magic: MAGIC,

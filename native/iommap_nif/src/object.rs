@@ -28,7 +28,7 @@ struct Header {
 #[repr(C)]
 struct Object<T> {
     header: Header,
-    #[cfg(feature = "relayout")]
+    #[cfg(feature = "alternate_layout")]
     _elsewhere: [u64; 5],
     inside: T,
 }
@@ -132,7 +132,7 @@ fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>
                 magic: MAGIC,
                 image: THIS.get(),
             },
-            #[cfg(feature = "relayout")]
+            #[cfg(feature = "alternate_layout")]
             _elsewhere: [0xdead_beef; 5],
             inside,
         });

@@ -22,7 +22,7 @@ const SIZE: usize = 64 * 4096;
 
 type Shared = Handle<Arc<View>>;
 
-/// The pattern of `mischief.c`: never zero.
+/// The pattern of `external_writer.c`: never zero.
 fn pattern(offset: usize) -> u8 {
     ((offset ^ (offset >> 8) ^ (offset >> 16)) % 255 + 1) as u8
 }

@@ -1,5 +1,5 @@
 /*
- * mischief: the other OS process that changes files while the VM has them mapped.
+ * external_writer: the other OS process that changes files while the VM has them mapped.
  *
  * Reads one command a line from its standard input, answers "ok" or "error ERRNO":
  *

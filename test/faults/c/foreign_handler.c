@@ -1,7 +1,7 @@
 /*
- * A library that handles SIGBUS itself, as iommap's neighbours in one VM do: it maps a
+ * A library that handles SIGBUS itself, as other libraries in iommap's VM may: it maps a
  * file of its own, loses it, and recovers when it touches the lost page. Built twice,
- * as neighbour and other_neighbour, so that two of them can meet. See neighbour.erl.
+ * as foreign_handler and other_foreign_handler, so that two of them can meet. See foreign_handler.erl.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -131,7 +131,7 @@ static ERL_NIF_TERM restore(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 static ERL_NIF_TERM recover(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 {
     size_t page = sysconf(_SC_PAGESIZE);
-    int fd = memfd_create("neighbour", MFD_CLOEXEC);
+    int fd = memfd_create("foreign_handler", MFD_CLOEXEC);
     const char *map = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
     volatile int recovered = 0;
 

@@ -1,5 +1,5 @@
-%% Another library with a SIGBUS handler: c/neighbour.c.
--module(neighbour).
+%% Another library with a SIGBUS handler: c/foreign_handler.c.
+-module(foreign_handler).
 
 -export([install/1, install_reporter/1, restore/0]).
 -export([recover/0, recover_dirty/0]).

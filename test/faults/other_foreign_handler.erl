@@ -1,5 +1,5 @@
-%% A second library with a SIGBUS handler: c/neighbour.c once more.
--module(other_neighbour).
+%% A second library with a SIGBUS handler: c/foreign_handler.c once more.
+-module(other_foreign_handler).
 
 -export([install/1, install_reporter/1, restore/0]).
 -export([recover/0, recover_dirty/0]).
