@@ -21,7 +21,7 @@
 -export([every_locked_crate_builds_with_the_rust_that_is_asked_for/1]).
 -export([open_and_keep/1, read_kept/2]).
 
--import(iommap_system, [root/0]).
+-import(test_system, [root/0]).
 
 all() ->
     [without_cargo_it_says_what_to_install,
@@ -217,7 +217,7 @@ every_locked_crate_builds_with_the_rust_that_is_asked_for(_Config) ->
 
 %% Name, version and rust-version of each crate of a lock file that names one, as cargo tells of them.
 locked_crates(Directory) ->
-    Metadata = iommap_system:run(os:getenv("CARGO", "cargo"),
+    Metadata = test_system:run(os:getenv("CARGO", "cargo"),
                                  ["metadata", "--quiet", "--locked", "--format-version", "1",
                                   "--manifest-path", filename:join(Directory, "Cargo.toml")]),
     Each = re:split(Metadata, <<"(?=\\{\"name\":\"[^\"]+\",\"version\":)">>),

@@ -72,8 +72,10 @@
     delete_and_load_again/1
 ]).
 
--import(iommap_scratch, [bytes/1, zeros/1, page/0]).
--import(iommap_system, [truncate/2, eventually/1, in_a_process/1]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
+-import(test_files, [file/2, mapping/2, mapping/4]).
+-import(test_processes, [eventually/1, in_a_process/1, together/1, gather/1, during/2]).
+-import(test_system, [truncate/2]).
 
 %% More than a call copies on a normal scheduler, and less, but long enough for others to come between.
 -define(LARGE, 3_000_000).
@@ -152,8 +154,8 @@ groups() ->
     ].
 
 init_per_group(another_disk, Config) ->
-    case {os:type(), effective_user()} of
-        {{unix, linux}, "0"} -> Config;
+    case {os:type(), test_system:is_root()} of
+        {{unix, linux}, true} -> Config;
         {{unix, linux}, _} -> {skip, "only root can mount a disk of its own"};
         _ -> {skip, "the disks are Linux's tmpfs and loop devices"}
     end;
@@ -168,10 +170,8 @@ init_per_group(_Group, Config) ->
 end_per_group(_Group, _Config) ->
     ok.
 
-init_per_testcase(Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), Case),
-    ok = file:make_dir(Directory),
-    [{directory, Directory} | Config].
+init_per_testcase(_Case, Config) ->
+    [{directory, test_files:case_directory(Config)} | Config].
 
 end_per_testcase(_Case, Config) ->
     ok = file:del_dir_r(?config(directory, Config)).
@@ -317,7 +317,7 @@ open_of_a_running_program_for_writing_is_etxtbsy(Config) ->
 mapping_outlives_deletion_and_replacement(Config) ->
     %% A file that is deleted, or replaced by another of its name, is read, written and resized as before.
     {Path, Handle} = mapping(Config, bytes(3 * page())),
-    _ = iommap_system:run("rm", [Path]),
+    _ = test_system:run("rm", [Path]),
     ok = file:write_file(Path, <<"another file">>),
     ?assertEqual({ok, bytes(3 * page())}, iommap:pread(Handle, 0, 3 * page())),
     ?assertEqual(ok, iommap:pwrite(Handle, 0, <<"new">>)),
@@ -335,7 +335,7 @@ gained_ranges() ->
     [{page(), 1}, {2 * page(), page()}, {?LARGE - 1, 1}, {page(), ?LARGE - page()}].
 
 dd(Arguments) ->
-    iommap_system:run("dd", ["status=none" | Arguments]).
+    test_system:run("dd", ["status=none" | Arguments]).
 
 %% Another VM, with other rights and limits
 
@@ -343,7 +343,7 @@ open_without_permission_is_eacces(_Config) ->
     %% A file that the user may not read, or not write, is eacces in the modes that need it.
     in_a_vm(another_user(), fun(Vm, Directory) ->
         Path = file(Directory, bytes(10)),
-        Open = fun(Mode, Options) -> within(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
+        Open = fun(Mode, Options) -> test_vm:run(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
         ok = file:change_mode(Path, 8#444),
         ?assertEqual(ok, Open(read, [])),
         ?assertEqual({error, eacces}, Open(write, [])),
@@ -360,7 +360,7 @@ open_create_without_permission_is_eacces(_Config) ->
     in_a_vm(another_user(), fun(Vm, Directory) ->
         Below = filename:join(Directory, "below"),
         Path = filename:join(Below, "new"),
-        Open = fun(Mode, Options) -> within(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
+        Open = fun(Mode, Options) -> test_vm:run(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
         ok = file:make_dir(Below),
         ok = file:change_mode(Below, 8#555),
         ?assertEqual({error, eacces}, Open(write, [create, {size, 5}])),
@@ -375,13 +375,11 @@ file_of_another_user_is_read(_Config) ->
     in_a_vm(another_user(), fun(Vm, Directory) ->
         Path = file(Directory, bytes(?LARGE)),
         ok = file:change_mode(Path, 8#444),
-        within(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             Expected = bytes(?LARGE),
             {ok, Handle} = iommap:open(Path, read, []),
             [begin
-                 {ok, File} = file:open(Path, [read, raw]),
-                 ok = file:advise(File, 0, 0, dont_need),
-                 ok = file:close(File),
+                 ok = test_files:drop_cache(Path),
                  [?assertEqual({ok, binary:part(Expected, 0, Length)}, iommap:pread(Handle, 0, Length)) ||
                      Length <- [1, 8, 5000, 100_000, ?LARGE], _Again <- [1, 2]]
              end || _ <- lists:seq(1, 3)]
@@ -392,7 +390,7 @@ open_with_every_descriptor_taken_is_emfile(_Config) ->
     %% When the process may open no more files the answer is emfile, until one is closed.
     in_a_vm(limited("ulimit -n 100"), fun(Vm, Directory) ->
         Path = file(Directory, bytes(10)),
-        within(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             [Handle | _] = Handles = open_until(Path, {error, emfile}),
             ?assertEqual({error, emfile}, iommap:open(Path, read, [])),
             [?assertEqual({ok, bytes(10)}, iommap:pread(Open, 0, 10)) || Open <- Handles],
@@ -406,7 +404,7 @@ memory_that_is_not_there_is_enomem(_Config) ->
     in_a_vm(limited("ulimit -v 16000000"), fun(Vm, Directory) ->
         Path = file(Directory, bytes(10)),
         Gigabyte = 1 bsl 30,
-        within(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             ok = truncate(Path, 10 * Gigabyte),
             {ok, Handle} = iommap:open(Path, read_write, []),
             ?assertEqual({error, enomem}, iommap:pread(Handle, 0, 10 * Gigabyte)),
@@ -431,17 +429,17 @@ open_create_respects_every_umask(_Config) ->
     %% A file made by open has the mode 8#644 without the bits of the umask.
     [in_a_vm(limited("umask " ++ Umask), fun(Vm, Directory) ->
          Path = filename:join(Directory, "new"),
-         ok = within(Vm, fun() -> answer(iommap:open(Path, [create, {size, 10}])) end),
+         ok = test_vm:run(Vm, fun() -> answer(iommap:open(Path, [create, {size, 10}])) end),
          {ok, #file_info{mode = Actual}} = file:read_file_info(Path),
          ?assertEqual({Umask, Mode}, {Umask, Actual band 8#7777})
      end) || {Umask, Mode} <- [{"000", 8#644}, {"027", 8#640}, {"077", 8#600}]].
 
 open_encodes_strings_as_the_vm_does(_Config) ->
     %% A string path is UTF-8 or Latin-1 as file:native_name_encoding/0 says; what Latin-1 lacks is badarg.
-    [in_a_vm(["env", "ERL_FLAGS=" ++ Flag], fun(Vm, Directory) ->
+    [in_a_vm(#{env => [{"ERL_FLAGS", Flag}]}, fun(Vm, Directory) ->
          Path = filename:join(Directory, "name \x{e5}"),
          ok = file:write_file(unicode:characters_to_binary(Path, unicode, Encoding), bytes(10)),
-         within(Vm, fun() ->
+         test_vm:run(Vm, fun() ->
              ?assertEqual(Encoding, file:native_name_encoding()),
              ?assertMatch({ok, _}, iommap:open(Path, read, [])),
              ?assertEqual({error, BeyondLatin}, iommap:open(filename:join(Directory, "name \x{3b1}"), read, []))
@@ -450,37 +448,36 @@ open_encodes_strings_as_the_vm_does(_Config) ->
 
 open_lock_that_fails_is_no_error(_Config) ->
     %% Without the right to lock memory the file is mapped all the same, and info tells.
-    in_a_vm(limited("ulimit -l 0") ++ another_user(), fun(Vm, Directory) ->
+    in_a_vm(another_user("ulimit -l 0 && "), fun(Vm, Directory) ->
         Path = file(Directory, bytes(10)),
-        within(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             {ok, Handle} = iommap:open(Path, read, [lock]),
             ?assertEqual({ok, bytes(10)}, iommap:pread(Handle, 0, 10)),
             ?assertMatch({ok, #{locked := false}}, iommap:info(Handle))
         end)
     end).
 
-%% A VM started through Command, and a directory that all users may use.
-in_a_vm(Command, Test) ->
-    iommap_scratch:with_directory(fun(Directory) ->
+%% A VM with these options, and a directory that all users may use.
+in_a_vm(Options, Test) ->
+    test_files:with_directory(fun(Directory) ->
         ok = file:change_mode(Directory, 8#777),
-        Vm = iommap_system:start_vm(Command, Directory, [?MODULE, iommap_scratch, iommap_system]),
-        try Test(Vm, Directory) after iommap_system:stop_vm(Vm) end
+        Vm = test_vm:start(Options#{application => test_system:copy_library(Directory),
+                                    args => ["+S", "1:1", "+SDio", "1", "+A", "1"],
+                                    modules => [test_files, test_pattern, test_processes, test_system]}),
+        try Test(Vm, Directory) after test_vm:stop(Vm) end
     end).
 
-within(Vm, Function) ->
-    peer:call(Vm, erlang, apply, [Function, []]).
-
 limited(Limit) ->
-    ["sh", "-c", Limit ++ " && exec \"$0\" \"$@\""].
+    #{wrapper => Limit ++ " && exec \"$@\""}.
 
 another_user() ->
-    case effective_user() of
-        "0" -> ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        _ -> ["env"]
-    end.
+    another_user("").
 
-effective_user() ->
-    string:trim(os:cmd("id -u")).
+another_user(Limit) ->
+    case test_system:is_root() of
+        true -> #{wrapper => Limit ++ "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
+        false -> #{wrapper => Limit ++ "exec \"$@\""}
+    end.
 
 %% Another disk
 
@@ -521,7 +518,7 @@ open_on_a_read_only_disk_is_erofs(_Config) ->
     %% A disk that is mounted read-only gives readers their file and writers erofs.
     on_a_disk("size=1m", fun(Disk) ->
         Path = file(Disk, bytes(10)),
-        _ = iommap_system:run("mount", ["-o", "remount,ro", Disk]),
+        _ = test_system:run("mount", ["-o", "remount,ro", Disk]),
         ?assertMatch({ok, _}, iommap:open(Path, read, [])),
         [?assertEqual({error, erofs}, iommap:open(Path, Mode, [])) || Mode <- [write, read_write]],
         ?assertEqual({error, erofs}, iommap:open(filename:join(Disk, "new"), [create, {size, 10}]))
@@ -555,10 +552,10 @@ block_device(Device) ->
 
 %% A file system in memory, mounted for the test alone. The handles are gone before it is.
 on_a_disk(MountOptions, Test) ->
-    iommap_scratch:with_directory(fun(Directory) ->
-        _ = iommap_system:run("mount", ["-t", "tmpfs", "-o", MountOptions, "tmpfs", Directory]),
+    test_files:with_directory(fun(Directory) ->
+        _ = test_system:run("mount", ["-t", "tmpfs", "-o", MountOptions, "tmpfs", Directory]),
         try in_a_process(fun() -> Test(Directory) end)
-        after iommap_system:run("umount", ["--lazy", Directory])
+        after test_system:run("umount", ["--lazy", Directory])
         end
     end).
 
@@ -567,7 +564,7 @@ on_a_disk(MountOptions, Test) ->
 descriptor_is_closed_on_exec(Config) ->
     %% The descriptor of a mapping has the flag that closes it when another program takes over.
     {Path, Handle} = mapping(Config, bytes(10)),
-    [Descriptor] = iommap_system:descriptors(Path),
+    [Descriptor] = test_system:descriptors(Path),
     {ok, Info} = file:read_file(filename:join("/proc/self/fdinfo", Descriptor)),
     {match, [Flags]} = re:run(Info, "flags:\\s*([0-7]+)", [{capture, all_but_first, list}]),
     ?assertEqual(8#2000000, list_to_integer(Flags, 8) band 8#2000000),
@@ -576,7 +573,7 @@ descriptor_is_closed_on_exec(Config) ->
 child_process_has_no_descriptor(Config) ->
     %% A program started by the VM finds no descriptor of a mapping among its own.
     {Path, Handle} = mapping(Config, bytes(10)),
-    ?assertEqual(nomatch, string:find(iommap_system:run("ls", ["-l", "/proc/self/fd"]), Path)),
+    ?assertEqual(nomatch, string:find(test_system:run("ls", ["-l", "/proc/self/fd"]), Path)),
     ok = iommap:close(Handle).
 
 close_gives_back_descriptor_and_range(Config) ->
@@ -686,7 +683,7 @@ failed_open_gives_back_everything(Config) ->
     Directory = ?config(directory, Config),
     Empty = file(Directory, <<>>),
     Full = file(Directory, bytes(10)),
-    Before = iommap_system:descriptors(),
+    Before = test_system:descriptors(),
     [begin
          {error, _} = iommap:open(Empty, Mode, []),
          {error, _} = iommap:open(Directory, Mode, []),
@@ -696,7 +693,7 @@ failed_open_gives_back_everything(Config) ->
          {error, _} = iommap:open(Full, write, [{size, 1 bsl 62}]),
          {error, _} = iommap:open(Full, write, [{size, 1 bsl 63}])
      end || _ <- lists:seq(1, 30), Mode <- [read, write, read_write]],
-    ok = eventually(fun() -> iommap_system:descriptors() =< Before end),
+    ok = eventually(fun() -> test_system:descriptors() =< Before end),
     ?assertEqual({[], []}, held(Full)).
 
 ten_thousand_cycles_leave_nothing(Config) ->
@@ -713,31 +710,31 @@ ten_thousand_cycles_leave_nothing(Config) ->
     end,
     in_a_process(fun() -> lists:foreach(Cycle, lists:seq(1, 100)) end),
     ok = eventually(fun() -> held(Path) =:= {[], []} end),
-    {Descriptors, Ranges} = {iommap_system:descriptors(), iommap_system:ranges()},
+    {Descriptors, Ranges} = {test_system:descriptors(), test_system:ranges()},
     in_a_process(fun() -> lists:foreach(Cycle, lists:seq(1, 10_000)) end),
     ok = eventually(fun() -> held(Path) =:= {[], []} end),
-    ok = eventually(fun() -> iommap_system:descriptors() =< Descriptors end),
+    ok = eventually(fun() -> test_system:descriptors() =< Descriptors end),
     %% The VM's own allocators take and give back a few ranges meanwhile.
-    ok = eventually(fun() -> iommap_system:ranges() < Ranges + 100 end).
+    ok = eventually(fun() -> test_system:ranges() < Ranges + 100 end).
 
 lock_keeps_the_pages_in_memory(Config) ->
     %% lock locks the whole mapping in memory, until it is closed.
-    Before = iommap_system:locked(),
+    Before = test_system:locked(),
     {_Path, Handle} = mapping(Config, bytes(64 * page()), read, [lock]),
-    case effective_user() of
-        "0" ->
+    case test_system:is_root() of
+        true ->
             ?assertMatch({ok, #{locked := true}}, iommap:info(Handle)),
-            ?assertEqual(Before + 64 * page(), iommap_system:locked()),
+            ?assertEqual(Before + 64 * page(), test_system:locked()),
             ok = iommap:close(Handle),
-            ok = eventually(fun() -> iommap_system:locked() =:= Before end);
-        _ ->
+            ok = eventually(fun() -> test_system:locked() =:= Before end);
+        false ->
             {skip, "only root may lock as much memory as it likes"}
     end.
 
 populate_fetches_the_pages(Config) ->
     %% With populate every page is mapped when open returns.
     {Path, Handle} = mapping(Config, bytes(64 * page()), read, [populate]),
-    ?assertEqual(64 * page(), iommap_system:resident(Path)),
+    ?assertEqual(64 * page(), test_system:resident(Path)),
     ok = iommap:close(Handle).
 
 lasting_hints_survive_resizing(Config) ->
@@ -746,7 +743,7 @@ lasting_hints_survive_resizing(Config) ->
          {Path, Handle} = mapping(Config, bytes(3 * page())),
          [ok = iommap:advise(Handle, 0, 0, Hint) || Hint <- Hints],
          Told = fun() -> [[Flag || Flag <- Flags, lists:member(Flag, [<<"rr">>, <<"sr">>])] ||
-             Flags <- iommap_system:flags(Path)] end,
+             Flags <- test_system:flags(Path)] end,
          ok = iommap:truncate(Handle, 5 * page()),
          ?assertEqual([Lasting], Told()),
          {ok, First} = iommap:region_binary(Handle, 0, page()),
@@ -764,7 +761,7 @@ lasting_hints_survive_resizing(Config) ->
                                  {[random, willneed, dontneed], [<<"rr">>]}]].
 
 held(Path) ->
-    {iommap_system:descriptors(Path), iommap_system:ranges(Path)}.
+    {test_system:descriptors(Path), test_system:ranges(Path)}.
 
 %% A process that holds terms until it is told to give them up, and then is gone.
 holder() ->
@@ -836,9 +833,7 @@ whole_blocks(Config, Options, Length, Reads) ->
 drop_from_memory(Handle, Path) ->
     ok = iommap:sync(Handle),
     ok = iommap:advise(Handle, 0, 0, dontneed),
-    {ok, File} = file:open(Path, [read, raw]),
-    ok = file:advise(File, 0, 0, dont_need),
-    ok = file:close(File).
+    ok = test_files:drop_cache(Path).
 
 close_waits_for_running_calls(Config) ->
     %% Readers that close surprises have read the truth until they are told that the mapping is closed.
@@ -1054,52 +1049,6 @@ delete_and_load_again(Config) ->
         _ -> ok
     end.
 
-%% Files and processes
-
-mapping(Config, Contents) ->
-    mapping(Config, Contents, read_write, []).
-
-mapping(Config, Contents, Mode, Options) ->
-    Path = file(?config(directory, Config), Contents),
-    {ok, Handle} = iommap:open(Path, Mode, Options),
-    {Path, Handle}.
-
-file(Directory, Contents) ->
-    Path = filename:join(Directory, "file" ++ integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:write_file(Path, Contents),
-    Path.
-
 %% What a call answered, without what it returned: another VM's handles mean nothing here.
 answer({ok, _}) -> ok;
 answer(Answer) -> Answer.
-
-%% The results of functions that run at the same time.
-together(Functions) ->
-    gather([spawn_monitor(fun() -> exit({done, Function()}) end) || Function <- Functions]).
-
-gather(Processes) ->
-    [receive
-         {'DOWN', Monitor, process, Process, {done, Result}} -> Result;
-         {'DOWN', Monitor, process, Process, Reason} -> error(Reason)
-     end || {Process, Monitor} <- Processes].
-
-%% The result of one function while others are evaluated over and over, each in a process of its own.
-during(Functions, Foreground) ->
-    Stop = atomics:new(1, []),
-    Begun = atomics:new(1, []),
-    Processes = [spawn_monitor(fun() -> repeat(Function, Begun, Stop) end) || Function <- Functions],
-    ok = eventually(fun() -> atomics:get(Begun, 1) >= length(Functions) end),
-    Result = try Foreground() after atomics:put(Stop, 1, 1) end,
-    _ = gather(Processes),
-    Result.
-
-repeat(Function, Begun, Stop) ->
-    Function(),
-    atomics:add(Begun, 1, 1),
-    repeat_until(Function, Stop).
-
-repeat_until(Function, Stop) ->
-    case atomics:get(Stop, 1) of
-        0 -> Function(), repeat_until(Function, Stop);
-        1 -> exit({done, ok})
-    end.

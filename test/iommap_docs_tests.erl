@@ -3,7 +3,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(iommap_system, [root/0]).
+-import(test_system, [root/0]).
 
 erlang_examples_run_test_() ->
     %% Every Erlang example is evaluated to its end: all of its matches hold.
@@ -47,11 +47,11 @@ evaluate(Text) ->
 evaluate_elixir(Directory, Text) ->
     Script = filename:join(Directory, "example.exs"),
     ok = file:write_file(Script, Text),
-    iommap_system:run("elixir", ["-pa", filename:dirname(code:which(iommap)), Script]).
+    test_system:run("elixir", ["-pa", filename:dirname(code:which(iommap)), Script]).
 
 in_a_directory(Test) ->
     {ok, Before} = file:get_cwd(),
-    iommap_scratch:with_directory(fun(Directory) ->
+    test_files:with_directory(fun(Directory) ->
         ok = file:set_cwd(Directory),
         try Test(Directory) after ok = file:set_cwd(Before) end
     end).

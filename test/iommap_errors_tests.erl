@@ -4,7 +4,8 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(iommap_scratch, [with_file/2, bytes/1]).
+-import(test_files, [with_file/2]).
+-import(test_pattern, [bytes/1]).
 
 -define(SIZE, 10).
 -define(LARGEST, 16#FFFFFFFFFFFFFFFF).
@@ -104,7 +105,7 @@ c_errnos() ->
         Name <- matches(Header, "^#define\\s+(E\\w+)\\s+\\d")].
 
 library_errnos() ->
-    Source = filename:join(iommap_system:root(), "native/iommap_nif/src/errno.rs"),
+    Source = filename:join(test_system:root(), "native/iommap_nif/src/errno.rs"),
     [Names] = matches(Source, "target_os = \"linux\"\\)\\]\\s*names! {([^}]*)}"),
     string:lexemes(Names, " ;\n").
 

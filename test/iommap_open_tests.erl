@@ -4,8 +4,8 @@
 -include_lib("eunit/include/eunit.hrl").
 -include_lib("kernel/include/file.hrl").
 
--import(iommap_scratch, [with_directory/1, with_file/2, with_mapping/4]).
--import(iommap_scratch, [bytes/1, zeros/1, page/0]).
+-import(test_files, [with_directory/1, with_file/2, with_mapping/4]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 -define(MODES, [read, write, read_write]).
 
@@ -102,15 +102,15 @@ open_private_reads_in_what_is_still_the_files_test_() ->
     Bytes = bytes(Pages * page()),
     [{lists:flatten(io_lib:format("~p ~p", [Mode, Options])), fun() ->
          with_mapping(Bytes, Mode, [private | Options], fun(Handle, Path) ->
-             ?assertEqual(Pages * page(), iommap_system:resident(Path)),
-             ?assertEqual(0, iommap_system:anonymous(Path)),
+             ?assertEqual(Pages * page(), test_system:resident(Path)),
+             ?assertEqual(0, test_system:anonymous(Path)),
              Mode =:= read orelse begin
                  ok = iommap:pwrite(Handle, 3 * page(), <<"ab">>),
-                 ?assertEqual(page(), iommap_system:anonymous(Path))
+                 ?assertEqual(page(), test_system:anonymous(Path))
              end,
              ?assertEqual({ok, Bytes}, file:read_file(Path))
          end)
-     end} || iommap_system:can_see_pages(), Mode <- ?MODES, Options <- [[populate], [lock], [lock, populate]]].
+     end} || test_system:can_see_pages(), Mode <- ?MODES, Options <- [[populate], [lock], [lock, populate]]].
 
 open_private_lock_goes_on_when_the_file_grows_test() ->
     %% What a locked private mapping grows by is locked and in memory too, and its changes are kept.
@@ -121,7 +121,7 @@ open_private_lock_goes_on_when_the_file_grows_test() ->
         ok = iommap:truncate(Handle, 2 * Pages * page()),
         ?assertMatch({ok, #{locked := Locked}}, iommap:info(Handle)),
         ?assertEqual({ok, <<"ab">>}, iommap:pread(Handle, 0, 2)),
-        iommap_system:can_see_pages() andalso ?assertEqual(2 * Pages * page(), iommap_system:resident(Path))
+        test_system:can_see_pages() andalso ?assertEqual(2 * Pages * page(), test_system:resident(Path))
     end).
 
 open_create_makes_the_file_test() ->
@@ -213,10 +213,10 @@ open_size_allocates_the_blocks_test() ->
     with_directory(fun(Directory) ->
         Path = filename:join(Directory, "new"),
         {ok, _} = iommap:open(Path, [create, {size, Size}]),
-        ?assert(iommap_system:allocated(Path) >= Size)
+        ?assert(test_system:allocated(Path) >= Size)
     end),
     [with_mapping(bytes(5000), read_write, Options, fun(_Handle, Path) ->
-         ?assert(iommap_system:allocated(Path) >= Size)
+         ?assert(test_system:allocated(Path) >= Size)
      end) || Options <- [[{size, Size}], [truncate, {size, Size}]]].
 
 open_lets_later_options_win_test() ->
@@ -365,7 +365,7 @@ open_never_blocks_on_a_pipe_test() ->
     %% A named pipe is einval at once, whether or not anyone stands at its other end.
     with_directory(fun(Directory) ->
         Path = filename:join(Directory, "pipe"),
-        _ = iommap_system:run("mkfifo", [Path]),
+        _ = test_system:run("mkfifo", [Path]),
         [?assertEqual({error, einval}, iommap:open(Path, Mode, Options))
             || Mode <- ?MODES, Options <- [[], [private], [{size, 0}]]],
         [?assertEqual({error, einval}, iommap:open(Path, Mode, Options))
@@ -405,7 +405,7 @@ open_leaves_no_descriptor_behind_when_it_fails_test() ->
     with_file(<<>>, fun(Path) ->
         [?assertMatch({error, _}, iommap:open(Path, Mode, [])) || Mode <- ?MODES],
         case os:type() of
-            {unix, linux} -> ?assertEqual([], iommap_system:descriptors(Path));
+            {unix, linux} -> ?assertEqual([], test_system:descriptors(Path));
             _ -> io:format(user, "skipped: descriptors are counted in /proc, which is Linux's~n", [])
         end
     end).

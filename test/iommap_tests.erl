@@ -3,8 +3,8 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(iommap_scratch, [with_mapping/2, with_mapping/4]).
--import(iommap_scratch, [bytes/1, zeros/1, page/0]).
+-import(test_files, [with_mapping/2, with_mapping/4]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 %% More than a call copies on a normal scheduler, and no multiple of any page.
 -define(LARGE, 3_000_001).
@@ -31,8 +31,8 @@ close_works_from_any_process_test() ->
     %% A handle belongs to no process: whoever holds it may use it and close it.
     with_mapping(<<"0123456789">>, fun(Handle, _Path) ->
         Read = fun() -> iommap:pread(Handle, 3, 3) end,
-        ?assertEqual({ok, <<"345">>}, iommap_system:in_a_process(Read)),
-        ?assertEqual(ok, iommap_system:in_a_process(fun() -> iommap:close(Handle) end)),
+        ?assertEqual({ok, <<"345">>}, test_processes:in_a_process(Read)),
+        ?assertEqual(ok, test_processes:in_a_process(fun() -> iommap:close(Handle) end)),
         ?assertEqual({error, closed}, iommap:pread(Handle, 3, 3))
     end).
 
@@ -248,7 +248,7 @@ position_is_the_size_test() ->
 position_is_that_of_the_mapping_test() ->
     %% A file that grew under the mapping does not move the mapping's end.
     with_mapping(bytes(page()), fun(Handle, Path) ->
-        ok = iommap_system:truncate(Path, 3 * page()),
+        ok = test_system:truncate(Path, 3 * page()),
         ?assertEqual({ok, page()}, iommap:position(Handle)),
         ?assertEqual({error, out_of_bounds}, iommap:pread(Handle, page(), 1))
     end).
@@ -305,11 +305,11 @@ remap_follows_the_file_test() ->
     %% After remap the mapping is as long as the file that another process grew or shrank.
     Bytes = bytes(2 * page()),
     with_mapping(Bytes, fun(Handle, Path) ->
-        ok = iommap_system:truncate(Path, 5 * page()),
+        ok = test_system:truncate(Path, 5 * page()),
         ?assertEqual({ok, 5 * page()}, iommap:remap(Handle)),
         ?assertEqual({ok, 5 * page()}, iommap:position(Handle)),
         ?assertEqual({ok, <<Bytes/binary, (zeros(3 * page()))/binary>>}, iommap:pread(Handle, 0, 5 * page())),
-        ok = iommap_system:truncate(Path, page() + 1),
+        ok = test_system:truncate(Path, page() + 1),
         ?assertEqual({ok, page() + 1}, iommap:remap(Handle)),
         ?assertEqual({ok, binary:part(Bytes, 0, page() + 1)}, iommap:pread(Handle, 0, page() + 1)),
         ?assertEqual({error, out_of_bounds}, iommap:pread(Handle, page() + 1, 1))
@@ -318,7 +318,7 @@ remap_follows_the_file_test() ->
 remap_of_an_empty_file_leaves_the_handle_test() ->
     %% There is no mapping of nothing: the answer is einval, and the handle works again when the file does.
     with_mapping(bytes(2 * page()), fun(Handle, Path) ->
-        ok = iommap_system:truncate(Path, 0),
+        ok = test_system:truncate(Path, 0),
         ?assertEqual({error, einval}, iommap:remap(Handle)),
         ?assertEqual({ok, 2 * page()}, iommap:position(Handle)),
         ok = file:write_file(Path, <<"back">>),
@@ -331,11 +331,11 @@ remap_keeps_private_changes_test() ->
     Bytes = bytes(3 * page()),
     with_mapping(Bytes, read_write, [private], fun(Handle, Path) ->
         ok = iommap:pwrite(Handle, page() - 2, <<"changed">>),
-        ok = iommap_system:truncate(Path, 4 * page()),
+        ok = test_system:truncate(Path, 4 * page()),
         ?assertEqual({ok, 4 * page()}, iommap:remap(Handle)),
         Changed = patched(Bytes, page() - 2, <<"changed">>),
         ?assertEqual({ok, <<Changed/binary, (zeros(page()))/binary>>}, iommap:pread(Handle, 0, 4 * page())),
-        ok = iommap_system:truncate(Path, 2 * page()),
+        ok = test_system:truncate(Path, 2 * page()),
         ?assertEqual({ok, 2 * page()}, iommap:remap(Handle)),
         ?assertEqual({ok, binary:part(Changed, 0, 2 * page())}, iommap:pread(Handle, 0, 2 * page())),
         ?assertEqual({ok, binary:part(Bytes, 0, 2 * page())}, file:read_file(Path))

@@ -3,7 +3,8 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(iommap_scratch, [with_mapping/2, with_mapping/4, bytes/1, zeros/1, page/0]).
+-import(test_files, [with_mapping/2, with_mapping/4]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 truncate_changes_file_and_mapping_test() ->
     %% After truncate both are NewSize long: what was before the end is there still, what is new is zero.
@@ -80,7 +81,7 @@ truncate_allocates_the_blocks_test() ->
     %% The room of a mapping that grew is really there, not a hole.
     with_mapping(bytes(10), fun(Handle, Path) ->
         ok = iommap:truncate(Handle, 2_000_000),
-        ?assert(iommap_system:allocated(Path) >= 2_000_000)
+        ?assert(test_system:allocated(Path) >= 2_000_000)
     end).
 
 truncate_writes_nothing_back_test_() ->
@@ -116,7 +117,7 @@ waiting_after_truncate(Size, Seen) ->
 
 dirty(Path) ->
     case os:type() of
-        {unix, linux} -> iommap_system:dirty(Path);
+        {unix, linux} -> test_system:dirty(Path);
         _ -> unknown
     end.
 
@@ -124,7 +125,7 @@ truncate_goes_by_the_file_not_by_the_mapping_test() ->
     %% Whatever another process did to the size, afterwards file and mapping are NewSize long.
     Bytes = bytes(4 * page()),
     [with_mapping(Bytes, read_write, Options, fun(Handle, Path) ->
-         ok = iommap_system:truncate(Path, Meanwhile),
+         ok = test_system:truncate(Path, Meanwhile),
          ?assertEqual(ok, iommap:truncate(Handle, Size)),
          Expected = resized(resized(Bytes, Meanwhile), Size),
          ?assertEqual({Meanwhile, Size}, {Meanwhile, filelib:file_size(Path)}),

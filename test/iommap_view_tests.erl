@@ -3,7 +3,9 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(iommap_scratch, [with_mapping/2, with_mapping/4, bytes/1, zeros/1, page/0]).
+-import(test_files, [with_mapping/2, with_mapping/4]).
+-import(test_processes, [stays/1]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 region_binary_returns_the_bytes_of_the_file_test() ->
     %% A view holds exactly the bytes at its offset, in every mode that may read and in every sharing.
@@ -43,7 +45,7 @@ view_is_no_copy_test() ->
 view_takes_no_memory_of_its_own_test() ->
     %% A view of a large file costs the VM next to nothing.
     Size = 64 * 1024 * 1024,
-    iommap_scratch:with_directory(fun(Directory) ->
+    test_files:with_directory(fun(Directory) ->
         {ok, Handle} = iommap:open(filename:join(Directory, "large"), [create, {size, Size}]),
         Before = erlang:memory(binary),
         {ok, View} = iommap:region_binary(Handle, 0, Size),
@@ -85,8 +87,8 @@ view_outlives_the_file_test() ->
 view_outlives_its_handle_test() ->
     %% A view keeps the mapping when nobody holds the handle any more.
     Bytes = bytes(3 * page()),
-    iommap_scratch:with_file(Bytes, fun(Path) ->
-        View = iommap_system:in_a_process(fun() ->
+    test_files:with_file(Bytes, fun(Path) ->
+        View = test_processes:in_a_process(fun() ->
             {ok, Handle} = iommap:open(Path, read, []),
             {ok, View} = iommap:region_binary(Handle, 1, 2 * page()),
             View
@@ -98,9 +100,9 @@ view_outlives_its_handle_test() ->
 view_outlives_its_sender_test() ->
     %% A view, and a part of one, may go to other processes and tables like any binary.
     Bytes = bytes(3 * page()),
-    iommap_scratch:with_file(Bytes, fun(Path) ->
+    test_files:with_file(Bytes, fun(Path) ->
         Table = ets:new(views, []),
-        Part = iommap_system:in_a_process(fun() ->
+        Part = test_processes:in_a_process(fun() ->
             {ok, Handle} = iommap:open(Path, read, []),
             {ok, View} = iommap:region_binary(Handle, 0, byte_size(Bytes)),
             ok = iommap:close(Handle),
@@ -138,7 +140,7 @@ view_is_a_binary_like_any_other_test() ->
         ?assertEqual([Byte || <<Byte>> <= Bytes], [Byte || <<Byte>> <= View]),
         ?assertEqual(erlang:crc32(Bytes), erlang:crc32(View)),
         ?assertEqual(crypto:hash(sha256, Bytes), crypto:hash(sha256, View)),
-        ?assertEqual({2 * page(), 8}, binary:match(View, binary:part(Bytes, 2 * page(), 8))),
+        ?assertEqual({2 * page(), page()}, binary:match(View, binary:part(Bytes, 2 * page(), page()))),
         ?assertEqual(Bytes, binary_to_term(term_to_binary(View))),
         ?assertEqual(<<Bytes/binary, "tail">>, <<View/binary, "tail">>)
     end).
@@ -240,7 +242,7 @@ drop(<<_, Tail/binary>>, Length) -> drop(Tail, Length).
 %% Functions that give the binary that they are given, as it came back from another place.
 carriers() ->
     [fun(Binary) -> Binary end,
-     fun(Binary) -> iommap_system:in_a_process(fun() -> Binary end) end,
+     fun(Binary) -> test_processes:in_a_process(fun() -> Binary end) end,
      fun(Binary) ->
          Table = ets:new(carrier, []),
          true = ets:insert(Table, {key, Binary}),
@@ -274,18 +276,3 @@ what_asks_about_every_mapping_waits_on_a_dirty_scheduler_test() ->
         ?assertNot(lists:member(true, [stays(fun() -> iommap:intact(Unaligned) end) || _ <- lists:seq(1, 20)])),
         ok = iommap:close(Handle)
     end).
-
-%% Whether the process that evaluates it is scheduled once and for all of it.
-stays(Fun) ->
-    {Pid, Monitor} = spawn_monitor(fun() -> receive go -> Fun() end end),
-    1 = erlang:trace(Pid, true, [running]),
-    Pid ! go,
-    receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end,
-    Delivered = erlang:trace_delivered(Pid),
-    receive {trace_delivered, Pid, Delivered} -> ok end,
-    [in] =:= [in || in <- flush(Pid)].
-
-flush(Pid) ->
-    receive {trace, Pid, Event, _} -> [Event | flush(Pid)]
-    after 0 -> []
-    end.

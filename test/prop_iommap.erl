@@ -11,7 +11,8 @@
 -export([prop_long_calls_are_like_short_ones/0]).
 -export([prop_lost_bytes_are_sigbus/0]).
 
--import(iommap_scratch, [with_directory/1, bytes/1, zeros/1, page/0]).
+-import(test_files, [with_directory/1]).
+-import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 %% Longer than what is copied on a normal scheduler.
 -define(LARGE, 2_500_000).

@@ -1,5 +1,5 @@
 #!/usr/bin/env escript
-%% Runs every property, prop_*/0, of the compiled modules prop_* in a directory:
+%% Runs every property, prop_*/0, of the compiled modules prop_* in a directory, which has those that they need in support/:
 %%
 %%     properties.escript DIRECTORY [RUNS=100]
 %%
@@ -8,7 +8,7 @@
 
 main([Directory]) -> main([Directory, "100"]);
 main([Directory, Runs]) ->
-    true = code:add_patha(Directory),
+    ok = code:add_pathsa([Directory, filename:join(Directory, "support")]),
     Modules = [list_to_atom(filename:basename(File, ".beam")) || File <- filelib:wildcard("prop_*.beam", Directory)],
     Results = [holds(Module, Property, list_to_integer(Runs)) || Module <- Modules, Property <- properties(Module)],
     Passed = length([held || true <- Results]),

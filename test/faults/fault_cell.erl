@@ -26,7 +26,7 @@
     reader := reader(),
     trouble := trouble(),
     sharing := shared | private,
-    mount := fault_mounts:mount()
+    mount := test_mounts:mount()
 }.
 
 %% What the reader saw, in a word, and every promise that was not kept.
@@ -50,7 +50,7 @@ scheduler(long_pwrite_of_view) -> dirty_io;
 scheduler(file_write) -> dirty_io;
 scheduler(_) -> normal.
 
--spec troubles(fault_mounts:kind()) -> [trouble()].
+-spec troubles(test_mounts:kind()) -> [trouble()].
 troubles(faultfs) -> [io_error | troubles(any)];
 troubles(_) -> [to_zero, middle_of_view, middle_of_page, grown_back, lost_then_back, replaced].
 
@@ -63,9 +63,9 @@ class(_) -> memory.
 -spec run(cell()) -> verdict().
 run(#{reader := Reader, trouble := Trouble, sharing := Sharing, mount := Mount} = Cell) ->
     Name = io_lib:format("~s-~s-~s-~b", [Reader, Trouble, Sharing, erlang:unique_integer([positive])]),
-    Path = lists:flatten(fault_mounts:path(Mount, Name)),
+    Path = lists:flatten(test_mounts:path(Mount, Name)),
     External = external_writer:start(),
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     Pages = case lists:prefix("long_", atom_to_list(Reader)) of
         true -> 300;
         false -> 24
@@ -116,8 +116,8 @@ make_trouble(#{trouble := Trouble, external_writer := External, path := Path, si
             ok = external_writer:replace(External, Path, Size);
         io_error ->
             #{mount := Mount, name := Name, page := Page} = State,
-            ok = fault_mounts:control(Mount, Name, {eio, [Cut, 2 * Page]}),
-            ok = drop_cache(Path);
+            ok = test_mounts:control(Mount, Name, {eio, [Cut, 2 * Page]}),
+            ok = test_files:drop_cache(Path);
         _ ->
             ok = external_writer:truncate(External, Path, Cut)
     end,
@@ -129,11 +129,6 @@ touch(#{reader := Reader, handle := Handle, view := View, offset := Offset}) ->
         guarded -> {error, sigbus} = iommap:pread(Handle, Offset, byte_size(View));
         _ -> erlang:crc32(View)
     end.
-
-drop_cache(Path) ->
-    {ok, File} = file:open(Path, [read, raw]),
-    ok = file:advise(File, 0, 0, dont_need),
-    file:close(File).
 
 %% ---- What is there to see ---------------------------------------------------------------------
 
@@ -151,14 +146,14 @@ contents(State) ->
     [zero_from(cut(State), State)].
 
 whole(#{size := Size}) ->
-    fault_pattern:bytes(0, Size).
+    test_pattern:bytes(Size).
 
 zero_from(Cut, #{size := Size}) ->
-    <<(fault_pattern:bytes(0, Cut))/binary, (fault_pattern:zeros(Size - Cut))/binary>>.
+    <<(test_pattern:bytes(Cut))/binary, (test_pattern:zeros(Size - Cut))/binary>>.
 
 zero_between(From, To, #{size := Size}) ->
-    <<(fault_pattern:bytes(0, From))/binary, (fault_pattern:zeros(To - From))/binary,
-      (fault_pattern:bytes(To, Size - To))/binary>>.
+    <<(test_pattern:bytes(From))/binary, (test_pattern:zeros(To - From))/binary,
+      (test_pattern:bytes(To, Size - To))/binary>>.
 
 visible(Contents, #{offset := Offset, view := View}) ->
     binary:part(Contents, Offset, byte_size(View)).
@@ -214,7 +209,7 @@ guarded_reader(#{reader := Reader} = State, [Visible | _]) when Reader =:= pread
     expect(State, {ok, Visible}, fun() -> iommap:pread(Handle, Offset, byte_size(View)) end);
 guarded_reader(#{reader := Reader} = State, _) when Reader =:= pwrite; Reader =:= long_pwrite ->
     #{handle := Handle, offset := Offset, view := View} = State,
-    Data = fault_pattern:bytes(Offset, byte_size(View)),
+    Data = test_pattern:bytes(Offset, byte_size(View)),
     expect(State, ok, fun() -> iommap:pwrite(Handle, Offset, Data) end);
 guarded_reader(#{path := Path, size := Size, view := View, external_writer := External} = State, _) ->
     %% The view is the source; the destination is well and must stay so.
@@ -320,13 +315,13 @@ check_mended(#{trouble := to_zero, handle := Handle, size := Size, view := View}
     promise(remap_of_nothing, {error, einval}, iommap:remap(Handle))
         ++ promise(still_stopped, {error, sigbus}, iommap:pread(Handle, 0, 8))
         ++ promise(truncate, ok, iommap:truncate(Handle, Size))
-        ++ promise(mended, {ok, fault_pattern:zeros(Size)}, iommap:pread(Handle, 0, Size))
+        ++ promise(mended, {ok, test_pattern:zeros(Size)}, iommap:pread(Handle, 0, Size))
         ++ promise(view_for_good, false, iommap:intact(View));
 check_mended(#{trouble := io_error, handle := Handle, size := Size, view := View} = State) ->
     #{mount := Mount, name := Name} = State,
     Still = promise(remap, {ok, Size}, iommap:remap(Handle))
         ++ promise(fails_still, {error, sigbus}, iommap:pread(Handle, cut(State), 8)),
-    ok = fault_mounts:control(Mount, Name, {clear, []}),
+    ok = test_mounts:control(Mount, Name, {clear, []}),
     Still ++ promise(mended, {ok, whole(State)}, iommap:pread(Handle, 0, Size))
         ++ promise(view_for_good, false, iommap:intact(View));
 check_mended(#{trouble := Trouble, handle := Handle, size := Size, view := View} = State) ->
@@ -335,24 +330,24 @@ check_mended(#{trouble := Trouble, handle := Handle, size := Size, view := View}
         _ -> cut(State)
     end,
     promise(remap, {ok, Now}, iommap:remap(Handle))
-        ++ promise(mended, {ok, fault_pattern:bytes(0, Now)}, iommap:pread(Handle, 0, Now))
-        ++ promise(written, ok, iommap:pwrite(Handle, 0, fault_pattern:bytes(0, 1)))
+        ++ promise(mended, {ok, test_pattern:bytes(Now)}, iommap:pread(Handle, 0, Now))
+        ++ promise(written, ok, iommap:pwrite(Handle, 0, test_pattern:bytes(1)))
         ++ promise(view_for_good, false, iommap:intact(View)).
 
 %% No zero page went in: what the file has, the handle reads, and it reads all of it again once the
 %% file has grown back.
 check_unharmed(#{trouble := io_error, handle := Handle, size := Size} = State) ->
     #{mount := Mount, name := Name} = State,
-    Before = promise(before, {ok, fault_pattern:bytes(0, 8)}, iommap:pread(Handle, 0, 8)),
-    ok = fault_mounts:control(Mount, Name, {clear, []}),
+    Before = promise(before, {ok, test_pattern:bytes(8)}, iommap:pread(Handle, 0, 8)),
+    ok = test_mounts:control(Mount, Name, {clear, []}),
     Before ++ promise(back, {ok, whole(State)}, iommap:pread(Handle, 0, Size));
 check_unharmed(#{trouble := grown_back, handle := Handle}) ->
-    promise(before, {ok, fault_pattern:bytes(0, 8)}, iommap:pread(Handle, 0, 8))
+    promise(before, {ok, test_pattern:bytes(8)}, iommap:pread(Handle, 0, 8))
         ++ promise(sync, ok, iommap:sync(Handle));
 check_unharmed(#{external_writer := External, path := Path, handle := Handle, size := Size} = State) ->
     {ok, Info} = iommap:info(Handle),
     Length = min(8, cut(State)),
-    Before = promise(before, {ok, fault_pattern:bytes(0, Length)}, iommap:pread(Handle, 0, Length))
+    Before = promise(before, {ok, test_pattern:bytes(Length)}, iommap:pread(Handle, 0, Length))
         ++ promise(faulted, false, maps:get(faulted, Info)),
     ok = external_writer:append(External, Path, Size),
     Before ++ promise(back, {ok, whole(State)}, iommap:pread(Handle, 0, Size)).

@@ -27,7 +27,7 @@ part(Bytes, Offset, Length) ->
 sized(Bytes, Size) ->
     case fuzz_bytes:size(Bytes) of
         Now when Size =< Now -> part(Bytes, 0, Size);
-        Now -> append(Bytes, [fault_pattern:zeros(Size - Now)])
+        Now -> append(Bytes, [test_pattern:zeros(Size - Now)])
     end.
 
 -spec append(bytes(), bytes()) -> bytes().

@@ -121,7 +121,7 @@ change({fill, Offset, Length, Byte}, Id, Model) ->
     overwrite(Offset, [binary:copy(<<Byte>>, Length)], Id, Grown);
 change({punch, Offset, Length}, Id, Model) ->
     Within = max(0, min(Length, file_size(Id, Model) - Offset)),
-    doubt_own(Offset, Within, Id, overwrite(Offset, [fault_pattern:zeros(Within)], Id, Model));
+    doubt_own(Offset, Within, Id, overwrite(Offset, [test_pattern:zeros(Within)], Id, Model));
 change({collapse, Offset, Length}, Id, Model) ->
     #inode{bytes = Bytes} = inode(Id, Model),
     Size = fuzz_bytes:size(Bytes),
@@ -224,10 +224,10 @@ open(Slot, Name, Mode, Options, Model) ->
     end.
 
 sized(Name, none, _, Wanted, Model) ->
-    make(Name, fault_pattern:zeros(Wanted), Model);
+    make(Name, test_pattern:zeros(Wanted), Model);
 sized(Name, Now, true, Wanted, Model) ->
     Id = maps:get(Name, names(Model)),
-    Emptied = set_bytes([fault_pattern:zeros(Wanted)], Id, resize(Wanted, zero, Id, Model)),
+    Emptied = set_bytes([test_pattern:zeros(Wanted)], Id, resize(Wanted, zero, Id, Model)),
     {Id, doubt_own(0, Now, Id, Emptied)};
 sized(Name, _, false, Wanted, Model) ->
     Id = maps:get(Name, names(Model)),
@@ -596,10 +596,10 @@ file_size(Id, Model) ->
     #inode{bytes = Bytes} = inode(Id, Model),
     fuzz_bytes:size(Bytes).
 
-zero_tail(Size) -> [fault_pattern:zeros(tail_size(Size))].
+zero_tail(Size) -> [test_pattern:zeros(tail_size(Size))].
 
 tail_size(Size) -> round_up(Size) - Size.
 
 round_up(Size) -> (Size + page() - 1) div page() * page().
 
-page() -> fault_pattern:page().
+page() -> test_pattern:page().

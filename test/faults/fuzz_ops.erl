@@ -127,7 +127,7 @@ pick(_, [{_, Make} | _]) -> Make().
 %% The number that a place is, where a mapping and its file end there.
 -spec resolve(place(), End :: non_neg_integer(), Eof :: non_neg_integer()) -> non_neg_integer().
 resolve({start, Distance}, _, _) -> Distance;
-resolve({page, Page, Distance}, _, _) -> max(0, Page * fault_pattern:page() + Distance);
+resolve({page, Page, Distance}, _, _) -> max(0, Page * test_pattern:page() + Distance);
 resolve({'end', Distance}, End, _) -> max(0, End + Distance);
 resolve({eof, Distance}, _, Eof) -> max(0, Eof + Distance);
 resolve({part, Thousandths}, End, _) -> End * Thousandths div 1000;

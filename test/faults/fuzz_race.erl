@@ -20,10 +20,10 @@
 -spec run(file:filename(), Seed :: integer(), options()) -> ok | {wrong, Role :: atom(), term()}.
 run(Directory, Seed, #{milliseconds := Milliseconds, may_see_zeros := MaySeeZeros}) ->
     Path = filename:join(Directory, "raced"),
-    Size = ?PAGES * fault_pattern:page(),
+    Size = ?PAGES * test_pattern:page(),
     External = external_writer:start(),
     ok = external_writer:write(External, Path, Size),
-    _ = fault_pattern:bytes(0, Size),
+    _ = test_pattern:bytes(Size),
     Sharing = lists:nth(Seed rem 2 + 1, [shared, private]),
     {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
     Race = #race{path = Path, handle = Handle, size = Size, may_see_zeros = MaySeeZeros,
@@ -62,7 +62,7 @@ read(#race{handle = Handle, size = Size} = Race) ->
 
 write(#race{handle = Handle, size = Size}) ->
     {Offset, Length} = part(Size),
-    may_be(iommap:pwrite(Handle, Offset, fault_pattern:bytes(Offset, Length)), [sigbus, out_of_bounds]).
+    may_be(iommap:pwrite(Handle, Offset, test_pattern:bytes(Offset, Length)), [sigbus, out_of_bounds]).
 
 %% What is intact after it was read is the pattern.
 view(#race{handle = Handle, size = Size, may_see_zeros = MaySeeZeros}) ->
@@ -104,9 +104,9 @@ grow_write_close(#race{path = Path}) ->
     Own = lists:concat([Path, ".", erlang:unique_integer([positive])]),
     ok = file:write_file(Own, <<"short">>),
     {ok, Handle} = iommap:open(Own, read_write, []),
-    Offset = 3 * fault_pattern:page() + 7,
+    Offset = 3 * test_pattern:page() + 7,
     ok = all([
-        {grower, fun() -> may_be(iommap:truncate(Handle, 4 * fault_pattern:page()), [closed]) end},
+        {grower, fun() -> may_be(iommap:truncate(Handle, 4 * test_pattern:page()), [closed]) end},
         {writer, fun() -> write_when_long(Handle, Offset, Own) end},
         {closer, fun() -> close_when_long(Handle) end}
     ]),
@@ -141,7 +141,7 @@ may_be(ok, _) -> ok;
 may_be({error, Reason}, Reasons) -> lists:member(Reason, Reasons) orelse exit({unexpected, Reason}).
 
 pattern(Bytes, Offset, MayBeZero) ->
-    Whole = fault_pattern:bytes(Offset, byte_size(Bytes)),
+    Whole = test_pattern:bytes(Offset, byte_size(Bytes)),
     Bytes =:= Whole orelse (MayBeZero andalso is_pattern_or_zero(Bytes, Whole)) orelse exit({made_up, Offset, first_wrong(Bytes, Whole)}).
 
 is_pattern_or_zero(<<Byte, Bytes/binary>>, <<Byte, Whole/binary>>) -> is_pattern_or_zero(Bytes, Whole);

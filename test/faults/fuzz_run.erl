@@ -200,7 +200,7 @@ part_of_a_view(View, Binary, From, To, #run{model = Model}) ->
             Part = binary:part(Binary, Start, End - Start),
             case fuzz_model:is_intact(View, Start, End - Start, Model) of
                 true -> {Part, binary:copy(Part), true};
-                false -> {Part, fault_pattern:zeros(End - Start), false}
+                false -> {Part, test_pattern:zeros(End - Start), false}
             end;
         false ->
             none
@@ -251,7 +251,7 @@ by_another(Op, #run{model = Model} = Run) ->
 ordered({replace, Name, Place}, Eof, #run{model = Model} = Run) ->
     Size = fuzz_ops:resolve(Place, Eof, Eof),
     ok = told(["replace", Name, Size], Run),
-    {_, Next} = fuzz_model:make(Name, fault_pattern:bytes(0, Size), Model),
+    {_, Next} = fuzz_model:make(Name, test_pattern:bytes(Size), Model),
     Run#run{model = Next};
 ordered({unlink, Name}, _, #run{model = Model} = Run) ->
     ok = told(["unlink", Name], Run),

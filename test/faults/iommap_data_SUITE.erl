@@ -22,15 +22,14 @@ all() ->
      a_copy_of_a_lost_view_is_sent_to_another_node].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
+    Directory = test_files:case_directory(Config),
     [{directory, Directory}, {path, filename:join(Directory, "file")} | Config].
 
 end_per_testcase(_Case, _Config) ->
@@ -70,7 +69,7 @@ data_that_begins_inside_a_byte_is_looked_at_on_a_dirty_scheduler(Config) ->
         Written = <<Unaligned/binary, 0:(Size * 8)>>,
         [begin
              ok = iommap:pwrite(Handle, 0, binary:copy(<<0>>, Size)),
-             false = stays(fun() -> ok = iommap:pwrite(Handle, 0, Data) end),
+             false = test_processes:stays(fun() -> ok = iommap:pwrite(Handle, 0, Data) end),
              {ok, Written} = file:read_file(Path)
          end || Data <- [Unaligned, [Unaligned]], _ <- lists:seq(1, 10)],
         ok
@@ -80,7 +79,7 @@ data_that_begins_inside_a_byte_is_looked_at_on_a_dirty_scheduler(Config) ->
 intact_of_what_begins_inside_a_byte_does_not_look_at_it(Config) ->
     Path = ?config(path, Config),
     in_vm(fun() ->
-        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+        ok = file:write_file(Path, test_pattern:bytes(10_000)),
         {ok, Handle} = iommap:open(Path, read, []),
         {ok, View} = iommap:region_binary(Handle, 0, 10_000),
         Unaligned = unaligned(256 * ?MEGABYTE),
@@ -143,7 +142,7 @@ data_of_many_parts_of_a_lost_view_is_sigbus(Config) ->
     Path = ?config(path, Config),
     Lost = filename:join(?config(directory, Config), "lost"),
     in_vm(fun() ->
-        ok = file:write_file(Lost, fault_pattern:bytes(0, 10_000)),
+        ok = file:write_file(Lost, test_pattern:bytes(10_000)),
         {ok, Views} = iommap:open(Lost, read, []),
         {ok, View} = iommap:region_binary(Views, 0, 1),
         {ok, Last} = iommap:region_binary(Views, 9_999, 1),
@@ -189,21 +188,6 @@ status(Key) ->
     {match, [Kilobytes]} = re:run(Status, Key ++ ":\\s*(\\d+) kB", [{capture, all_but_first, binary}]),
     1024 * binary_to_integer(Kilobytes).
 
-%% Whether the process that evaluates it is scheduled once and for all of it.
-stays(Function) ->
-    {Pid, Monitor} = spawn_monitor(fun() -> receive go -> Function() end end),
-    1 = erlang:trace(Pid, true, [running]),
-    Pid ! go,
-    receive {'DOWN', Monitor, process, Pid, Reason} -> normal = Reason end,
-    Delivered = erlang:trace_delivered(Pid),
-    receive {trace_delivered, Pid, Delivered} -> ok end,
-    [in] =:= [in || in <- flush(Pid)].
-
-flush(Pid) ->
-    receive {trace, Pid, Event, _} -> [Event | flush(Pid)]
-    after 0 -> []
-    end.
-
 %% ---- Views that are used where they must not be -----------------------------------------------
 
 %% A view of a file that is rewritten in place changes while a BIF decodes it, and that can end the VM, whichever library
@@ -247,11 +231,11 @@ outcome(Decode, Copy) ->
 a_copy_of_a_lost_view_is_sent_to_another_node(Config) ->
     Path = ?config(path, Config),
     Name = fun(N) -> lists:concat(["iommap-data-", os:getpid(), "-", N]) end,
-    [Sender, Receiver] = Vms = [fault_rig:start_vm(#{args => ["-sname", Name(N), "-setcookie", "iommap"]}) || N <- [1, 2]],
+    [Sender, Receiver] = Vms = [test_vm:start(#{args => ["-sname", Name(N), "-setcookie", "iommap"]}) || N <- [1, 2]],
     try
-        Node = fault_rig:call(Receiver, erlang, node, []),
-        fault_rig:run(Sender, fun() ->
-            ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
+        Node = test_vm:call(Receiver, erlang, node, []),
+        test_vm:run(Sender, fun() ->
+            ok = file:write_file(Path, test_pattern:bytes(1_000_000)),
             {ok, Handle} = iommap:open(Path, read, []),
             {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
             true = net_kernel:connect_node(Node),
@@ -264,7 +248,7 @@ a_copy_of_a_lost_view_is_sent_to_another_node(Config) ->
             true = lists:member(Node, nodes())
         end)
     after
-        [fault_rig:stop_vm(Vm) || Vm <- Vms]
+        [test_vm:stop(Vm) || Vm <- Vms]
     end.
 
 %% ---- In the VM --------------------------------------------------------------------------------
@@ -274,5 +258,5 @@ in_vm(Function) ->
 
 %% The same with so many milliseconds of patience.
 in_vm(Function, Patience) ->
-    Vm = fault_rig:start_vm(),
-    try fault_rig:run(Vm, Function, Patience) after fault_rig:stop_vm(Vm) end.
+    Vm = test_vm:start(),
+    try test_vm:run(Vm, Function, Patience) after test_vm:stop(Vm) end.

@@ -4,7 +4,8 @@
 
 -include_lib("common_test/include/ct.hrl").
 
--import(fault_scene, [on/3, on_mount/3, limited/4, open_uncached/2, drop_cache/1, another_file_works/1,
+-import(test_files, [drop_cache/1]).
+-import(test_scene, [on/3, on_mount/3, limited/4, open_uncached/2, another_file_works/1,
                       every_scheduler_runs/0, thaw/1, waiting_threads/1, skip/1]).
 
 -compile(export_all).
@@ -44,15 +45,14 @@ all() ->
      fifty_thousand_views_are_safe].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
+    Directory = test_files:case_directory(Config),
     [{directory, Directory}, {max_map_count, max_map_count()} | Config].
 
 end_per_testcase(_Case, Config) ->
@@ -66,10 +66,10 @@ end_per_testcase(_Case, Config) ->
 %% written stays, and the holes take data again when there is room.
 a_hole_without_room_on_a_full_tmpfs_loses_nothing_else(Config) ->
     on(Config, {tmpfs, "size=1m"}, fun(Mount) ->
-        Page = fault_pattern:page(),
-        Path = fault_mounts:path(Mount, "sparse"),
-        Ballast = fault_mounts:path(Mount, "ballast"),
-        ok = file:write_file(Ballast, fault_pattern:bytes(0, 256 * 1024)),
+        Page = test_pattern:page(),
+        Path = test_mounts:path(Mount, "sparse"),
+        Ballast = test_mounts:path(Mount, "ballast"),
+        ok = file:write_file(Ballast, test_pattern:bytes(256 * 1024)),
         fill_holes(Path, Page, fun() -> ok = file:delete(Ballast) end, [ok])
     end).
 
@@ -77,8 +77,8 @@ a_hole_without_room_on_a_full_tmpfs_loses_nothing_else(Config) ->
 a_hole_over_quota_loses_nothing_else(Config) ->
     with_quota(Config, fun(Volume) ->
         More = ["btrfs qgroup limit 64M ", Volume],
-        fill_holes(filename:join(Volume, "sparse"), fault_pattern:page(),
-                   fun() -> {0, _} = fault_rig:shell(More) end,
+        fill_holes(filename:join(Volume, "sparse"), test_pattern:page(),
+                   fun() -> {0, _} = test_system:shell(More) end,
                    %% A file system that copies on write needs room for a page that it has.
                    [ok, {error, sigbus}])
     end).
@@ -90,7 +90,7 @@ with_quota(Config, Function) ->
         Volume = filename:join(Point, "volume"),
         Commands = ["btrfs quota enable ", Point, " && btrfs subvolume create ", Volume,
                     " && btrfs qgroup limit 1M ", Volume],
-        case fault_rig:shell(Commands) of
+        case test_system:shell(Commands) of
             {0, _} -> Function(Volume);
             {_, Output} -> {skip, "no btrfs quota here: " ++ binary_to_list(Output)}
         end
@@ -100,18 +100,18 @@ with_quota(Config, Function) ->
 %% written before may answer until then.
 fill_holes(Path, Page, MakeRoom, Again) ->
     Pages = 1024,
-    {0, _} = fault_rig:shell(["truncate -s ", integer_to_list(Pages * Page), " ", Path]),
+    {0, _} = test_system:shell(["truncate -s ", integer_to_list(Pages * Page), " ", Path]),
     {ok, Handle} = iommap:open(Path, read_write, []),
     {Written, Error} = fill(Handle, Page, 0, Pages),
     true = Written > 0,
     true = lists:member(Error, [sigbus, enospc, edquot]),
     ok = check(Handle, Page, Written),
-    true = lists:member(iommap:pwrite(Handle, 0, fault_pattern:bytes(0, Page)), Again),
+    true = lists:member(iommap:pwrite(Handle, 0, test_pattern:bytes(Page)), Again),
     ok = check(Handle, Page, Written),
     {ok, #{faulted := false}} = iommap:info(Handle),
     MakeRoom(),
-    ok = fault_rig:eventually(fun() ->
-        iommap:pwrite(Handle, Written * Page, fault_pattern:bytes(Written * Page, Page)) =:= ok
+    ok = test_processes:eventually(fun() ->
+        iommap:pwrite(Handle, Written * Page, test_pattern:bytes(Written * Page, Page)) =:= ok
     end),
     ok = check(Handle, Page, Written + 1),
     ok = iommap:sync(Handle),
@@ -120,26 +120,26 @@ fill_holes(Path, Page, MakeRoom, Again) ->
 fill(_, _, Pages, Pages) ->
     {Pages, nothing};
 fill(Handle, Page, Index, Pages) ->
-    case iommap:pwrite(Handle, Index * Page, fault_pattern:bytes(Index * Page, Page)) of
+    case iommap:pwrite(Handle, Index * Page, test_pattern:bytes(Index * Page, Page)) of
         ok -> fill(Handle, Page, Index + 1, Pages);
         {error, Error} -> {Index, Error}
     end.
 
 check(Handle, Page, Pages) ->
-    Expected = {ok, fault_pattern:bytes(0, Pages * Page)},
+    Expected = {ok, test_pattern:bytes(Pages * Page)},
     Expected = iommap:pread(Handle, 0, Pages * Page),
     ok.
 
 %% open with a size and truncate take their blocks at once: a full disk is told there and then.
 growing_on_a_full_tmpfs_is_enospc_and_changes_nothing(Config) ->
-    on(Config, {tmpfs, "size=1m"}, fun(Mount) -> grow(fault_mounts:path(Mount, "grow"), enospc) end).
+    on(Config, {tmpfs, "size=1m"}, fun(Mount) -> grow(test_mounts:path(Mount, "grow"), enospc) end).
 
 %% And so is a quota that is used up.
 growing_over_quota_is_edquot_and_changes_nothing(Config) ->
     with_quota(Config, fun(Volume) -> grow(filename:join(Volume, "grow"), edquot) end).
 
 grow(Path, Error) ->
-    ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+    ok = file:write_file(Path, test_pattern:bytes(10_000)),
     {error, Error} = iommap:open(Path, read_write, [{size, 4_000_000}]),
     10_000 = filelib:file_size(Path),
     {ok, Handle} = iommap:open(Path, read_write, []),
@@ -157,18 +157,18 @@ grow(Path, Error) ->
 %% reads are {error, sigbus}, a view is zeros that intact/1 denies, and all is well when the disk is.
 a_failing_disk_under_ext4_is_sigbus_until_it_heals(Config) ->
     on(Config, faultfs, fun(Disk) ->
-        Image = fault_mounts:path(Disk, "disk"),
+        Image = test_mounts:path(Disk, "disk"),
         Point = filename:join(filename:dirname(maps:get(point, Disk)), "on-disk"),
         ok = filelib:ensure_path(Point),
-        case fault_rig:shell(["truncate -s 32M ", Image, " && mkfs.ext4 -q -E lazy_itable_init=0 ", Image,
+        case test_system:shell(["truncate -s 32M ", Image, " && mkfs.ext4 -q -E lazy_itable_init=0 ", Image,
                               " && mount -o loop ", Image, " ", Point]) of
             {0, _} ->
                 try
                     failing_disk(Disk, Image, filename:join(Point, "file"))
                 after
-                    fault_mounts:control(Disk, "disk", {clear, []}),
+                    test_mounts:control(Disk, "disk", {clear, []}),
                     %% Descriptors are closed a moment after the last view is collected.
-                    ok = fault_rig:eventually(fun() -> element(1, fault_rig:shell(["umount ", Point])) =:= 0 end)
+                    ok = test_processes:eventually(fun() -> element(1, test_system:shell(["umount ", Point])) =:= 0 end)
                 end;
             {_, Output} ->
                 {skip, "cannot mount an image on FUSE: " ++ binary_to_list(Output)}
@@ -177,22 +177,22 @@ a_failing_disk_under_ext4_is_sigbus_until_it_heals(Config) ->
 
 failing_disk(Disk, Image, Path) ->
     Size = 1_000_000,
-    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
-    {0, _} = fault_rig:shell(["sync ", Path, " ", Image]),
+    ok = file:write_file(Path, test_pattern:bytes(Size)),
+    {0, _} = test_system:shell(["sync ", Path, " ", Image]),
     {ok, Handle} = iommap:open(Path, read_write, []),
     {ok, View} = iommap:region_binary(Handle, 0, Size),
-    ok = fault_mounts:control(Disk, "disk", {eio, [0, 32 * 1024 * 1024]}),
+    ok = test_mounts:control(Disk, "disk", {eio, [0, 32 * 1024 * 1024]}),
     ok = drop_cache(Path),
     ok = drop_cache(Image),
     {error, sigbus} = iommap:pread(Handle, 500_000, 1000),
     true = iommap:intact(View),
-    Zeros = fault_pattern:zeros(Size),
+    Zeros = test_pattern:zeros(Size),
     Zeros = binary:copy(View),
     false = iommap:intact(View),
     {error, sigbus} = iommap:pread(Handle, 0, 1),
-    ok = fault_mounts:control(Disk, "disk", {clear, []}),
+    ok = test_mounts:control(Disk, "disk", {clear, []}),
     {ok, Size} = iommap:remap(Handle),
-    Expected = {ok, fault_pattern:bytes(0, Size)},
+    Expected = {ok, test_pattern:bytes(Size)},
     Expected = iommap:pread(Handle, 0, Size),
     ok = iommap:close(Handle).
 
@@ -202,7 +202,7 @@ failing_disk(Disk, Image, Path) ->
 sync_takes_what_was_written_to_the_file_system(Config) ->
     on(Config, faultfs, fun(Mount) ->
         {Handle, Behind} = written_back(Mount),
-        Whole = fault_pattern:bytes(0, 100_000),
+        Whole = test_pattern:bytes(100_000),
         ok = iommap:pwrite(Handle, 50_000, <<"written">>),
         {ok, Whole} = file:read_file(Behind),
         ok = iommap:sync(Handle),
@@ -211,7 +211,7 @@ sync_takes_what_was_written_to_the_file_system(Config) ->
         ok = iommap:pwrite(Handle, 0, <<"again">>),
         {ok, <<1, _/binary>>} = file:read_file(Behind),
         ok = iommap:sync(Handle, async),
-        ok = fault_rig:eventually(fun() -> {ok, <<Now:5/binary, _/binary>>} = file:read_file(Behind), Now =:= <<"again">> end)
+        ok = test_processes:eventually(fun() -> {ok, <<Now:5/binary, _/binary>>} = file:read_file(Behind), Now =:= <<"again">> end)
     end).
 
 %% A file system that cannot take it answers eio, as often as it is asked to, until the handle is mapped anew; the handle
@@ -219,12 +219,12 @@ sync_takes_what_was_written_to_the_file_system(Config) ->
 sync_tells_that_the_file_system_failed(Config) ->
     on(Config, faultfs, fun(Mount) ->
         {Handle, Behind} = written_back(Mount),
-        ok = fault_mounts:control(Mount, "file", {eio_write, [0, 100_000]}),
+        ok = test_mounts:control(Mount, "file", {eio_write, [0, 100_000]}),
         ok = iommap:pwrite(Handle, 50_000, <<"written">>),
         {error, eio} = iommap:sync(Handle),
         {ok, <<"written">>} = iommap:pread(Handle, 50_000, 7),
         {ok, #{faulted := false}} = iommap:info(Handle),
-        ok = fault_mounts:control(Mount, "file", {clear, []}),
+        ok = test_mounts:control(Mount, "file", {clear, []}),
         [{error, eio} = iommap:sync(Handle, Mode) || Mode <- [sync, sync, async, sync]],
         {ok, 100_000} = iommap:remap(Handle),
         ok = iommap:pwrite(Handle, 50_000, <<"written">>),
@@ -234,11 +234,11 @@ sync_tells_that_the_file_system_failed(Config) ->
 
 %% A handle of a file, and the path by which the file system keeps it.
 written_back(Mount) ->
-    Path = fault_mounts:path(Mount, "file"),
-    ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
-    {0, _} = fault_rig:shell(["sync ", Path]),
+    Path = test_mounts:path(Mount, "file"),
+    ok = file:write_file(Path, test_pattern:bytes(100_000)),
+    {0, _} = test_system:shell(["sync ", Path]),
     {ok, Handle} = iommap:open(Path, read_write, []),
-    {Handle, fault_mounts:behind(Mount, "file")}.
+    {Handle, test_mounts:behind(Mount, "file")}.
 
 %% ---- Hanging file systems ---------------------------------------------------------------------
 
@@ -270,17 +270,17 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
         Callers = [begin
             {ok, Handle} = open_uncached(Mount, Name),
             ok = iommap:pwrite(Handle, 0, <<"before">>),
-            ok = fault_mounts:control(Mount, Name, {hang, []}),
+            ok = test_mounts:control(Mount, Name, {hang, []}),
             {spawn(fun() -> Self ! {self(), Call(Handle)} end), Name, Handle}
         end || {Name, Call} <- Calls],
         try
-            [ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, Name) > 0 end) || {_, Name, _} <- Callers],
+            [ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, Name) > 0 end) || {_, Name, _} <- Callers],
             ok = every_scheduler_runs(),
             ok = another_file_works(Directory),
             ok = every_scheduler_runs(),
             true = lists:all(fun({Caller, _, _}) -> is_process_alive(Caller) end, Callers)
         after
-            [fault_mounts:control(Mount, Name, {release, []}) || {_, Name, _} <- Callers]
+            [test_mounts:control(Mount, Name, {release, []}) || {_, Name, _} <- Callers]
         end,
         [receive {Caller, Result} -> ok = Result end || {Caller, _, _} <- Callers],
         [{ok, <<"before">>} = iommap:pread(Handle, 0, 6) || {_, _, Handle} <- Callers],
@@ -291,30 +291,30 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
 %% is, and the kernel would have to ask again. (It believes an answer for a second.) A handle that is collected meanwhile, and
 %% whose file is closed with it, keeps no scheduler.
 what_is_in_memory_of_a_hanging_file_system_is_at_hand(Config) ->
-    outliving(Config, fun(Mount, Vm) -> zeros_are_at_hand(Mount, fault_mounts:path(Mount, "slow"), Vm) end).
+    outliving(Config, fun(Mount, Vm) -> zeros_are_at_hand(Mount, test_mounts:path(Mount, "slow"), Vm) end).
 
 %% The same where an overlay, as containers have, shows the file of a file system that hangs.
 what_is_in_memory_of_a_hanging_layer_is_at_hand(Config) ->
     Directory = ?config(directory, Config),
     [Upper, Overlay] = Made = [filename:join(Directory, Name) || Name <- ["upper", "overlay"]],
     outliving(Config, fun(#{point := Lower} = Mount, Vm) ->
-        {0, _} = fault_rig:shell(["mkdir ", lists:join(" ", Made)]),
+        {0, _} = test_system:shell(["mkdir ", lists:join(" ", Made)]),
         %% The upper layer has to be on a file system that can be one.
-        {0, _} = fault_rig:shell(["mount -t tmpfs iommap-test ", Upper, " && mkdir ", Upper, "/u ", Upper, "/w"]),
+        {0, _} = test_system:shell(["mount -t tmpfs iommap-test ", Upper, " && mkdir ", Upper, "/u ", Upper, "/w"]),
         Options = ["lowerdir=", Lower, ",upperdir=", Upper, "/u,workdir=", Upper, "/w"],
-        try fault_rig:shell(["mount -t overlay -o ", Options, " iommap-test ", Overlay]) of
+        try test_system:shell(["mount -t overlay -o ", Options, " iommap-test ", Overlay]) of
             {0, _} -> zeros_are_at_hand(Mount, filename:join(Overlay, "slow"), Vm);
             {_, Output} -> skip(["no overlay: ", Output])
         after
-            ok = fault_mounts:control(Mount, "slow", {release, []}),
-            fault_rig:shell(["umount -l ", Overlay, "; umount -l ", Upper])
+            ok = test_mounts:control(Mount, "slow", {release, []}),
+            test_system:shell(["umount -l ", Overlay, "; umount -l ", Upper])
         end
     end).
 
 zeros_are_at_hand(Mount, Path, Vm) ->
-    Zeros = fault_pattern:zeros(100_000),
-    ok = file:write_file(fault_mounts:path(Mount, "slow"), Zeros),
-    Reader = fault_rig:begin_run(Vm, fun() ->
+    Zeros = test_pattern:zeros(100_000),
+    ok = file:write_file(test_mounts:path(Mount, "slow"), Zeros),
+    Reader = test_vm:begin_run(Vm, fun() ->
         Self = self(),
         %% Before anything is read: to open a file takes it out of memory here.
         Dropper = spawn(fun() -> {ok, _} = Other = iommap:open(Path, read, []), Self ! opened, receive drop -> Other end end),
@@ -322,15 +322,15 @@ zeros_are_at_hand(Mount, Path, Vm) ->
         {ok, Handle} = iommap:open(Path, read, []),
         {ok, Zeros} = iommap:pread(Handle, 0, 100_000),
         {ok, View} = iommap:region_binary(Handle, 0, 100_000),
-        ok = fault_mounts:control(Mount, "slow", {hang, []}),
-        ok = fault_mounts:control(Mount, "slow", {hang_close, []}),
+        ok = test_mounts:control(Mount, "slow", {hang, []}),
+        ok = test_mounts:control(Mount, "slow", {hang_close, []}),
         receive after 1500 -> ok end,
         %% The system may tell late of closes that came before: of who wrote the file, for one.
-        Before = fault_mounts:waiting(Mount, "slow"),
+        Before = test_mounts:waiting(Mount, "slow"),
         Seen = {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros},
-        Before = fault_mounts:waiting(Mount, "slow"),
+        Before = test_mounts:waiting(Mount, "slow"),
         Dropper ! drop,
-        ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > Before end),
+        ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > Before end),
         ok = every_scheduler_runs(),
         Seen
     end),
@@ -353,51 +353,51 @@ a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
 %% halt does not wait for the file system.
 a_hanging_file_system_does_not_keep_the_vm_from_halting(Config) ->
     outliving(Config, fun(Mount, Vm) ->
-        fault_rig:run(Vm, fun() -> _ = fault_scene:hang(Mount), ok end),
-        {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+        test_vm:run(Vm, fun() -> _ = test_scene:hang(Mount), ok end),
+        {status, 3} = test_vm:death(Vm, erlang, halt, [3])
     end).
 
 %% Not for a write either.
 a_hanging_write_does_not_keep_the_vm_from_halting(Config) ->
     outliving(Config, fun(Mount, Vm) ->
-        fault_rig:run(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             {ok, Handle} = open_uncached(Mount, "slow"),
-            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            ok = test_mounts:control(Mount, "slow", {hang, []}),
             _ = spawn(fun() -> iommap:pwrite(Handle, 500_000, <<"written">>) end),
-            fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end)
+            test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end)
         end),
-        {status, 3} = fault_rig:death(Vm, erlang, halt, [3])
+        {status, 3} = test_vm:death(Vm, erlang, halt, [3])
     end).
 
 %% A view is read by a scheduler, and that waits; nothing else is lost.
 a_reader_of_a_hanging_view_goes_on_when_the_file_system_does(Config) ->
     outliving(Config, fun(Mount, Vm) ->
         Reader = read_a_hanging_view(Mount, Vm),
-        ok = fault_mounts:control(Mount, "slow", {release, []}),
-        Expected = {erlang:crc32(fault_pattern:bytes(0, 1_000_000)), true},
+        ok = test_mounts:control(Mount, "slow", {release, []}),
+        Expected = {erlang:crc32(test_pattern:bytes(1_000_000)), true},
         receive {Reader, Result} -> Expected = Result end,
-        ok = fault_rig:run(Vm, fun fault_scene:every_scheduler_runs/0)
+        ok = test_vm:run(Vm, fun test_scene:every_scheduler_runs/0)
     end).
 
 %% Whatever waits, SIGKILL ends the VM.
 a_hanging_view_does_not_keep_the_vm_from_being_killed(Config) ->
     outliving(Config, fun(Mount, Vm) ->
         _ = read_a_hanging_view(Mount, Vm),
-        {0, _} = fault_rig:shell(["kill -KILL ", fault_rig:os_pid(Vm)]),
-        {Microseconds, {signal, 9}} = timer:tc(fault_rig, death, [Vm]),
+        {0, _} = test_system:shell(["kill -KILL ", test_vm:os_pid(Vm)]),
+        {Microseconds, {signal, 9}} = timer:tc(test_vm, death, [Vm]),
         %% Sooner than the reader's patience ends, which kills the VM too.
         true = Microseconds < 10_000_000
     end).
 
 %% The answer comes as a message from the process that this gives.
 read_a_hanging_view(Mount, Vm) ->
-    Reader = fault_rig:begin_run(Vm, fun() ->
+    Reader = test_vm:begin_run(Vm, fun() ->
         {ok, Handle} = open_uncached(Mount, "slow"),
         {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
-        ok = fault_mounts:control(Mount, "slow", {hang, []}),
+        ok = test_mounts:control(Mount, "slow", {hang, []}),
         {erlang:crc32(View), iommap:intact(View)}
     end),
-    ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+    ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end),
     Reader.
 
 %% A file system that is frozen, for a snapshot say, keeps a write waiting; but not whoever needs memory,
@@ -410,18 +410,18 @@ a_frozen_file_system_keeps_only_its_writer_waiting(Config) ->
 
 write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
     Directory = ?config(directory, Config),
-    Path = fault_mounts:path(Mount, "file"),
+    Path = test_mounts:path(Mount, "file"),
     Frozen = filename:join(Directory, "frozen"),
-    Vm = fault_rig:start_vm(),
+    Vm = test_vm:start(),
     try
-        Writer = fault_rig:begin_run(Vm, fun() ->
-            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+        Writer = test_vm:begin_run(Vm, fun() ->
+            ok = file:write_file(Path, test_pattern:bytes(100_000)),
             {ok, Handle} = iommap:open(Path, read_write, []),
-            {0, _} = fault_rig:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
+            {0, _} = test_system:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
             {iommap:pwrite(Handle, 50_000, <<"written">>), iommap:pread(Handle, 50_000, 7)}
         end),
-        ok = fault_rig:eventually(fun() -> filelib:is_file(Frozen) andalso waiting_threads(Vm) > 0 end),
-        Others = fault_rig:begin_run(Vm, fun() -> everything_else_works(Directory) end),
+        ok = test_processes:eventually(fun() -> filelib:is_file(Frozen) andalso waiting_threads(Vm) > 0 end),
+        Others = test_vm:begin_run(Vm, fun() -> everything_else_works(Directory) end),
         receive {Others, Worked} -> ok = Worked after 20_000 -> error(others_wait) end,
         true = waiting_threads(Vm) > 0,
         true = is_process_alive(Writer),
@@ -429,7 +429,7 @@ write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
         receive {Writer, Written} -> {ok, {ok, <<"written">>}} = Written end
     after
         thaw(Point),
-        fault_rig:stop_vm(Vm)
+        test_vm:stop(Vm)
     end.
 
 %% Memory, processes and mappings, all of which need the lock of the address space.
@@ -447,31 +447,31 @@ everything_else_works(Directory) ->
 
 %% Evaluates the function with a VM that may die while the file "slow" hangs.
 outliving(Config, Function) ->
-    fault_scene:outliving(Config, faultfs, Function).
+    test_scene:outliving(Config, faultfs, Function).
 
 hanging(Config, Function) ->
     Directory = ?config(directory, Config),
     on(Config, faultfs, fun(Mount) ->
-        {Handle, Readers} = fault_scene:hang(Mount),
-        Release = fun() -> fault_mounts:control(Mount, "slow", {release, []}) end,
+        {Handle, Readers} = test_scene:hang(Mount),
+        Release = fun() -> test_mounts:control(Mount, "slow", {release, []}) end,
         try Function(Handle, Readers, Release, Directory) after Release() end
     end).
 
 %% The other side of a network file system is gone: reads fail, views are zeros, handles close.
 a_file_system_that_goes_away_is_an_error(Config) ->
     on(Config, faultfs, fun(Mount) ->
-        Path = fault_mounts:path(Mount, "file"),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
-        {0, _} = fault_rig:shell(["sync ", Path]),
+        Path = test_mounts:path(Mount, "file"),
+        ok = file:write_file(Path, test_pattern:bytes(1_000_000)),
+        {0, _} = test_system:shell(["sync ", Path]),
         {ok, Handle} = iommap:open(Path, read_write, []),
         {ok, View} = iommap:region_binary(Handle, 0, 1_000_000),
         ok = drop_cache(Path),
         %% -f tells the kernel that no answer will come; the mount stays, being in use.
-        _ = fault_rig:shell(["umount -f ", maps:get(point, Mount)]),
-        ok = fault_rig:eventually(fun() -> file:read_file_info(Path) =:= {error, enotconn} end),
+        _ = test_system:shell(["umount -f ", maps:get(point, Mount)]),
+        ok = test_processes:eventually(fun() -> file:read_file_info(Path) =:= {error, enotconn} end),
         {error, Reason} = iommap:pread(Handle, 500_000, 1000),
         true = lists:member(Reason, [sigbus, enotconn, eio]),
-        Zeros = fault_pattern:zeros(1_000_000),
+        Zeros = test_pattern:zeros(1_000_000),
         Zeros = binary:copy(View),
         false = iommap:intact(View),
         {error, sigbus} = iommap:pread(Handle, 0, 1),
@@ -487,12 +487,12 @@ a_file_system_that_goes_away_is_an_error(Config) ->
 %% Out of descriptors: emfile, every handle that is open works, and one that is closed makes room.
 descriptors_exhausted_is_emfile(Config) ->
     limited(Config, "ulimit -n 200; exec \"$@\"", [], fun(Path) ->
-        {Handles, Error} = fault_limits:open_until_error(Path, 1000),
+        {Handles, Error} = test_limits:open_until_error(Path, 1000),
         emfile = Error,
         true = length(Handles) > 50,
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
         ok = iommap:close(hd(Handles)),
-        ok = fault_rig:eventually(fun() ->
+        ok = test_processes:eventually(fun() ->
             case iommap:open(Path, read, []) of
                 {ok, Handle} -> iommap:close(Handle) =:= ok;
                 {error, emfile} -> false
@@ -507,12 +507,12 @@ address_space_exhausted_is_enomem(Config) ->
         [] = os:cmd("truncate -s 1G " ++ Large),
         {ok, Handle} = iommap:open(Path, read_write, []),
         {ok, View} = iommap:region_binary(Handle, 0, 5000),
-        fault_limits:limit_address_space(300_000),
+        test_limits:limit_address_space(300_000),
         {error, enomem} = iommap:open(Large, read, []),
         {error, enomem} = iommap:truncate(Handle, 1_000_000_000),
         10_000 = filelib:file_size(Path),
         {ok, 10_000} = iommap:position(Handle),
-        ok = iommap:pwrite(Handle, 0, fault_pattern:bytes(0, 10_000)),
+        ok = iommap:pwrite(Handle, 0, test_pattern:bytes(10_000)),
         ok = iommap:truncate(Handle, 20_000),
         {ok, Small} = iommap:open(Path, read, []),
         ok = iommap:close(Small),
@@ -541,12 +541,12 @@ memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
 map_count_exhausted_is_enomem(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
         {ok, Before} = iommap:open(Path, read_write, []),
-        {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
+        {Splitter, Handles} = test_limits:exhaust_map_count(Path),
         {error, enomem} = iommap:open(Path, read, []),
         {ok, <<_>>} = iommap:pread(Before, 0, 1),
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- Handles],
         ok = iommap:close(Splitter),
-        ok = fault_rig:eventually(fun() ->
+        ok = test_processes:eventually(fun() ->
             case iommap:open(Path, read, []) of
                 {ok, Handle} -> iommap:close(Handle) =:= ok;
                 {error, enomem} -> false
@@ -557,11 +557,11 @@ map_count_exhausted_is_enomem(Config) ->
 %% Putting zero pages under a view may need one entry more than there is.
 a_lost_view_is_read_though_the_map_count_is_exhausted(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
-        Page = fault_pattern:page(),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 3 * Page)),
+        Page = test_pattern:page(),
+        ok = file:write_file(Path, test_pattern:bytes(3 * Page)),
         {ok, Handle} = iommap:open(Path, read_write, []),
         {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
-        _Held = fault_limits:exhaust_map_count(Path),
+        _Held = test_limits:exhaust_map_count(Path),
         [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
         <<_:Page/binary, 0, _/binary>> = View,
         false = iommap:intact(View),
@@ -579,7 +579,7 @@ a_hundred_thousand_mappings_fit_a_raised_limit(Config) ->
 %% A file lost under any of the mappings is told apart from the rest. A truncate to less leaves the mapping before to its
 %% view, so that a hundred need one descriptor.
 many_mappings_are_safe(Config, Limit, Count) ->
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     case allow_mappings(Limit) of
         Limit ->
             limited(Config, "exec \"$@\"", [], fun(Path) ->
@@ -593,8 +593,8 @@ many_mappings_are_safe(Config, Limit, Count) ->
                 true = map_count() > 2 * Count,
                 true = map_count() < Limit,
                 [] = os:cmd("truncate -s 0 " ++ Path ++ ".0-*"),
-                Whole = fault_pattern:bytes(0, Page + 1000),
-                Zeros = fault_pattern:zeros(Page + 1000),
+                Whole = test_pattern:bytes(Page + 1000),
+                Zeros = test_pattern:zeros(Page + 1000),
                 [case Kind of
                     0 -> {Zeros, false} = {binary:copy(View), iommap:intact(View)};
                     _ -> {Whole, true} = {binary:copy(View), iommap:intact(View)}
@@ -612,13 +612,13 @@ many_mappings_are_safe(Config, Limit, Count) ->
 
 %% At the limit of mappings every lost view is read, however many there are and whoever reads them.
 every_lost_view_is_read_at_the_limit_of_mappings(Config) ->
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     limited(Config, "exec \"$@\"", [], fun(Path) ->
         Views = [begin
             {ok, View} = iommap:region_binary(open_new(Path, 0), 0, Page + 1000),
             View
         end || _ <- lists:seq(1, 400)],
-        _Held = fault_limits:exhaust_map_count(Path),
+        _Held = test_limits:exhaust_map_count(Path),
         [] = os:cmd("truncate -s 10 " ++ Path ++ ".0-*"),
         Readers = [spawn_monitor(fun() ->
             [<<_:Page/binary, 0:1000/unit:8>> = View || View <- Views],
@@ -651,8 +651,8 @@ max_map_count() ->
 %% Fifty thousand views of a few mappings: intact/1 speaks of each.
 fifty_thousand_views_are_safe(Config) ->
     limited(Config, "exec \"$@\"", [], fun(Path) ->
-        Page = fault_pattern:page(),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 50 * Page)),
+        Page = test_pattern:page(),
+        ok = file:write_file(Path, test_pattern:bytes(50 * Page)),
         {ok, Handle} = iommap:open(Path, read, []),
         Views = [begin
             {ok, View} = iommap:region_binary(Handle, N rem 50 * Page + N rem 100, 200),

@@ -26,7 +26,7 @@ all() ->
      at_least_200_cells_ran].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     [{cells, counters:new(1, [])} | Config].
 
 end_per_suite(_Config) ->
@@ -37,7 +37,7 @@ init_per_testcase(Case, Config) ->
         none ->
             Config;
         Kind ->
-            case fault_mounts:mount(Kind, ?config(priv_dir, Config)) of
+            case test_mounts:mount(Kind, ?config(priv_dir, Config)) of
                 {ok, Mount} -> [{mount, Mount} | Config];
                 Skip -> Skip
             end
@@ -46,7 +46,7 @@ init_per_testcase(Case, Config) ->
 end_per_testcase(_Case, Config) ->
     case ?config(mount, Config) of
         undefined -> ok;
-        Mount -> fault_mounts:unmount(Mount)
+        Mount -> test_mounts:unmount(Mount)
     end.
 
 kind(no_trouble_on_ext4_kills_the_vm_or_passes_for_data) -> ext4;
@@ -90,8 +90,8 @@ matrix(Config) ->
     #{kind := Kind} = Mount = ?config(mount, Config),
     {Rows, Vm} = lists:mapfoldl(
         fun(Reader, Vm) -> row(Vm, Reader, Mount) end,
-        fault_rig:start_vm(), fault_cell:readers()),
-    fault_rig:stop_vm(Vm),
+        test_vm:start(), fault_cell:readers()),
+    test_vm:stop(Vm),
     print(Kind, Rows),
     %% A cell that did not come to its end has checked nothing.
     Ran = length([ran || {_, Cells} <- Rows, {_, {Saw, _}} <- Cells, not lists:member(Saw, [died, hangs, failed])]),
@@ -116,12 +116,12 @@ row(Vm, Reader, #{kind := Kind} = Mount) ->
 %% A VM that died or hangs is a failed cell, and the next cell gets a new one.
 cell(Vm, Cell) ->
     try
-        {fault_rig:call(Vm, fault_cell, run, [Cell]), Vm}
+        {test_vm:call(Vm, fault_cell, run, [Cell]), Vm}
     catch
         error:{vm_died, Death} ->
-            {{died, [Death]}, fault_rig:start_vm()};
+            {{died, [Death]}, test_vm:start()};
         error:vm_hangs ->
-            {{hangs, [hangs]}, fault_rig:start_vm()};
+            {{hangs, [hangs]}, test_vm:start()};
         Class:Reason ->
             {{failed, [{Class, Reason}]}, Vm}
     end.

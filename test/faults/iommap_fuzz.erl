@@ -16,12 +16,12 @@
 -define(RACES, 50).
 -define(RACE, 1500).
 
--type kind() :: {Name :: string(), fault_mounts:kind()}.
+-type kind() :: {Name :: string(), test_mounts:kind()}.
 
 -record(fuzz, {
     directory :: file:filename(),
-    mount :: fault_mounts:mount(),
-    vm :: fault_rig:vm()
+    mount :: test_mounts:mount(),
+    vm :: test_vm:vm()
 }).
 
 main() ->
@@ -33,7 +33,7 @@ main() ->
     First = case Seed of "random" -> erlang:system_time(second); _ -> list_to_integer(Seed) end,
     io:format("fuzz: seed ~b, on ~s~n", [First, lists:join(", ", [Name || {Name, _} <- Mounts])]),
     {Cases, Failures} = cases(First, Mounts, Directory, Until, list_to_integer(Most)),
-    [fault_mounts:unmount(Mount) || {_, Mount} <- Mounts],
+    [test_mounts:unmount(Mount) || {_, Mount} <- Mounts],
     io:format("fuzz: ~b cases of ~b operations, ~b failed~n", [Cases, ?OPS, Failures]),
     halt(min(Failures, 1)).
 
@@ -49,7 +49,7 @@ kinds() ->
      {"fuse", faultfs}].
 
 mounted({Name, Kind}, Directory) ->
-    case fault_mounts:mount(Kind, filename:join(Directory, Name)) of
+    case test_mounts:mount(Kind, filename:join(Directory, Name)) of
         {ok, Mount} -> [{Name, Mount}];
         {skip, _} -> []
     end.
@@ -57,12 +57,12 @@ mounted({Name, Kind}, Directory) ->
 %% ---- Cases ------------------------------------------------------------------------------------
 
 cases(First, Mounts, Directory, Until, Most) ->
-    cases(First, 0, 0, Mounts, Directory, Until, Most, fault_rig:start_vm()).
+    cases(First, 0, 0, Mounts, Directory, Until, Most, test_vm:start()).
 
 cases(Seed, Done, Failures, [{Name, Mount} | Rest] = Mounts, Directory, Until, Most, Vm) ->
     case Failures >= Most orelse erlang:monotonic_time(second) >= Until of
         true ->
-            fault_rig:stop_vm(Vm),
+            test_vm:stop(Vm),
             {Done, Failures};
         false ->
             {Failed, After} = one(Seed, Name, #fuzz{directory = Directory, mount = Mount, vm = Vm}),
@@ -109,9 +109,9 @@ run(Ops, #fuzz{directory = Directory} = Fuzz) ->
 
 %% In a directory of its own, in a VM that is there again if it died.
 run(Module, Arguments, #fuzz{directory = Directory, mount = Mount, vm = Vm} = Fuzz) ->
-    Case = fault_mounts:path(Mount, "case" ++ integer_to_list(erlang:unique_integer([positive]))),
+    Case = test_mounts:path(Mount, "case" ++ integer_to_list(erlang:unique_integer([positive]))),
     ok = file:make_dir(Case),
-    Outcome = try fault_rig:call(Vm, Module, run, Arguments(Case), ?PATIENCE) of
+    Outcome = try test_vm:call(Vm, Module, run, Arguments(Case), ?PATIENCE) of
         ok -> left_open(Case, Vm);
         Wrong -> Wrong
     catch
@@ -120,7 +120,7 @@ run(Module, Arguments, #fuzz{directory = Directory, mount = Mount, vm = Vm} = Fu
         Class:Reason:Stack -> {crashed, {Class, Reason, Stack}}
     end,
     Next = case Outcome of
-        {died, _, _} -> Fuzz#fuzz{vm = fault_rig:start_vm()};
+        {died, _, _} -> Fuzz#fuzz{vm = test_vm:start()};
         _ -> Fuzz
     end,
     %% A FUSE server may keep files that somebody has open under other names for a while.
@@ -135,12 +135,12 @@ last(Progress) ->
 
 %% When all is over, the VM has none of the files.
 left_open(Case, Vm) ->
-    Descriptors = filename:join(["/proc", fault_rig:os_pid(Vm), "fd"]),
+    Descriptors = filename:join(["/proc", test_vm:os_pid(Vm), "fd"]),
     Open = fun() ->
         Links = [file:read_link(filename:join(Descriptors, Fd)) || Fd <- element(2, {ok, _} = file:list_dir(Descriptors))],
         [Link || {ok, Link} <- Links, lists:prefix(Case ++ "/", Link)]
     end,
-    try fault_rig:eventually(fun() -> Open() =:= [] end)
+    try test_processes:eventually(fun() -> Open() =:= [] end)
     catch error:never -> {left_open, Open()}
     end.
 

@@ -44,22 +44,17 @@ all() ->
      a_child_process_inherits_no_descriptor].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    [{vm, fault_rig:start_vm()}, {directory, directory(Config)} | Config].
+    [{vm, test_vm:start()}, {directory, test_files:case_directory(Config)} | Config].
 
 end_per_testcase(_Case, Config) ->
-    fault_rig:stop_vm(?config(vm, Config)).
-
-directory(Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
-    Directory.
+    test_vm:stop(?config(vm, Config)).
 
 %% ---- Orders of handlers -----------------------------------------------------------------------
 
@@ -99,13 +94,13 @@ a_handler_after_ours_that_chains_gets_its_own_faults_and_passes_on_ours(Config) 
 %% next fault of the thread reaches us all the same: a blocked one would end the VM.
 a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fault(Config) ->
     Directory = ?config(directory, Config),
-    Vm = fault_rig:start_vm(#{args => ["+S", "1", "+SDcpu", "1", "+SDio", "1"]}),
+    Vm = test_vm:start(#{args => ["+S", "1", "+SDcpu", "1", "+SDio", "1"]}),
     try
-        fault_rig:run(Vm, fun() ->
+        test_vm:run(Vm, fun() ->
             Lost = lost_view(Directory),
             Paths = [filename:join(Directory, "read-" ++ integer_to_list(N)) || N <- lists:seq(1, 50)],
             Handles = [begin
-                ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+                ok = file:write_file(Path, test_pattern:bytes(10_000)),
                 {ok, Handle} = iommap:open(Path, read, []),
                 {ok, <<_>>} = iommap:pread(Handle, 0, 1),
                 Handle
@@ -119,7 +114,7 @@ a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fau
             recovered = foreign_handler:recover_dirty()
         end)
     after
-        fault_rig:stop_vm(Vm)
+        test_vm:stop(Vm)
     end.
 
 %% One that comes later and does not chain would keep our faults from us; the next open puts us on
@@ -188,7 +183,7 @@ a_foreign_handler_put_back_over_ours_is_put_below_ours_by_the_next_open(Config) 
         [recovered = foreign_handler:recover_dirty() || _ <- lists:seq(1, 10)],
         survive_a_lost_view(Directory)
     end),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% A handler that recovers by a jump never returns to us; that must not confuse the next delegation,
 %% also when another library has come on top since.
@@ -231,19 +226,19 @@ putting_ours_back_makes_no_loop_of_handlers(Config) ->
             recovered = other_foreign_handler:recover()
         end || _ <- lists:seq(1, 20)]
     end),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% ---- A SIGBUS that is nobody's ----------------------------------------------------------------
 
 %% With us loaded, a fault that nobody handles ends the VM by SIGBUS, as without us.
 nobodys_fault_ends_the_vm_by_sigbus(Config) ->
     in_vm(Config, fun survive_a_lost_view/1),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% The same on a dirty scheduler.
 nobodys_fault_on_a_dirty_scheduler_ends_the_vm_by_sigbus(Config) ->
     in_vm(Config, fun survive_a_lost_view/1),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys_dirty, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys_dirty, []).
 
 %% The core shows the function that touched the page.
 nobodys_fault_leaves_a_core_of_the_right_place(Config) ->
@@ -252,16 +247,16 @@ nobodys_fault_leaves_a_core_of_the_right_place(Config) ->
             {skip, "no gdb to read a core with"};
         Gdb ->
             Directory = ?config(directory, Config),
-            Vm = fault_rig:start_vm(#{wrapper => "cd '" ++ Directory ++ "' && ulimit -c unlimited && exec \"$@\""}),
-            fault_rig:call(Vm, ?MODULE, survive_a_lost_view, [Directory]),
-            {signal, 7} = fault_rig:death(Vm, other_reader, touch_nobodys, []),
+            Vm = test_vm:start(#{wrapper => "cd '" ++ Directory ++ "' && ulimit -c unlimited && exec \"$@\""}),
+            test_vm:call(Vm, ?MODULE, survive_a_lost_view, [Directory]),
+            {signal, 7} = test_vm:death(Vm, other_reader, touch_nobodys, []),
             case filelib:wildcard(filename:join(Directory, "core*")) of
                 [] ->
                     {skip, "the system keeps cores elsewhere"};
                 [Core] ->
                     Erts = "erts-" ++ erlang:system_info(version),
                     Executable = filename:join([code:root_dir(), Erts, "bin", "beam.smp"]),
-                    {0, Trace} = fault_rig:shell([Gdb, " -batch -ex bt ", Executable, " ", Core]),
+                    {0, Trace} = test_system:shell([Gdb, " -batch -ex bt ", Executable, " ", Core]),
                     match = re:run(Trace, "#0 .*touch_nobodys_page", [{capture, none}])
             end
     end.
@@ -272,7 +267,7 @@ nobodys_fault_ends_the_vm_though_sigbus_was_ignored(Config) ->
         foreign_handler:install(ignore),
         survive_a_lost_view(Directory)
     end),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% A foreign_handler asked about it that gives up in its own way ends the VM in that way.
 nobodys_fault_under_a_handler_that_gives_up_ends_the_vm_by_sigbus(Config) ->
@@ -280,18 +275,18 @@ nobodys_fault_under_a_handler_that_gives_up_ends_the_vm_by_sigbus(Config) ->
         foreign_handler:install(not_chaining),
         survive_a_lost_view(Directory)
     end),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 %% A crash reporter asks to be called for the first fault only (SA_RESETHAND); the default action ends the VM then.
 a_one_shot_handler_before_ours_is_called_once(Config) ->
     Report = in_vm_with_a_reporter(Config),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []),
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []),
     {ok, <<"crashed\n">>} = file:read_file(Report).
 
 %% Of threads that fault at once one calls it; the default action of another one may end the VM before it has reported.
 a_one_shot_handler_before_ours_is_called_once_by_many_threads(Config) ->
     Report = in_vm_with_a_reporter(Config),
-    {signal, 7} = fault_rig:death(?config(vm, Config), ?MODULE, touch_nobodys_on_many_threads, []),
+    {signal, 7} = test_vm:death(?config(vm, Config), ?MODULE, touch_nobodys_on_many_threads, []),
     {ok, Reported} = file:read_file(Report),
     true = lists:member(Reported, [<<>>, <<"crashed\n">>]).
 
@@ -299,8 +294,8 @@ a_one_shot_handler_before_ours_is_called_once_by_many_threads(Config) ->
 a_one_shot_handler_before_ours_is_called_once_for_kill_bus(Config) ->
     Report = in_vm_with_a_reporter(Config),
     Vm = ?config(vm, Config),
-    {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
-    fault_rig:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
+    {0, _} = test_system:shell(["kill -BUS ", test_vm:os_pid(Vm)]),
+    test_processes:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
     in_vm(Config, fun survive_a_lost_view/1),
     {signal, 7} = killed_by_bus(Vm),
     {ok, <<"crashed\n">>} = file:read_file(Report).
@@ -309,14 +304,14 @@ a_one_shot_handler_before_ours_is_called_once_for_kill_bus(Config) ->
 a_one_shot_handler_that_is_put_back_is_called_again(Config) ->
     Report = in_vm_with_a_reporter(Config),
     Vm = ?config(vm, Config),
-    {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
-    fault_rig:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
+    {0, _} = test_system:shell(["kill -BUS ", test_vm:os_pid(Vm)]),
+    test_processes:eventually(fun() -> file:read_file(Report) =:= {ok, <<"crashed\n">>} end),
     in_vm(Config, fun(Directory) ->
         foreign_handler:install_reporter(Report),
         survive_a_lost_view(Directory),
         "iommap_nif.so" = filename:basename(foreign_handler:owner())
     end),
-    {signal, 7} = fault_rig:death(Vm, other_reader, touch_nobodys, []),
+    {signal, 7} = test_vm:death(Vm, other_reader, touch_nobodys, []),
     {ok, <<"crashed\ncrashed\n">>} = file:read_file(Report).
 
 %% A SIGBUS that somebody sent is no fault of a mapping.
@@ -331,7 +326,7 @@ kill_bus_is_ignored_if_it_was_before_us(Config) ->
         survive_a_lost_view(Directory)
     end),
     Vm = ?config(vm, Config),
-    [{0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]) || _ <- lists:seq(1, 10)],
+    [{0, _} = test_system:shell(["kill -BUS ", test_vm:os_pid(Vm)]) || _ <- lists:seq(1, 10)],
     in_vm(Config, fun survive_a_lost_view/1).
 
 %% Not even when it arrives in the middle of guarded copies.
@@ -339,7 +334,7 @@ kill_bus_during_guarded_reads_ends_the_vm_by_sigbus(Config) ->
     Vm = ?config(vm, Config),
     in_vm(Config, fun(Directory) ->
         Path = filename:join(Directory, "read"),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 1_000_000)),
+        ok = file:write_file(Path, test_pattern:bytes(1_000_000)),
         [spawn(fun() -> {ok, Handle} = iommap:open(Path, read, []), read_for_ever(Handle) end)
          || _ <- lists:seq(1, 4)],
         ok
@@ -351,7 +346,7 @@ kill_bus_during_guarded_reads_ends_the_vm_by_sigbus(Config) ->
 %% A reader of a long lost view takes one fault, not one a page.
 one_fault_covers_the_whole_lost_tail(Config) ->
     in_vm(Config, fun(Directory) ->
-        Lost = lost_view(Directory, 1000 * fault_pattern:page()),
+        Lost = lost_view(Directory, 1000 * test_pattern:page()),
         foreign_handler:install(chaining),
         zeros = read(Lost),
         1 = foreign_handler:calls()
@@ -413,8 +408,8 @@ set_signal_works_as_before(Config) ->
         ok = os:set_signal(sighup, default),
         survive_a_lost_view(Directory)
     end),
-    {0, _} = fault_rig:shell(["kill -HUP ", fault_rig:os_pid(Vm)]),
-    {signal, 1} = fault_rig:death(Vm).
+    {0, _} = test_system:shell(["kill -HUP ", test_vm:os_pid(Vm)]),
+    {signal, 1} = test_vm:death(Vm).
 
 %% A program started by a port finds its signals as it would without us.
 a_child_process_inherits_no_signal_setting(Config) ->
@@ -441,7 +436,7 @@ a_child_process_inherits_no_descriptor(Config) ->
 
 in_vm(Config, Function) ->
     Directory = ?config(directory, Config),
-    fault_rig:run(?config(vm, Config), fun() -> Function(Directory) end).
+    test_vm:run(?config(vm, Config), fun() -> Function(Directory) end).
 
 %% In the VM: a crash reporter was there before us. The file that it reports to.
 in_vm_with_a_reporter(Config) ->
@@ -459,11 +454,11 @@ touch_nobodys_on_many_threads() ->
 
 %% A view whose file another OS process has emptied.
 lost_view(Directory) ->
-    lost_view(Directory, 3 * fault_pattern:page()).
+    lost_view(Directory, 3 * test_pattern:page()).
 
 lost_view(Directory, Size) ->
     Path = filename:join(Directory, integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
+    ok = file:write_file(Path, test_pattern:bytes(Size)),
     {ok, Handle} = iommap:open(Path, read, []),
     {ok, View} = iommap:region_binary(Handle, 0, Size),
     [] = os:cmd("truncate -s 0 " ++ Path),
@@ -478,7 +473,7 @@ read(View) ->
 %% The two faults that are ours: through the guard and through a view.
 survive_a_lost_view(Directory) ->
     Path = filename:join(Directory, integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+    ok = file:write_file(Path, test_pattern:bytes(100_000)),
     {ok, Handle} = iommap:open(Path, read, []),
     {ok, View} = iommap:region_binary(Handle, 0, 100_000),
     data = read(View),
@@ -493,8 +488,8 @@ read_for_ever(Handle) ->
     read_for_ever(Handle).
 
 killed_by_bus(Vm) ->
-    {0, _} = fault_rig:shell(["kill -BUS ", fault_rig:os_pid(Vm)]),
-    fault_rig:death(Vm).
+    {0, _} = test_system:shell(["kill -BUS ", test_vm:os_pid(Vm)]),
+    test_vm:death(Vm).
 
 signals_of_a_child(Directory) ->
     Path = filename:join(Directory, "status"),

@@ -24,7 +24,7 @@ all() ->
 init_per_suite(Config) ->
     case code:which(proper) of
         non_existing -> {skip, "PropEr is not installed"};
-        _ -> ok = fault_rig:build(), Config
+        _ -> ok = test_tools:build(), Config
     end.
 
 end_per_suite(_Config) ->
@@ -47,21 +47,21 @@ what_pread_returns_was_in_the_file_while_it_shrinks_and_is_appended_to(Config) -
 %% A kernel that keeps the file in pieces of many pages shows zeros in whole pages while it is cut, and without a
 %% fault. (What it zeroes in the very moment in which a page is copied can be anything.)
 no_page_that_pread_returns_was_made_up_of_a_file_in_large_folios(Config) ->
-    case fault_mounts:mount({tmpfs, "size=16m,huge=always"}, ?config(priv_dir, Config)) of
+    case test_mounts:mount({tmpfs, "size=16m,huge=always"}, ?config(priv_dir, Config)) of
         {ok, Mount} ->
-            Vm = fault_rig:start_vm(),
+            Vm = test_vm:start(),
             try
-                fault_rig:run(Vm, fun() -> race_readers(fault_mounts:path(Mount, "file"), 20_000) end)
+                test_vm:run(Vm, fun() -> race_readers(test_mounts:path(Mount, "file"), 20_000) end)
             after
-                fault_rig:stop_vm(Vm),
-                fault_mounts:unmount(Mount)
+                test_vm:stop(Vm),
+                test_mounts:unmount(Mount)
             end;
         Skipped ->
             Skipped
     end.
 
 race_readers(Path, Copies) ->
-    Size = 512 * fault_pattern:page(),
+    Size = 512 * test_pattern:page(),
     External = external_writer:start(),
     ok = external_writer:write(External, Path, Size),
     Handles = [Handle || {ok, Handle} <- [iommap:open(Path, read, []) || _ <- lists:seq(1, 3)]],
@@ -76,10 +76,10 @@ race_readers(Path, Copies) ->
 read_parts(_Handle, _Size, 0, Faults) ->
     Faults;
 read_parts(Handle, Size, Copies, Faults) ->
-    {Offset, Length, Unit} = part_of(Size, fault_pattern:page()),
+    {Offset, Length, Unit} = part_of(Size, test_pattern:page()),
     case iommap:pread(Handle, Offset, Length) of
         {ok, Copy} ->
-            [] = [made_up || <<Part:Unit/binary>> <= Copy, Part =:= fault_pattern:zeros(Unit)],
+            [] = [made_up || <<Part:Unit/binary>> <= Copy, Part =:= test_pattern:zeros(Unit)],
             read_parts(Handle, Size, Copies - 1, Faults);
         {error, sigbus} ->
             read_parts(Handle, Size, Copies, Faults + 1)
@@ -96,13 +96,13 @@ part_of(Size, Page) ->
     end.
 
 holds(Config, Property, Runs) ->
-    Vm = fault_rig:start_vm(#{env => [{"TMPDIR", ?config(priv_dir, Config)}]}),
+    Vm = test_vm:start(#{env => [{"TMPDIR", ?config(priv_dir, Config)}]}),
     try
-        true = fault_rig:run(Vm, fun() ->
+        true = test_vm:run(Vm, fun() ->
             proper:quickcheck(?MODULE:Property(), [{numtests, Runs}, {to_file, user}])
         end)
     after
-        fault_rig:stop_vm(Vm)
+        test_vm:stop(Vm)
     end.
 
 %% ---- The properties, evaluated in a VM that may die -------------------------------------------
@@ -151,7 +151,7 @@ part({First, Second}, Size) ->
 
 with_file(Pages, Sharing, Test) ->
     Path = filename:join(os:getenv("TMPDIR"), "raced-" ++ integer_to_list(erlang:unique_integer([positive]))),
-    Size = Pages * fault_pattern:page(),
+    Size = Pages * test_pattern:page(),
     External = external_writer:start(),
     ok = external_writer:write(External, Path, Size),
     {ok, Handle} = iommap:open(Path, read, [Sharing]),
@@ -214,15 +214,15 @@ judge(Seen, View, {Offset, Length}) ->
     end.
 
 is_pattern(Seen, Offset, Length) when byte_size(Seen) =:= Length ->
-    Seen =:= fault_pattern:bytes(Offset, Length);
+    Seen =:= test_pattern:bytes(Offset, Length);
 is_pattern(<<First, Last>>, Offset, Length) ->
-    <<First>> =:= fault_pattern:bytes(Offset, 1)
-        andalso <<Last>> =:= fault_pattern:bytes(Offset + Length - 1, 1).
+    <<First>> =:= test_pattern:bytes(Offset, 1)
+        andalso <<Last>> =:= test_pattern:bytes(Offset + Length - 1, 1).
 
 copy(Handle, {Offset, Length}) ->
     case iommap:pread(Handle, Offset, Length) of
         {ok, Seen} ->
-            case Seen =:= fault_pattern:bytes(Offset, Length) of
+            case Seen =:= test_pattern:bytes(Offset, Length) of
                 true -> accepted;
                 false -> invented
             end;
@@ -233,4 +233,4 @@ copy(Handle, {Offset, Length}) ->
 %% When the file is whole again, so is the handle.
 is_whole(Handle, Size) ->
     {ok, Size} = iommap:remap(Handle),
-    iommap:pread(Handle, 0, Size) =:= {ok, fault_pattern:bytes(0, Size)}.
+    iommap:pread(Handle, 0, Size) =:= {ok, test_pattern:bytes(Size)}.

@@ -26,7 +26,7 @@ all() ->
      growing_beyond_the_limit_of_file_sizes_is_efbig].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_) ->
@@ -46,8 +46,8 @@ end_per_testcase(_, _) ->
 %% soon as there is one or after a while: the file is there afterwards, every time.
 a_failed_open_never_removes_a_file_that_was_renamed_there(Config) ->
     Lost = everywhere(Config, disks(), fun(Vm, Rival, Mount) ->
-        Path = fault_mounts:path(Mount, "path"),
-        Mine = fault_mounts:path(Mount, "mine"),
+        Path = test_mounts:path(Mount, "path"),
+        Mine = test_mounts:path(Mount, "mine"),
         count(60, fun(Round) ->
             Contents = integer_to_binary(Round),
             ok = file:write_file(Mine, Contents),
@@ -64,7 +64,7 @@ a_failed_open_never_removes_a_file_that_was_renamed_there(Config) ->
 %% answered ok for is there afterwards.
 a_failed_open_never_removes_a_file_that_another_vm_opened(Config) ->
     Lost = everywhere(Config, disks(), fun(Vm, Rival, Mount) ->
-        Path = fault_mounts:path(Mount, "path"),
+        Path = test_mounts:path(Mount, "path"),
         count(60, fun(Round) ->
             Contents = binary:copy(<<Round:64>>, 1000),
             [_, ok] = at_once([{Vm, fun() -> fail_to_open(Path, 20) end},
@@ -116,7 +116,7 @@ wait_for(Path, Deadline) ->
 %% appends: every record that it was told is written is there, once, in order.
 what_others_append_is_kept_when_growing_fails(Config) ->
     Lost = everywhere(Config, disks(), fun(Vm, Rival, Mount) ->
-        Path = fault_mounts:path(Mount, "log"),
+        Path = test_mounts:path(Mount, "log"),
         ok = file:write_file(Path, binary:copy(<<0:64>>, 512)),
         [_, Appended] = at_once([{Vm, fun() -> fail_to_grow(Path, 1500) end},
                                  {Rival, fun() -> append(Path, 1000) end}]),
@@ -159,16 +159,16 @@ append(File, Record, Deadline) ->
 %% lies far behind the end of the file counts as its own, so that the system is asked although there is no room.)
 the_room_of_a_failed_growth_is_given_back(Config) ->
     Missing = everywhere(Config, disks(), fun(Vm, _, Mount) ->
-        Path = fault_mounts:path(Mount, "file"),
-        Contents = fault_pattern:bytes(0, 10_000),
+        Path = test_mounts:path(Mount, "file"),
+        Contents = test_pattern:bytes(10_000),
         lists:sum([begin
             ok = file:write_file(Path, Contents),
-            {0, _} = fault_rig:shell([Before, " && sync"]),
+            {0, _} = test_system:shell([Before, " && sync"]),
             Free = settled_free(Mount),
             Size = total(Mount) + (10 bsl 20),
-            {error, enospc} = fault_rig:run(Vm, fun() -> Grow(Path, Size) end),
+            {error, enospc} = test_vm:run(Vm, fun() -> Grow(Path, Size) end),
             {ok, Contents} = file:read_file(Path),
-            {0, _} = fault_rig:shell("sync"),
+            {0, _} = test_system:shell("sync"),
             Lost = max(0, Free - settled_free(Mount) - (64 bsl 10)),
             ok = file:delete(Path),
             Lost
@@ -193,7 +193,7 @@ total(Mount) ->
     blocks(Mount, "%b").
 
 blocks(#{point := Point}, Which) ->
-    {0, Told} = fault_rig:shell(["stat -f -c '", Which, " %S' ", Point]),
+    {0, Told} = test_system:shell(["stat -f -c '", Which, " %S' ", Point]),
     [Blocks, Size] = [binary_to_integer(Number) || Number <- string:lexemes(string:trim(Told), " ")],
     Blocks * Size.
 
@@ -201,7 +201,7 @@ blocks(#{point := Point}, Which) ->
 settled_free(Mount) ->
     Free = free(Mount),
     receive after 300 -> ok end,
-    {0, _} = fault_rig:shell("sync"),
+    {0, _} = test_system:shell("sync"),
     case free(Mount) of
         Free -> Free;
         _ -> settled_free(Mount)
@@ -213,19 +213,19 @@ settled_free(Mount) ->
 %% it was. Also where its blocks are compressed or another file's too, and give no room when they are freed.
 a_file_is_not_emptied_before_there_is_room_for_its_new_contents(Config) ->
     Size = 8 bsl 20,
-    Contents = binary:copy(fault_pattern:bytes(0, 1 bsl 16), Size bsr 16),
+    Contents = binary:copy(test_pattern:bytes(1 bsl 16), Size bsr 16),
     Lost = everywhere(Config, disks(), fun(Vm, _, Mount) ->
         length([lost || {Copy, New} <- [{"true", Size}, {"true", 2 * Size}, {"true", Size div 2},
                                         {"cp --reflink=always path copy", Size}],
                         begin
-            Path = fault_mounts:path(Mount, "path"),
+            Path = test_mounts:path(Mount, "path"),
             ok = file:write_file(Path, Contents),
-            {_, _} = fault_rig:shell(["cd ", maps:get(point, Mount), " && sync && ", Copy]),
-            fill(fault_mounts:path(Mount, "ballast")),
-            Answer = fault_rig:run(Vm, fun() -> empty(Path, New) end),
+            {_, _} = test_system:shell(["cd ", maps:get(point, Mount), " && sync && ", Copy]),
+            fill(test_mounts:path(Mount, "ballast")),
+            Answer = test_vm:run(Vm, fun() -> empty(Path, New) end),
             Survived = is_whole(Path, Answer, New, Contents),
             io:format(user, "~p ~s ~b: ~p~n", [maps:get(kind, Mount), Copy, New, Answer]),
-            {0, _} = fault_rig:shell(["cd ", maps:get(point, Mount), " && rm -f path copy ballast && sync"]),
+            {0, _} = test_system:shell(["cd ", maps:get(point, Mount), " && rm -f path copy ballast && sync"]),
             not Survived
         end])
     end),
@@ -234,16 +234,16 @@ a_file_is_not_emptied_before_there_is_room_for_its_new_contents(Config) ->
 %% The same while another process fills the disk as fast as it can.
 a_file_is_not_emptied_while_others_fill_the_disk(Config) ->
     Size = 1 bsl 20,
-    Contents = binary:copy(fault_pattern:bytes(0, 1 bsl 16), Size bsr 16),
+    Contents = binary:copy(test_pattern:bytes(1 bsl 16), Size bsr 16),
     Lost = everywhere(Config, disks(), fun(Vm, Rival, Mount) ->
-        Path = fault_mounts:path(Mount, "path"),
-        Ballast = fault_mounts:path(Mount, "ballast"),
+        Path = test_mounts:path(Mount, "path"),
+        Ballast = test_mounts:path(Mount, "ballast"),
         fill(Ballast),
         count(60, fun(Round) ->
             _ = file:delete(Path),
-            {0, _} = fault_rig:shell(["truncate -s -4M ", Ballast, " && sync"]),
+            {0, _} = test_system:shell(["truncate -s -4M ", Ballast, " && sync"]),
             ok = file:write_file(Path, Contents),
-            {0, _} = fault_rig:shell("sync"),
+            {0, _} = test_system:shell("sync"),
             [Answer, _] = at_once([{Vm, fun() -> pause(Round * 50), empty(Path, Size) end},
                                    {Rival, fun() -> fill(Ballast) end}]),
             not is_whole(Path, Answer, Size, Contents)
@@ -289,14 +289,14 @@ spin(Deadline) ->
 %% through a link, nor emptied, nor grown.
 a_file_that_cannot_be_mapped_is_neither_made_nor_changed(Config) ->
     on_mount(Config, faultfs_direct_io, fun(#{point := Point} = Mount) ->
-        Contents = fault_pattern:bytes(0, 10_000),
-        Path = fault_mounts:path(Mount, "file"),
+        Contents = test_pattern:bytes(10_000),
+        Path = test_mounts:path(Mount, "file"),
         ok = file:write_file(Path, Contents),
         ok = file:make_symlink("target", Point ++ ".backing/link"),
-        Vm = fault_rig:start_vm(),
+        Vm = test_vm:start(),
         try
             [begin
-                {error, enodev} = fault_rig:call(Vm, iommap, open, [filename:join(Point, Name), read_write, Options]),
+                {error, enodev} = test_vm:call(Vm, iommap, open, [filename:join(Point, Name), read_write, Options]),
                 {ok, Contents} = file:read_file(Path),
                 {ok, Names} = file:list_dir(Point),
                 ["file", "link"] = lists:sort(Names)
@@ -305,7 +305,7 @@ a_file_that_cannot_be_mapped_is_neither_made_nor_changed(Config) ->
                                        {"file", [truncate, {size, 5000}]},
                                        {"file", [{size, 20_000}]}]]
         after
-            fault_rig:stop_vm(Vm)
+            test_vm:stop(Vm)
         end
     end).
 
@@ -317,13 +317,13 @@ a_new_file_belongs_to_whom_the_system_would_give_it(Config) ->
     Wrapper = "umask 027; exec \"$@\"",
     Different = everywhere(Config, disks() ++ [vfat, faultfs], #{wrapper => Wrapper}, fun(Vm, _, #{point := Point}) ->
         Directories = [begin
-            {Status, _} = fault_rig:shell(["mkdir ", Point, "/", Name, " && cd ", Point, "/", Name, " && ", Command]),
+            {Status, _} = test_system:shell(["mkdir ", Point, "/", Name, " && cd ", Point, "/", Name, " && ", Command]),
             {Status, filename:join(Point, Name)}
         end || {Name, Command} <- [{"plain", "true"}, {"group", "chown :12 . && chmod 2775 ."},
                                    {"list", "setfacl -d -m u:1234:rwx,g::rx,o::- ."}]],
         length([Directory || {0, Directory} <- Directories, begin
-            {ok, _} = fault_rig:call(Vm, iommap, open, [filename:join(Directory, "ours"), [create, {size, 5000}]]),
-            ok = fault_rig:run(Vm, fun() ->
+            {ok, _} = test_vm:call(Vm, iommap, open, [filename:join(Directory, "ours"), [create, {size, 5000}]]),
+            ok = test_vm:run(Vm, fun() ->
                 %% A file that open(2) makes, with the mode that the library asks for.
                 [] = os:cmd("umask 0; cd " ++ Directory ++ "; umask 027; "
                             "perl -MFcntl -e 'sysopen(F, \"theirs\", O_CREAT|O_RDWR, 0644) or die'"),
@@ -335,7 +335,7 @@ a_new_file_belongs_to_whom_the_system_would_give_it(Config) ->
     none(Different).
 
 owned(Directory, Name) ->
-    {0, Owned} = fault_rig:shell(["cd ", Directory, " && stat -c '%a %u %g %h' ", Name,
+    {0, Owned} = test_system:shell(["cd ", Directory, " && stat -c '%a %u %g %h' ", Name,
                                   " && (getfacl -c ", Name, " || true)"]),
     Owned.
 
@@ -343,12 +343,12 @@ owned(Directory, Name) ->
 %% systems that have no files without a name: their one shows as a name of its own until then.
 a_new_file_appears_whole_and_alone(Config) ->
     Short = everywhere(Config, disks() ++ [vfat, faultfs], fun(Vm, Rival, #{point := Point} = Mount) ->
-        {0, _} = fault_rig:shell(["mkdir ", Point, "/new"]),
-        Path = fault_mounts:path(Mount, "new/file"),
+        {0, _} = test_system:shell(["mkdir ", Point, "/new"]),
+        Path = test_mounts:path(Mount, "new/file"),
         [_, Short] = at_once([{Vm, fun() -> make_and_delete(Path, 1000) end},
                               {Rival, fun() -> watch_size(Path, 100_000, 900) end}]),
-        {error, _} = fault_rig:call(Vm, iommap, open, [Path, [create, {size, ?NO_ROOM_ANYWHERE}]]),
-        {ok, []} = file:list_dir(fault_mounts:path(Mount, "new")),
+        {error, _} = test_vm:call(Vm, iommap, open, [Path, [create, {size, ?NO_ROOM_ANYWHERE}]]),
+        {ok, []} = file:list_dir(test_mounts:path(Mount, "new")),
         Short
     end),
     none(Short).
@@ -383,13 +383,13 @@ watch_size(Path, Size, Deadline, Count) ->
 growing_beyond_the_limit_of_file_sizes_is_efbig(Config) ->
     Directory = ?config(directory, Config),
     Path = filename:join(Directory, "file"),
-    Contents = fault_pattern:bytes(0, 10_000),
+    Contents = test_pattern:bytes(10_000),
     ok = file:write_file(Path, Contents),
-    Vm = fault_rig:start_vm(),
+    Vm = test_vm:start(),
     try
         %% Not before it runs: it keeps its code in a file of 64 MiB.
-        {0, _} = fault_rig:shell(["prlimit --pid ", fault_rig:os_pid(Vm), " --fsize=1000000:"]),
-        ok = fault_rig:run(Vm, fun() ->
+        {0, _} = test_system:shell(["prlimit --pid ", test_vm:os_pid(Vm), " --fsize=1000000:"]),
+        ok = test_vm:run(Vm, fun() ->
             {ok, Handle} = iommap:open(Path, read_write, []),
             {error, efbig} = iommap:truncate(Handle, 2_000_000),
             {error, efbig} = iommap:open(Path, read_write, [{size, 2_000_000}]),
@@ -402,7 +402,7 @@ growing_beyond_the_limit_of_file_sizes_is_efbig(Config) ->
         {ok, Contents} = file:read_file(Path),
         {ok, ["file"]} = file:list_dir(Directory)
     after
-        fault_rig:stop_vm(Vm)
+        test_vm:stop(Vm)
     end.
 
 %% ---- Every file system ------------------------------------------------------------------------
@@ -416,13 +416,13 @@ everywhere(Config, Kinds, Function) ->
 
 everywhere(Config, Kinds, Options, Function) ->
     [{Kind, on_mount(Config, Kind, fun(Mount) ->
-        Vm = fault_rig:start_vm(Options),
-        Rival = fault_rig:start_vm(Options),
+        Vm = test_vm:start(Options),
+        Rival = test_vm:start(Options),
         try
             Function(Vm, Rival, Mount)
         after
-            fault_rig:stop_vm(Vm),
-            fault_rig:stop_vm(Rival)
+            test_vm:stop(Vm),
+            test_vm:stop(Rival)
         end
     end)} || Kind <- Kinds].
 
@@ -435,15 +435,15 @@ none(Counts) ->
     ok.
 
 on_mount(Config, Kind, Function) ->
-    case fault_mounts:mount(Kind, ?config(directory, Config)) of
-        {ok, Mount} -> try Function(Mount) after fault_mounts:unmount(Mount) end;
+    case test_mounts:mount(Kind, ?config(directory, Config)) of
+        {ok, Mount} -> try Function(Mount) after test_mounts:unmount(Mount) end;
         Skip -> Skip
     end.
 
 %% Evaluates functions in VMs at the same time.
 at_once(Functions) ->
     Self = self(),
-    Runs = [spawn_link(fun() -> Self ! {self(), fault_rig:run(Vm, Function)} end) || {Vm, Function} <- Functions],
+    Runs = [spawn_link(fun() -> Self ! {self(), test_vm:run(Vm, Function)} end) || {Vm, Function} <- Functions],
     [receive {Run, Result} -> Result end || Run <- Runs].
 
 count(Rounds, Is) ->

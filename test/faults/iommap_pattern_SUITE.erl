@@ -31,19 +31,17 @@ all() ->
      a_view_that_is_lost_at_the_limit_of_mappings_is_read_at_either_end].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
-    [{directory, Directory} | Config].
+    [{directory, test_files:case_directory(Config)} | Config].
 
 end_per_testcase(_Case, Config) ->
-    {0, _} = fault_rig:shell(["rm -r ", ?config(directory, Config)]),
+    {0, _} = test_system:shell(["rm -r ", ?config(directory, Config)]),
     ok.
 
 %% ---- Fields of every kind ---------------------------------------------------------------------
@@ -82,7 +80,7 @@ whole_binaries_are_read_at_any_bit_offset(Config) -> read_files(Config, whole_bi
 
 %% However a mapping came to be what it is, and whatever it lost, its views are read as others are.
 views_of_mappings_of_every_kind_are_read_at_either_end(Config) ->
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     read(Config, compile(view_patterns:sample()),
          [{{Kind, Size}, fun(Path, Contents) -> view(Kind, Path, view_patterns:contents(Contents, Size)) end}
           || Kind <- kinds(), Size <- [100, 2 * Page + 1]]).
@@ -91,11 +89,11 @@ views_of_mappings_of_every_kind_are_read_at_either_end(Config) ->
 %% be cut in two, or the lost page.)
 a_view_that_is_lost_at_the_limit_of_mappings_is_read_at_either_end(Config) ->
     Patterns = [Pattern || #{contents := random} = Pattern <- view_patterns:sample()],
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     Bytes = view_patterns:contents(random, 2 * Page),
     read(Config, compile(Patterns), [{lost_at_the_limit, fun(Path, random) ->
         {View, Bytes} = opened(Path, Bytes, read, []),
-        ok = persistent_term:put(?MODULE, fault_limits:exhaust_map_count(Path)),
+        ok = persistent_term:put(?MODULE, test_limits:exhaust_map_count(Path)),
         [] = os:cmd("truncate -s " ++ integer_to_list(Page) ++ " " ++ Path),
         Lost = binary:copy(View),
         true = lists:member(Lost, [<<(binary:part(Bytes, 0, Page))/binary, 0:Page/unit:8>>, <<0:(2 * Page)/unit:8>>]),
@@ -176,7 +174,7 @@ whole_view(Handle, Path) ->
 
 %% Applies all patterns of the family to files of every size.
 read_files(Config, Family) ->
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     read(Config, compile(view_patterns:patterns(Family)),
          [{Size, fun(Path, Contents) -> opened(Path, view_patterns:contents(Contents, Size), read, []) end}
           || Size <- [1, 100, Page, Page + 1, 65536, 8 bsl 20]]).
@@ -187,8 +185,8 @@ compile(Patterns) ->
     #{program => Program, modules => Modules}.
 
 start_vm(#{modules := Modules}) ->
-    Vm = fault_rig:start_vm(#{env => [{"LD_PRELOAD", fault_rig:built("guard_pages.so")}]}),
-    [{module, Module} = fault_rig:call(Vm, code, load_binary, [Module, atom_to_list(Module), Beam]) || {Module, Beam} <- Modules],
+    Vm = test_vm:start(#{env => [{"LD_PRELOAD", test_tools:built("guard_pages.so")}]}),
+    [{module, Module} = test_vm:call(Vm, code, load_binary, [Module, atom_to_list(Module), Beam]) || {Module, Beam} <- Modules],
     Vm.
 
 %% Applies the program to views of every kind: to those that each function makes.
@@ -196,7 +194,7 @@ read(Config, Compiled, Kinds) ->
     {Vm, Deaths, Differences} = lists:foldl(
         fun(Kind, Before) -> read_kind(Config, Compiled, Kind, 0, Before) end,
         {start_vm(Compiled), [], []}, Kinds),
-    fault_rig:stop_vm(Vm),
+    test_vm:stop(Vm),
     io:format("~b patterns, ~b kinds of views~n", [length(maps:get(program, Compiled)), length(Kinds)]),
     case {lists:reverse(Deaths), lists:append(Differences)} of
         {[], []} -> ok;
@@ -213,7 +211,7 @@ read_kind(Config, #{program := Program} = Compiled, {Kind, Make} = Views, From, 
         Make(Path, Contents)
     end,
     try
-        fault_rig:run(Vm, fun() -> view_reader:apply_all(Program, From, Progress, ViewOf) end)
+        test_vm:run(Vm, fun() -> view_reader:apply_all(Program, From, Progress, ViewOf) end)
     of
         More -> {Vm, Deaths, [[{Kind, Difference} || Difference <- More] | Differences]}
     catch

@@ -23,15 +23,14 @@ all() ->
      a_fifo_is_refused_without_waiting].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
+    Directory = test_files:case_directory(Config),
     Path = filename:join(Directory, "mapped-file"),
     ok = file:write_file(Path, <<"data">>),
     [{path, Path}, {directory, Directory} | Config].
@@ -61,8 +60,8 @@ a_read_handle_has_a_read_only_descriptor(Config) ->
 %% A hostile NIF that writes through a view of a read handle gets SIGSEGV, and the file stays as it is.
 no_nif_can_write_the_file_through_a_view_of_a_read_handle(Config) ->
     Path = ?config(path, Config),
-    Vm = fault_rig:start_vm(),
-    {signal, 11} = fault_rig:death(Vm, ?MODULE, scribble, [Path, []]),
+    Vm = test_vm:start(),
+    {signal, 11} = test_vm:death(Vm, ?MODULE, scribble, [Path, []]),
     {ok, <<"data">>} = file:read_file(Path).
 
 %% Through a view of a private mapping it reaches memory only.
@@ -123,12 +122,12 @@ a_file_without_write_permission_is_read_only(_Config) ->
 
 as_nobody(Mode, Function) ->
     Nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups ",
-    case fault_rig:shell([Nobody, "test -r ", fault_rig:built("ebin/fault_rig.beam")]) of
+    case test_system:shell([Nobody, "test -r ", test_tools:built("ebin/test_vm.beam")]) of
         {0, _} ->
             %% Reachable for anybody, unlike the directory of the case.
             Path = filename:join(os:getenv("TMPDIR", "/tmp"), "iommap-" ++ os:getpid() ++ "-" ++ Mode),
             ok = file:write_file(Path, <<"data">>),
-            {0, _} = fault_rig:shell(["chmod ", Mode, " ", Path]),
+            {0, _} = test_system:shell(["chmod ", Mode, " ", Path]),
             try in_vm(Path, "exec " ++ Nobody ++ "\"$@\"", Function) after file:delete(Path) end;
         {_, Output} ->
             {skip, "no other user can run a VM from here: " ++ binary_to_list(Output)}
@@ -174,8 +173,8 @@ in_vm(Config, Function) ->
     in_vm(?config(path, Config), "exec \"$@\"", Function).
 
 in_vm(Path, Wrapper, Function) ->
-    Vm = fault_rig:start_vm(#{wrapper => Wrapper}),
-    try fault_rig:run(Vm, fun() -> Function(Path), ok end) after fault_rig:stop_vm(Vm) end.
+    Vm = test_vm:start(#{wrapper => Wrapper}),
+    try test_vm:run(Vm, fun() -> Function(Path), ok end) after test_vm:stop(Vm) end.
 
 protections(Path) ->
     {ok, Maps} = file:read_file("/proc/self/maps"),

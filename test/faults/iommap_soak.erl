@@ -101,7 +101,7 @@ fail(Workers, Pid, Reason) ->
 
 file(Files, Number, Size) ->
     Path = filename:join(Files, integer_to_list(Number)),
-    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
+    ok = file:write_file(Path, test_pattern:bytes(Size)),
     Path.
 
 start_reader(Files, Number) ->
@@ -110,7 +110,7 @@ start_reader(Files, Number) ->
 
 read(Handle) ->
     {Offset, Length} = part(?LARGE),
-    Bytes = fault_pattern:bytes(Offset, Length),
+    Bytes = test_pattern:bytes(Offset, Length),
     {ok, Bytes} = iommap:pread(Handle, Offset, Length),
     {ok, View} = iommap:region_binary(Handle, Offset, Length),
     true = View =:= Bytes,
@@ -125,7 +125,7 @@ start_writer(Files, Number) ->
 %% The bytes of another place, seen at once through the handle, a view and the file.
 write({Path, Handle} = State) ->
     {Offset, Length} = part(?LARGE),
-    Bytes = fault_pattern:bytes(rand:uniform(1000), Length),
+    Bytes = test_pattern:bytes(rand:uniform(1000), Length),
     ok = iommap:pwrite(Handle, Offset, halves(Bytes)),
     {ok, Bytes} = iommap:pread(Handle, Offset, Length),
     {ok, View} = iommap:region_binary(Handle, Offset, Length),
@@ -156,18 +156,18 @@ start_private_writer(Files, Number) ->
 
 write_privately({Path, Handle} = State) ->
     {Offset, Length} = part(?LARGE),
-    Bytes = fault_pattern:bytes(rand:uniform(1000), Length),
+    Bytes = test_pattern:bytes(rand:uniform(1000), Length),
     ok = iommap:pwrite(Handle, Offset, Bytes),
     {ok, Bytes} = iommap:pread(Handle, Offset, Length),
     case rand:uniform(1000) of
-        1 -> true = file:read_file(Path) =:= {ok, fault_pattern:bytes(0, ?LARGE)};
+        1 -> true = file:read_file(Path) =:= {ok, test_pattern:bytes(?LARGE)};
         _ -> true
     end,
     State.
 
 %% A file that an OS process shrinks and appends to for ever; it never holds a zero.
 start_victim(Files, Number) ->
-    Size = 64 * fault_pattern:page(),
+    Size = 64 * test_pattern:page(),
     Path = file(Files, Number, Size),
     {ok, Handle} = iommap:open(Path, read_write, []),
     External = external_writer:start(),
@@ -176,7 +176,7 @@ start_victim(Files, Number) ->
 
 read_truncated({Handle, Size} = State) ->
     {Offset, Length} = part(Size),
-    Bytes = fault_pattern:bytes(Offset, Length),
+    Bytes = test_pattern:bytes(Offset, Length),
     case iommap:pread(Handle, Offset, Length) of
         {ok, Copy} -> true = Copy =:= Bytes;
         {error, Reason} -> true = lists:member(Reason, [sigbus, out_of_bounds])
@@ -197,7 +197,7 @@ read_truncated({Handle, Size} = State) ->
 %% What it writes is what the file had, so that nothing changes.
 write_truncated({Handle, Size} = State) ->
     {Offset, Length} = part(Size),
-    case iommap:pwrite(Handle, Offset, fault_pattern:bytes(Offset, Length)) of
+    case iommap:pwrite(Handle, Offset, test_pattern:bytes(Offset, Length)) of
         ok -> ok;
         {error, sigbus} -> ok;
         {error, out_of_bounds} -> {_, _} = iommap:remap(Handle)
@@ -215,16 +215,16 @@ resize({Handle, Pattern, View}) ->
     {ok, Size} = iommap:position(Handle),
     Kept = min(Pattern, Size),
     true = iommap:pread(Handle, 0, Size)
-        =:= {ok, <<(fault_pattern:bytes(0, Kept))/binary, (fault_pattern:zeros(Size - Kept))/binary>>},
+        =:= {ok, <<(test_pattern:bytes(Kept))/binary, (test_pattern:zeros(Size - Kept))/binary>>},
     case View of
         none ->
             ok;
         {Old, OldPattern} ->
             Seen = binary:copy(Old),
             true = not iommap:intact(Old) orelse binary:part(Seen, 0, min(Kept, OldPattern))
-                =:= fault_pattern:bytes(0, min(Kept, OldPattern))
+                =:= test_pattern:bytes(min(Kept, OldPattern))
     end,
-    ok = iommap:pwrite(Handle, 0, fault_pattern:bytes(0, Size)),
+    ok = iommap:pwrite(Handle, 0, test_pattern:bytes(Size)),
     {ok, Next} = iommap:region_binary(Handle, 0, Size),
     {Handle, Size, {Next, Size}}.
 
@@ -241,7 +241,7 @@ open_and_leave(Path) ->
         1 -> ok = iommap:close(Handle), {error, closed} = iommap:close(Handle);
         2 -> ok
     end,
-    true = View =:= fault_pattern:bytes(50_000, 100),
+    true = View =:= test_pattern:bytes(50_000, 100),
     Path.
 
 start_closer(Files, Number) ->
@@ -258,7 +258,7 @@ close_under_a_reader(Path) ->
 
 read_until_closed(Handle, View) ->
     {Offset, Length} = part(?LARGE),
-    Bytes = fault_pattern:bytes(Offset, Length),
+    Bytes = test_pattern:bytes(Offset, Length),
     case iommap:pread(Handle, Offset, Length) of
         {ok, Copy} ->
             true = Copy =:= Bytes,
@@ -269,7 +269,7 @@ read_until_closed(Handle, View) ->
         {error, closed} when View =:= none ->
             closed;
         {error, closed} ->
-            true = View =:= fault_pattern:bytes(0, 1000),
+            true = View =:= test_pattern:bytes(1000),
             closed
     end.
 
@@ -279,7 +279,7 @@ collect(Handle) ->
         {ok, View} = iommap:region_binary(Handle, N * 1000, 500),
         View
     end || N <- lists:seq(0, 999)],
-    true = lists:nth(500, Views) =:= fault_pattern:bytes(499_000, 500),
+    true = lists:nth(500, Views) =:= test_pattern:bytes(499_000, 500),
     true = erlang:garbage_collect(),
     Handle.
 
@@ -305,7 +305,7 @@ reload({Libraries, Generation}) ->
     {Libraries, Now}.
 
 load() ->
-    ok = fault_rig:eventually(fun() -> code:soft_purge(iommap) end),
+    ok = test_processes:eventually(fun() -> code:soft_purge(iommap) end),
     {module, iommap} = code:load_file(iommap).
 
 put_in_place(Libraries, Generation) ->
@@ -344,7 +344,7 @@ kilobytes(Status, Name) ->
 %% collector and the threads that unmap get time for it.
 leaks(Before, Measure) ->
     try
-        fault_rig:eventually(fun() -> grown(Before, Measure()) =:= [] end),
+        test_processes:eventually(fun() -> grown(Before, Measure()) =:= [] end),
         []
     catch
         error:never -> grown(Before, Measure())

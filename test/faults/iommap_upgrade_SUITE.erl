@@ -33,24 +33,23 @@ all() ->
      a_release_upgrade_keeps_handles_and_views].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
-    ok = fault_rig:build("alternate_layout"),
-    ok = fault_rig:build("unknown_abi"),
+    ok = test_tools:build(),
+    ok = test_tools:build("alternate_layout"),
+    ok = test_tools:build("unknown_abi"),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
+    Directory = test_files:case_directory(Config),
     Application = filename:join(Directory, "iommap"),
-    {0, _} = fault_rig:shell(["cp -r ", fault_rig:built("iommap"), " ", Application]),
-    Vm = fault_rig:start_vm(#{application => Application}),
+    {0, _} = test_system:shell(["cp -r ", test_tools:built("iommap"), " ", Application]),
+    Vm = test_vm:start(#{application => Application}),
     [{vm, Vm}, {directory, Directory} | Config].
 
 end_per_testcase(_Case, Config) ->
-    fault_rig:stop_vm(?config(vm, Config)).
+    test_vm:stop(?config(vm, Config)).
 
 %% ---- Loading under load -----------------------------------------------------------------------
 
@@ -75,7 +74,7 @@ a_rebuilt_library_is_loaded_under_load(Config) ->
 %% of objects that are just being made, goes on, and everything comes back.
 objects_are_made_while_the_library_is_loaded_without_a_pause(Config) ->
     Directory = ?config(directory, Config),
-    Loads = fault_rig:run(?config(vm, Config), fun() ->
+    Loads = test_vm:run(?config(vm, Config), fun() ->
         ok = logger:set_primary_config(level, none),
         {Path, Handle} = open(Directory, made, 10_000),
         Makers = [spawn_monitor(fun() -> make_objects(Path) end) || _ <- lists:seq(1, 6)],
@@ -83,8 +82,8 @@ objects_are_made_while_the_library_is_loaded_without_a_pause(Config) ->
         [Maker ! stop || {Maker, _} <- Makers],
         [receive {'DOWN', Monitor, process, _, Reason} -> stopped = Reason end || {_, Monitor} <- Makers],
         everything_works(Path, Handle),
-        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 0 end),
-        ok = fault_rig:eventually(fun() -> descriptors(Directory) =:= 0 end),
+        ok = test_processes:eventually(fun() -> mappings(Directory) =:= 0 end),
+        ok = test_processes:eventually(fun() -> descriptors(Directory) =:= 0 end),
         Made
     end, 45_000),
     true = Loads > 200.
@@ -95,7 +94,7 @@ make_objects(Path) ->
     after 0 ->
         {ok, Handle} = iommap:open(Path, read, []),
         {ok, View} = iommap:region_binary(Handle, 5000, 1000),
-        true = View =:= fault_pattern:bytes(5000, 1000),
+        true = View =:= test_pattern:bytes(5000, 1000),
         make_objects(Path)
     end.
 
@@ -116,7 +115,7 @@ load(Workers, Directory) ->
     Before = count(Workers),
     ok = reload(),
     %% Every worker has gone on before the next one comes.
-    ok = fault_rig:eventually(fun() ->
+    ok = test_processes:eventually(fun() ->
         lists:all(fun({Old, New}) -> New > Old end, lists:zip(Before, count(Workers)))
     end),
     true = lists:all(fun({Worker, _, _}) -> is_process_alive(Worker) end, Workers),
@@ -142,14 +141,14 @@ handles_of_every_generation_work_in_the_newest(Config) ->
 %% A view taken by any generation is read, and survives the loss of its file, in the newest.
 views_of_every_generation_are_safe_in_the_newest(Config) ->
     in_vm(Config, fun(Directory) ->
-        Page = fault_pattern:page(),
+        Page = test_pattern:page(),
         Size = 12 * Page + 848,
         Views = over_generations(Directory, 6, fun(Generation) ->
             {Path, Handle} = open(Directory, Generation, Size),
             {ok, View} = iommap:region_binary(Handle, 0, Size),
             {Path, Handle, View}
         end),
-        Whole = fault_pattern:bytes(0, Size),
+        Whole = test_pattern:bytes(Size),
         [begin
             true = View =:= Whole,
             true = iommap:intact(View),
@@ -157,7 +156,7 @@ views_of_every_generation_are_safe_in_the_newest(Config) ->
             {error, sigbus} = iommap:pread(Handle, 0, Size),
             false = iommap:intact(View),
             true = iommap:intact(binary:part(View, 0, Page)),
-            true = View =:= <<(fault_pattern:bytes(0, Page))/binary, (fault_pattern:zeros(Size - Page))/binary>>,
+            true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
             {error, sigbus} = iommap:pread(Handle, 0, 1),
             {ok, Page} = iommap:remap(Handle),
             {ok, <<1>>} = iommap:pread(Handle, 0, 1),
@@ -199,7 +198,7 @@ old_code_is_purged_while_its_handles_live(Config) ->
 %% once the library is back. The VM has forgotten what the handles were: they are no handles any more.
 the_module_is_deleted_and_purged_while_its_views_live(Config) ->
     in_vm(Config, fun(Directory) ->
-        Page = fault_pattern:page(),
+        Page = test_pattern:page(),
         Size = 12 * Page + 848,
         {Path, Handle} = open(Directory, delete, Size),
         {ok, View} = iommap:region_binary(Handle, 0, Size),
@@ -209,7 +208,7 @@ the_module_is_deleted_and_purged_while_its_views_live(Config) ->
         code:purge(iommap),
         false = erlang:module_loaded(iommap),
         [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        true = View =:= <<(fault_pattern:bytes(0, Page))/binary, (fault_pattern:zeros(Size - Page))/binary>>,
+        true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
         {module, iommap} = code:load_file(iommap),
         false = iommap:intact(View),
         true = iommap:intact(binary:part(View, 0, Page)),
@@ -225,12 +224,12 @@ a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Conf
         {_, _Old} = open(Directory, old, 10_000),
         put_in_place(Directory, alternate_layout),
         ok = reload(),
-        Page = fault_pattern:page(),
+        Page = test_pattern:page(),
         {Path, Handle} = open(Directory, new, 3 * Page),
         {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
-        _Held = fault_limits:exhaust_map_count(Path),
+        _Held = test_limits:exhaust_map_count(Path),
         [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        Zeros = fault_pattern:zeros(2 * Page),
+        Zeros = test_pattern:zeros(2 * Page),
         Zeros = binary:copy(binary:part(View, Page, 2 * Page)),
         false = iommap:intact(View),
         {error, sigbus} = iommap:pread(Handle, 0, 1)
@@ -242,7 +241,7 @@ writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file(Conf
     in_vm(Config, fun(Directory) ->
         {Path, Source} = open(Directory, source, 10_000),
         write_a_view_of_an_old_generation(Directory, Source, fun() -> [] = os:cmd("truncate -s 0 " ++ Path) end),
-        ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
+        ok = file:write_file(Path, test_pattern:bytes(10_000)),
         everything_works(Path, Source)
     end).
 
@@ -252,10 +251,10 @@ writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file(C
         in_vm(Config, fun(Directory) ->
             {ok, Source} = iommap:open(Path, read_write, []),
             write_a_view_of_an_old_generation(Directory, Source, fun() ->
-                ok = fault_mounts:control(Mount, "slow", {eio, [0, 10_000]}),
-                drop_cache(Path)
+                ok = test_mounts:control(Mount, "slow", {eio, [0, 10_000]}),
+                test_files:drop_cache(Path)
             end),
-            ok = fault_mounts:control(Mount, "slow", {clear, []}),
+            ok = test_mounts:control(Mount, "slow", {clear, []}),
             everything_works(Path, Source)
         end)
     end).
@@ -265,7 +264,7 @@ write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
     put_in_place(Directory, alternate_layout),
     ok = reload(),
     {Path, Target} = open(Directory, target, 20_000),
-    Whole = fault_pattern:bytes(0, 20_000),
+    Whole = test_pattern:bytes(20_000),
     ok = iommap:pwrite(Target, 0, Whole),
     MakeTrouble(),
     {error, sigbus} = iommap:pwrite(Target, 5000, View),
@@ -285,13 +284,13 @@ writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_nei
         {Lost, Source} = open(Directory, source, 10_000),
         {ok, View} = iommap:region_binary(Source, 0, 10_000),
         [] = os:cmd("truncate -s 0 " ++ Lost),
-        Zeros = fault_pattern:zeros(10_000),
+        Zeros = test_pattern:zeros(10_000),
         Zeros = binary:copy(View),
         false = iommap:intact(View),
         {error, sigbus} = iommap:pwrite(Target, 0, View),
         {error, sigbus} = iommap:pwrite(Target, 0, [<<"begin">>, View]),
         {ok, #{faulted := false}} = iommap:info(Target),
-        Whole = fault_pattern:bytes(0, 20_000),
+        Whole = test_pattern:bytes(20_000),
         {ok, Whole} = file:read_file(Path),
         0 = filelib:file_size(Lost),
         everything_works(Path, Target)
@@ -308,7 +307,7 @@ objects_of_an_unknown_abi_raise_badarg_and_are_collected(Config) ->
             put_in_place(Directory, same),
             ok = reload(),
             [badarg = try Call(Handle) catch error:Reason -> Reason end || Call <- every_call()],
-            Whole = fault_pattern:bytes(0, 10_000),
+            Whole = test_pattern:bytes(10_000),
             Whole = binary:copy(View),
             true = iommap:intact(View),
             exit(done)
@@ -355,7 +354,7 @@ a_call_inside_the_old_generation_ends_well_in_the_new_one(Config) ->
         {_, Handle} = open(Directory, meanwhile, 10_000),
         {ok, _} = iommap:pread(Handle, 0, 10_000),
         Release(),
-        Expected = {ok, fault_pattern:bytes(0, 10_000)},
+        Expected = {ok, test_pattern:bytes(10_000)},
         receive {Reader, Result} -> Expected = Result end,
         ok
     end).
@@ -382,35 +381,30 @@ with_hanging_read(Config, Function) ->
         in_vm(Config, fun(Directory) ->
             Self = self(),
             {ok, Handle} = iommap:open(Path, read, []),
-            ok = fault_mounts:control(Mount, "slow", {hang, []}),
-            drop_cache(Path),
+            ok = test_mounts:control(Mount, "slow", {hang, []}),
+            test_files:drop_cache(Path),
             Reader = spawn(fun() -> Self ! {self(), iommap:pread(Handle, 0, 10_000)} end),
-            ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
-            Function(Directory, Reader, fun() -> ok = fault_mounts:control(Mount, "slow", {release, []}) end)
+            ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end),
+            Function(Directory, Reader, fun() -> ok = test_mounts:control(Mount, "slow", {release, []}) end)
         end)
     end).
 
 %% Evaluates the function with the path of a file that may be in trouble.
 on_faultfs(Config, Function) ->
-    case fault_mounts:mount(faultfs, ?config(directory, Config)) of
+    case test_mounts:mount(faultfs, ?config(directory, Config)) of
         {ok, Mount} ->
-            Path = fault_mounts:path(Mount, "slow"),
-            ok = file:write_file(Path, fault_pattern:bytes(0, 10_000)),
-            {0, _} = fault_rig:shell(["sync ", Path]),
+            Path = test_mounts:path(Mount, "slow"),
+            ok = file:write_file(Path, test_pattern:bytes(10_000)),
+            {0, _} = test_system:shell(["sync ", Path]),
             try
                 Function(Mount, Path)
             after
-                fault_mounts:control(Mount, "slow", {clear, []}),
-                fault_mounts:unmount(Mount)
+                test_mounts:control(Mount, "slow", {clear, []}),
+                test_mounts:unmount(Mount)
             end;
         Skip ->
             Skip
     end.
-
-drop_cache(Path) ->
-    {ok, File} = file:open(Path, [read, raw]),
-    ok = file:advise(File, 0, 0, dont_need),
-    file:close(File).
 
 %% ---- Many generations -------------------------------------------------------------------------
 
@@ -423,7 +417,7 @@ sixty_generations_pass_on_a_foreign_handlers_fault(Config) ->
         recovered = foreign_handler:recover(),
         recovered = foreign_handler:recover_dirty(),
         [] = os:cmd("truncate -s 0 " ++ Path),
-        Zeros = fault_pattern:zeros(10_000),
+        Zeros = test_pattern:zeros(10_000),
         Zeros = binary:copy(View),
         false = iommap:intact(View)
     end).
@@ -431,7 +425,7 @@ sixty_generations_pass_on_a_foreign_handlers_fault(Config) ->
 %% And nobody's fault ends the VM by SIGBUS, not by a stack that overflows.
 sixty_generations_end_the_vm_by_sigbus_for_nobodys_fault(Config) ->
     in_vm(Config, fun sixty_generations/1),
-    {signal, 7} = fault_rig:death(?config(vm, Config), other_reader, touch_nobodys, []).
+    {signal, 7} = test_vm:death(?config(vm, Config), other_reader, touch_nobodys, []).
 
 sixty_generations(Directory) ->
     over_generations(Directory, 60, fun(Generation) ->
@@ -449,10 +443,10 @@ handles_collected_in_a_later_generation_give_everything_back(Config) ->
             end),
             receive finish -> length(Held) end
         end),
-        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 300 end),
+        ok = test_processes:eventually(fun() -> mappings(Directory) =:= 300 end),
         Holder ! finish,
-        ok = fault_rig:eventually(fun() -> mappings(Directory) =:= 0 end),
-        ok = fault_rig:eventually(fun() -> descriptors(Directory) =:= 0 end)
+        ok = test_processes:eventually(fun() -> mappings(Directory) =:= 0 end),
+        ok = test_processes:eventually(fun() -> descriptors(Directory) =:= 0 end)
     end).
 
 mappings(Directory) ->
@@ -471,10 +465,10 @@ descriptors(Directory) ->
 %% is made permanent.
 a_release_upgrade_keeps_handles_and_views(Config) ->
     Root = filename:join(?config(directory, Config), "release"),
-    Old = release(Root, "1", "2.0.0-old", fault_rig:built("iommap/priv/iommap_nif.so"), []),
-    New = release(Root, "2", "2.0.0-new", fault_rig:built("alternate_layout/iommap_nif.so"), ["2.0.0-old"]),
+    Old = release(Root, "1", "2.0.0-old", test_tools:built("iommap/priv/iommap_nif.so"), []),
+    New = release(Root, "2", "2.0.0-new", test_tools:built("alternate_layout/iommap_nif.so"), ["2.0.0-old"]),
     make_relup(Root, New, Old),
-    Vm = fault_rig:start_vm(#{
+    Vm = test_vm:start(#{
         application => maps:get(application, Old),
         args => ["-boot", filename:join([Root, "releases", "1", "start"]),
                  "-kernel", "logger_level", "error",
@@ -483,9 +477,9 @@ a_release_upgrade_keeps_handles_and_views(Config) ->
         env => [{"RELDIR", filename:join(Root, "releases")}]
     }),
     try
-        fault_rig:run(Vm, fun() -> upgrade(Root, Old, New) end)
+        test_vm:run(Vm, fun() -> upgrade(Root, Old, New) end)
     after
-        fault_rig:stop_vm(Vm)
+        test_vm:stop(Vm)
     end.
 
 upgrade(Root, Old, New) ->
@@ -519,9 +513,9 @@ images() ->
 release(Root, Version, Vsn, Library, UpgradesFrom) ->
     Application = filename:join([Root, "lib", "iommap-" ++ Vsn]),
     Tally = filename:join([Root, "lib", "tally-1.0.0"]),
-    {0, _} = fault_rig:shell(["mkdir -p ", Tally, " ", Root, "/releases/", Version,
-                              " && cp -r ", fault_rig:built("tally/ebin"), " ", Tally,
-                              " && cp -r ", fault_rig:built("iommap"), " ", Application,
+    {0, _} = test_system:shell(["mkdir -p ", Tally, " ", Root, "/releases/", Version,
+                              " && cp -r ", test_tools:built("tally/ebin"), " ", Tally,
+                              " && cp -r ", test_tools:built("iommap"), " ", Application,
                               " && cp ", Library, " ", Application, "/priv/iommap_nif.so"]),
     complete(Application, iommap, Vsn),
     complete(Tally, tally, "1.0.0"),
@@ -533,7 +527,7 @@ release(Root, Version, Vsn, Library, UpgradesFrom) ->
     Path = [filename:join(Application, "ebin"), filename:join(Tally, "ebin")
             | [filename:join(code:lib_dir(App), "ebin") || App <- [kernel, stdlib, sasl]]],
     ok = systools:make_script(filename:rootname(Rel), [{path, Path}, {outdir, filename:dirname(Rel)}, no_warn_sasl]),
-    {0, _} = fault_rig:shell(["cp ", filename:rootname(Rel), ".boot ", filename:dirname(Rel), "/start.boot"]),
+    {0, _} = test_system:shell(["cp ", filename:rootname(Rel), ".boot ", filename:dirname(Rel), "/start.boot"]),
     #{rel => Rel, application => Application, path => Path}.
 
 %% Writes what a build tool writes into an application's file.
@@ -560,7 +554,7 @@ write_term(Path, Term) ->
 
 in_vm(Config, Function) ->
     Directory = ?config(directory, Config),
-    fault_rig:run(?config(vm, Config), fun() -> Function(Directory) end).
+    test_vm:run(?config(vm, Config), fun() -> Function(Directory) end).
 
 %% What the function makes in each of so many generations, in turns of two layouts.
 over_generations(Directory, Count, Make) ->
@@ -573,15 +567,15 @@ over_generations(Directory, Count, Make) ->
 
 %% The code of the generation before may still be running a call: it is not ours to kill.
 reload() ->
-    ok = fault_rig:eventually(fun() -> code:soft_purge(iommap) end),
+    ok = test_processes:eventually(fun() -> code:soft_purge(iommap) end),
     {module, iommap} = code:load_file(iommap),
     ok.
 
 %% Another library file with a rename, as a package manager does.
 put_in_place(Directory, Library) ->
     Source = case Library of
-        same -> fault_rig:built("iommap/priv/iommap_nif.so");
-        _ -> fault_rig:built(filename:join(Library, "iommap_nif.so"))
+        same -> test_tools:built("iommap/priv/iommap_nif.so");
+        _ -> test_tools:built(filename:join(Library, "iommap_nif.so"))
     end,
     Target = filename:join([Directory, "iommap", "priv", "iommap_nif.so"]),
     {ok, _} = file:copy(Source, Target ++ ".new"),
@@ -589,13 +583,13 @@ put_in_place(Directory, Library) ->
 
 open(Directory, Name, Size) ->
     Path = filename:join(Directory, lists:flatten(io_lib:format("file-~p", [Name]))),
-    ok = file:write_file(Path, fault_pattern:bytes(0, Size)),
+    ok = file:write_file(Path, test_pattern:bytes(Size)),
     {ok, Handle} = iommap:open(Path, read_write, []),
     {Path, Handle}.
 
 everything_works(Path, Handle) ->
     {ok, Size} = iommap:position(Handle),
-    Whole = fault_pattern:bytes(0, Size),
+    Whole = test_pattern:bytes(Size),
     {ok, Whole} = iommap:pread(Handle, 0, Size),
     ok = iommap:pwrite(Handle, 10, <<"written">>),
     {ok, View} = iommap:region_binary(Handle, 10, 7),
@@ -632,7 +626,7 @@ work(Own, Shared, Counter) ->
         stop -> exit(stopped)
     after 0 ->
         Offset = rand:uniform(90_000),
-        Bytes = fault_pattern:bytes(Offset, 5000),
+        Bytes = test_pattern:bytes(Offset, 5000),
         ok = iommap:pwrite(Own, Offset, Bytes),
         {ok, Bytes} = iommap:pread(Own, Offset, 5000),
         {ok, Bytes} = iommap:region_binary(Shared, Offset, 5000),

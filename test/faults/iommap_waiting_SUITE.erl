@@ -25,16 +25,14 @@ all() ->
      an_asynchronous_sync_of_an_overlay_writes_to_its_layer].
 
 init_per_suite(Config) ->
-    ok = fault_rig:build(),
+    ok = test_tools:build(),
     Config.
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = filename:join(?config(priv_dir, Config), integer_to_list(erlang:unique_integer([positive]))),
-    ok = file:make_dir(Directory),
-    [{directory, Directory} | Config].
+    [{directory, test_files:case_directory(Config)} | Config].
 
 end_per_testcase(_Case, _Config) ->
     ok.
@@ -44,8 +42,8 @@ end_per_testcase(_Case, _Config) ->
 %% While a file on FUSE hangs in close, 400 collected handles of a file on each other file system, another FUSE server's
 %% among them, lose their descriptors.
 a_close_that_hangs_keeps_no_other_file_system_waiting(Config) ->
-    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
-        ok = fault_rig:run(Vm, fun() -> hang_in_close(Mount) end),
+    test_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        ok = test_vm:run(Vm, fun() -> hang_in_close(Mount) end),
         Kinds = [{tmpfs, "size=32m"}, ext4, xfs, btrfs, overlayfs, faultfs],
         Rows = [{Kind, lets_go(Config, Kind, Mount, Vm)} || Kind <- Kinds],
         print("collected beside a close that hangs", ["handles", "left", "ms"], Rows),
@@ -53,29 +51,29 @@ a_close_that_hangs_keeps_no_other_file_system_waiting(Config) ->
     end).
 
 hang_in_close(Mount) ->
-    Path = fault_mounts:path(Mount, "slow"),
+    Path = test_mounts:path(Mount, "slow"),
     ok = file:write_file(Path, <<"slow">>),
     ok = collected(fun() ->
         Opened = iommap:open(Path, read, []),
-        ok = fault_mounts:control(Mount, "slow", {hang_close, []}),
+        ok = test_mounts:control(Mount, "slow", {hang_close, []}),
         {ok, _} = Opened
     end),
-    fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end).
+    test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end).
 
 lets_go(Config, Kind, Hanging, Vm) ->
     Other = filename:join(?config(directory, Config), "other"),
-    fault_scene:on_mount([{directory, Other} | Config], Kind, fun(Mount) ->
-        fault_rig:run(Vm, fun() ->
-            Path = large(fault_mounts:path(Mount, "file")),
+    test_scene:on_mount([{directory, Other} | Config], Kind, fun(Mount) ->
+        test_vm:run(Vm, fun() ->
+            Path = large(test_mounts:path(Mount, "file")),
             ok = collected(fun() ->
                 Opened = [iommap:open(Path, read, []) || _ <- lists:seq(1, 400)],
                 400 = descriptors(Path),
                 [] = [Error || {error, Error} <- Opened]
             end),
             Begun = erlang:monotonic_time(millisecond),
-            ok = fault_rig:eventually(fun() -> descriptors(Path) =:= 0 end),
-            true = fault_mounts:waiting(Hanging, "slow") > 0,
-            ok = fault_scene:every_scheduler_runs(),
+            ok = test_processes:eventually(fun() -> descriptors(Path) =:= 0 end),
+            true = test_mounts:waiting(Hanging, "slow") > 0,
+            ok = test_scene:every_scheduler_runs(),
             [400, 0, erlang:monotonic_time(millisecond) - Begun]
         end)
     end).
@@ -96,16 +94,16 @@ large(Path) ->
 
 %% A loop that opens files and forgets the handles has its descriptors back in time.
 who_opens_and_drops_handles_meets_no_limit_of_descriptors(Config) ->
-    fault_scene:limited(Config, "ulimit -n 100; exec \"$@\"", [], fun(Path) ->
+    test_scene:limited(Config, "ulimit -n 100; exec \"$@\"", [], fun(Path) ->
         fill_and_drop(large(Path ++ ".large"), emfile, 50)
     end).
 
 %% And its map entries, where few are left.
 who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
-    fault_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
-        {Splitter, Handles} = fault_limits:exhaust_map_count(Path),
+    test_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
+        {Splitter, Handles} = test_limits:exhaust_map_count(Path),
         %% Neighbours that are alike again are one entry: room for some sixty mappings.
-        ok = iommap:advise(Splitter, 0, 200 * fault_pattern:page(), normal),
+        ok = iommap:advise(Splitter, 0, 200 * test_pattern:page(), normal),
         ok = fill_and_drop(large(Path ++ ".large"), enomem, 50),
         [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
         ok
@@ -113,10 +111,10 @@ who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
 
 %% And its address space.
 who_opens_and_drops_handles_meets_no_limit_of_address_space(Config) ->
-    fault_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
+    test_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
         Large = large(Path ++ ".large"),
         %% Each takes about the double, to grow: what is in use fits, what waits as well does not.
-        ok = fault_limits:limit_address_space(26 * ?LARGE div 1024),
+        ok = test_limits:limit_address_space(26 * ?LARGE div 1024),
         open_and_drop(Large, 3000, 8)
     end).
 
@@ -131,7 +129,7 @@ fill_and_drop(Path, Refusal, Times) ->
     fill_and_drop(Path, Refusal, Times - 1).
 
 fill(Path) ->
-    {[_, _, _ | _], Refusal} = fault_limits:open_until_error(Path, 1000),
+    {[_, _, _ | _], Refusal} = test_limits:open_until_error(Path, 1000),
     Refusal.
 
 %% Opens the file so often; the handles are collected so many at once.
@@ -147,24 +145,24 @@ open_and_drop(Path, Times, AtOnce) ->
 %% as soon as one is closed: the collection ends, every scheduler runs, and all is let go when the file system goes on.
 ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once(Config) ->
     Count = 10_000,
-    fault_scene:on_mount(Config, xfs, fun(#{point := Point} = Mount) ->
-        Path = fault_mounts:path(Mount, "file"),
-        Vm = fault_rig:start_vm(#{wrapper => "ulimit -n 15000 && exec \"$@\"", args => ["+S", "1:1"]}),
+    test_scene:on_mount(Config, xfs, fun(#{point := Point} = Mount) ->
+        Path = test_mounts:path(Mount, "file"),
+        Vm = test_vm:start(#{wrapper => "ulimit -n 15000 && exec \"$@\"", args => ["+S", "1:1"]}),
         try
-            Collector = fault_rig:begin_run(Vm, fun() ->
-                Other = large(fault_mounts:path(Mount, "other")),
+            Collector = test_vm:begin_run(Vm, fun() ->
+                Other = large(test_mounts:path(Mount, "other")),
                 Thawed = collect(fun() -> open_many(Other, Count) end),
-                ok = fault_rig:eventually(fun() -> descriptors(Other) =:= 0 end),
+                ok = test_processes:eventually(fun() -> descriptors(Other) =:= 0 end),
                 %% Whoever appends has the file open, so that the handles are the first to close it.
                 {ok, Appender} = file:open(Path, [append, raw]),
-                [ok = file:write(Appender, fault_pattern:bytes(0, 100_000)) || _ <- lists:seq(1, 20)],
+                [ok = file:write(Appender, test_pattern:bytes(100_000)) || _ <- lists:seq(1, 20)],
                 Frozen = collect(fun() ->
                     Handles = open_many(Path, Count),
-                    {0, _} = fault_rig:shell(["fsfreeze -f ", Point]),
+                    {0, _} = test_system:shell(["fsfreeze -f ", Point]),
                     Handles
                 end),
                 Open = descriptors(Path),
-                ok = fault_scene:every_scheduler_runs(),
+                ok = test_scene:every_scheduler_runs(),
                 {Thawed div Count, Frozen div Count, Open - 1, Appender}
             end),
             receive
@@ -173,17 +171,17 @@ ten_thousand_handles_of_a_frozen_file_system_are_collected_at_once(Config) ->
                           [{xfs, [Thawed, "-"]}, {'frozen xfs', [Frozen, Open]}]),
                     %% The one that is being closed has none any more.
                     true = Open >= Count - 1,
-                    ok = fault_rig:eventually(fun() -> fault_scene:waiting_threads(Vm, "iommap_unmap") =:= 1 end),
-                    fault_scene:thaw(Point);
+                    ok = test_processes:eventually(fun() -> test_scene:waiting_threads(Vm, "iommap_unmap") =:= 1 end),
+                    test_scene:thaw(Point);
                 {Collector, Failed} ->
                     error(Failed)
             after 60_000 ->
                 error(waits)
             end,
-            ok = fault_rig:run(Vm, fun() -> fault_rig:eventually(fun() -> descriptors(Path) =< 1 end) end)
+            ok = test_vm:run(Vm, fun() -> test_processes:eventually(fun() -> descriptors(Path) =< 1 end) end)
         after
-            fault_scene:thaw(Point),
-            fault_rig:stop_vm(Vm)
+            test_scene:thaw(Point),
+            test_vm:stop(Vm)
         end
     end).
 
@@ -204,30 +202,30 @@ collect(Make) ->
 %% The kernel drops the pages of a file on FUSE, as it does here when somebody opens it, right after they were read; the next
 %% read waits for the server that hangs, on a dirty I/O scheduler.
 a_hot_read_of_dropped_pages_of_a_hanging_file_system_keeps_no_scheduler(Config) ->
-    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
-        Path = fault_mounts:path(Mount, "slow"),
+    test_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        Path = test_mounts:path(Mount, "slow"),
         waits_alone(Mount, Vm, fun() ->
-            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            ok = file:write_file(Path, test_pattern:bytes(100_000)),
             {ok, Handle} = iommap:open(Path, read, []),
             [{ok, _} = iommap:pread(Handle, 0, 100_000) || _ <- lists:seq(1, 3)],
             {ok, Again} = file:open(Path, [read, raw]),
-            ok = fault_mounts:control(Mount, "slow", {hang, []}),
-            {fun() -> iommap:pread(Handle, 0, 100_000) =:= {ok, fault_pattern:bytes(0, 100_000)} end, Again}
+            ok = test_mounts:control(Mount, "slow", {hang, []}),
+            {fun() -> iommap:pread(Handle, 0, 100_000) =:= {ok, test_pattern:bytes(100_000)} end, Again}
         end)
     end).
 
 %% Somebody else's sync of a file on FUSE hangs right after a page of it was written; the next write to that page waits for
 %% the server, on a dirty I/O scheduler.
 a_hot_write_to_a_hanging_file_system_keeps_no_scheduler(Config) ->
-    fault_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
-        Path = fault_mounts:path(Mount, "slow"),
+    test_scene:outliving(Config, faultfs, fun(Mount, Vm) ->
+        Path = test_mounts:path(Mount, "slow"),
         waits_alone(Mount, Vm, fun() ->
-            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+            ok = file:write_file(Path, test_pattern:bytes(100_000)),
             {ok, Handle} = iommap:open(Path, read_write, []),
             [ok = iommap:pwrite(Handle, 0, <<N>>) || N <- lists:seq(1, 3)],
-            ok = fault_mounts:control(Mount, "slow", {hang, []}),
+            ok = test_mounts:control(Mount, "slow", {hang, []}),
             [] = os:cmd("sync " ++ Path ++ " >/dev/null 2>&1 &"),
-            ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
+            ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end),
             {fun() -> iommap:pwrite(Handle, 0, <<4>>) =:= ok end, Handle}
         end)
     end).
@@ -235,14 +233,14 @@ a_hot_write_to_a_hanging_file_system_keeps_no_scheduler(Config) ->
 %% What Prepare gives, {Call, Kept}, is called in the VM while the file "slow" hangs, and gives true when it is released.
 %% Meanwhile every scheduler runs.
 waits_alone(Mount, Vm, Prepare) ->
-    Caller = fault_rig:begin_run(Vm, fun() ->
+    Caller = test_vm:begin_run(Vm, fun() ->
         {Call, Kept} = Prepare(),
         Self = self(),
         Waiter = spawn(fun() -> Self ! {self(), Call()} end),
-        ok = fault_rig:eventually(fun() -> fault_mounts:waiting(Mount, "slow") > 0 end),
-        [receive after 10 -> fault_scene:every_scheduler_runs() end || _ <- lists:seq(1, 20)],
+        ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end),
+        [receive after 10 -> test_scene:every_scheduler_runs() end || _ <- lists:seq(1, 20)],
         true = is_process_alive(Waiter),
-        ok = fault_mounts:control(Mount, "slow", {release, []}),
+        ok = test_mounts:control(Mount, "slow", {release, []}),
         receive {Waiter, Result} -> {Result, Kept} end
     end),
     receive
@@ -255,7 +253,7 @@ waits_alone(Mount, Vm, Prepare) ->
 %% A page that was written half a second before its file system was frozen is written again: that waits, on a dirty I/O
 %% scheduler. (Within a quarter of a second, and what the clock is late, it would wait on a scheduler.)
 a_hot_write_to_a_frozen_file_system_keeps_no_scheduler(Config) ->
-    Rows = [{Kind, fault_scene:on_mount(Config, Kind, fun(Mount) -> writes_when_frozen(Config, Mount) end)}
+    Rows = [{Kind, test_scene:on_mount(Config, Kind, fun(Mount) -> writes_when_frozen(Config, Mount) end)}
             || Kind <- [ext4, xfs, btrfs]],
     print("written again when frozen, the last write being so many ms old", ["ms", "schedulers", "write"], Rows),
     case [Skip || {_, {skip, _} = Skip} <- Rows] of
@@ -264,45 +262,45 @@ a_hot_write_to_a_frozen_file_system_keeps_no_scheduler(Config) ->
     end.
 
 writes_when_frozen(Config, #{point := Point, kind := Kind} = Mount) ->
-    Path = fault_mounts:path(Mount, "file"),
+    Path = test_mounts:path(Mount, "file"),
     Frozen = filename:join(?config(directory, Config), [atom_to_list(Kind), "-is-frozen"]),
-    Vm = fault_rig:start_vm(),
+    Vm = test_vm:start(),
     try
-        Writer = fault_rig:begin_run(Vm, fun() ->
-            ok = file:write_file(Path, fault_pattern:bytes(0, 100_000)),
+        Writer = test_vm:begin_run(Vm, fun() ->
+            ok = file:write_file(Path, test_pattern:bytes(100_000)),
             {ok, Handle} = iommap:open(Path, read_write, []),
             [ok = iommap:pwrite(Handle, 50_000, <<N>>) || N <- lists:seq(1, 1000)],
             Last = erlang:monotonic_time(millisecond),
             receive after 500 -> ok end,
-            {0, _} = fault_rig:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
+            {0, _} = test_system:shell(["fsfreeze -f ", Point, " && touch ", Frozen]),
             Age = erlang:monotonic_time(millisecond) - Last,
             {iommap:pwrite(Handle, 50_000, <<"written">>), iommap:pread(Handle, 50_000, 7), Age}
         end),
-        ok = fault_rig:eventually(fun() -> filelib:is_file(Frozen) andalso fault_scene:waiting_threads(Vm) > 0 end),
-        Others = fault_rig:begin_run(Vm, fun fault_scene:every_scheduler_runs/0),
+        ok = test_processes:eventually(fun() -> filelib:is_file(Frozen) andalso test_scene:waiting_threads(Vm) > 0 end),
+        Others = test_vm:begin_run(Vm, fun test_scene:every_scheduler_runs/0),
         receive {Others, Ran} -> ok = Ran after 20_000 -> error(a_scheduler_waits) end,
         true = is_process_alive(Writer),
-        fault_scene:thaw(Point),
+        test_scene:thaw(Point),
         receive {Writer, {Written, Read, Age}} -> {ok, {ok, <<"written">>}} = {Written, Read}, [Age, "run", "waits"] end
     after
-        fault_scene:thaw(Point),
-        fault_rig:stop_vm(Vm)
+        test_scene:thaw(Point),
+        test_vm:stop(Vm)
     end.
 
 %% A file that was given to another owner after it was opened, for which mincore(2) then says that all is in memory: its cold
 %% reads fetch on dirty I/O schedulers, and no scheduler takes a page fault for a page of the disk.
 cold_reads_of_a_file_given_away_fault_on_no_scheduler(Config) ->
     Count = 256,
-    fault_scene:on_mount(Config, ext4, fun(#{point := Point} = Mount) ->
-        Path = fault_mounts:path(Mount, "file"),
-        {0, _} = fault_rig:shell(["head -c 32M /dev/urandom > ", Path, " && sync ", Path, " && chown 65534 ", Path, " && chmod 755 ", Point]),
-        Vm = fault_rig:start_vm(#{wrapper => "exec setpriv --reuid=65534 --clear-groups \"$@\"", args => ["+S", "1:1"]}),
+    test_scene:on_mount(Config, ext4, fun(#{point := Point} = Mount) ->
+        Path = test_mounts:path(Mount, "file"),
+        {0, _} = test_system:shell(["head -c 32M /dev/urandom > ", Path, " && sync ", Path, " && chown 65534 ", Path, " && chmod 755 ", Point]),
+        Vm = test_vm:start(#{wrapper => "exec setpriv --reuid=65534 --clear-groups \"$@\"", args => ["+S", "1:1"]}),
         try
-            Reader = fault_rig:run(Vm, fun() -> start_reader(Path) end),
-            {0, _} = fault_rig:shell(["chown root ", Path]),
+            Reader = test_vm:run(Vm, fun() -> start_reader(Path) end),
+            {0, _} = test_system:shell(["chown root ", Path]),
             {ok, Expected} = file:read_file(Path),
-            ok = fault_scene:drop_cache(Path),
-            {InSchedulers, Bytes} = fault_rig:run(Vm, fun() ->
+            ok = test_files:drop_cache(Path),
+            {InSchedulers, Bytes} = test_vm:run(Vm, fun() ->
                 Reader ! {read, self(), [N * 131_072 || N <- lists:seq(0, Count - 1)]},
                 receive {Reader, Faults, Read} -> {Faults, Read} end
             end),
@@ -310,7 +308,7 @@ cold_reads_of_a_file_given_away_fault_on_no_scheduler(Config) ->
             print("cold reads of a file given away", ["reads", "faults"], [{ext4, [Count, InSchedulers]}]),
             true = InSchedulers < Count div 10
         after
-            fault_rig:stop_vm(Vm)
+            test_vm:stop(Vm)
         end
     end).
 
@@ -357,43 +355,43 @@ a_failed_write_back_is_told_by_every_sync_until_remap_or_truncate(Config) ->
 
 on_failing_disk(Config, Kind, Size) ->
     Directory = filename:join(?config(directory, Config), Kind),
-    fault_scene:on([{directory, Directory} | Config], faultfs, fun(Disk) ->
-        Image = fault_mounts:path(Disk, "disk"),
+    test_scene:on([{directory, Directory} | Config], faultfs, fun(Disk) ->
+        Image = test_mounts:path(Disk, "disk"),
         Point = filename:join(Directory, "on-disk"),
         ok = filelib:ensure_path(Point),
-        case fault_rig:shell(["truncate -s ", Size, " ", Image, " && mkfs.", atom_to_list(Kind), " -q ", Image,
+        case test_system:shell(["truncate -s ", Size, " ", Image, " && mkfs.", atom_to_list(Kind), " -q ", Image,
                               " && mount -o loop ", Image, " ", Point]) of
             {0, _} ->
                 try
                     fail_to_write_back(Disk, filename:join(Point, "file"))
                 after
-                    fault_mounts:control(Disk, "disk", {clear, []}),
-                    {0, _} = fault_rig:shell(["umount -l ", Point])
+                    test_mounts:control(Disk, "disk", {clear, []}),
+                    {0, _} = test_system:shell(["umount -l ", Point])
                 end;
             {_, Output} ->
-                fault_scene:skip(["cannot mount an image on FUSE: ", Output])
+                test_scene:skip(["cannot mount an image on FUSE: ", Output])
         end
     end).
 
 fail_to_write_back(Disk, Path) ->
     Size = 1 bsl 20,
     {ok, Handle} = iommap:open(Path, read_write, [create, {size, Size}]),
-    ok = iommap:pwrite(Handle, 0, fault_pattern:bytes(0, Size)),
+    ok = iommap:pwrite(Handle, 0, test_pattern:bytes(Size)),
     ok = iommap:sync(Handle),
     {Start, End} = blocks(Path),
-    ok = fault_mounts:control(Disk, "disk", {eio_write, [Start, End - Start]}),
+    ok = test_mounts:control(Disk, "disk", {eio_write, [Start, End - Start]}),
     Lost = binary:copy(<<"lost">>, Size div 4),
     ok = iommap:pwrite(Handle, 0, Lost),
     Failing = [iommap:sync(Handle, Mode) || Mode <- [sync, sync, sync, async, sync]],
     {ok, Lost} = iommap:pread(Handle, 0, Size),
-    ok = fault_mounts:control(Disk, "disk", {clear, []}),
+    ok = test_mounts:control(Disk, "disk", {clear, []}),
     Healed = [iommap:sync(Handle, Mode) || Mode <- [sync, async, sync]],
     Anew = [begin
         _ = Begin(),
         Written = binary:copy(<<N:32>>, Size div 4),
         ok = iommap:pwrite(Handle, 0, Written),
         Synced = iommap:sync(Handle),
-        ok = fault_scene:drop_cache(Path),
+        ok = test_files:drop_cache(Path),
         {ok, <<Written:Size/binary, _/binary>>} = file:read_file(Path),
         Synced
     end || {N, Begin} <- [{1, fun() -> iommap:remap(Handle) end}, {2, fun() -> iommap:truncate(Handle, Size + 4096) end}]],
@@ -407,7 +405,7 @@ words(Answers) ->
 
 %% Where on its device the file's bytes are: the first of them, and the end of the last.
 blocks(Path) ->
-    {0, Output} = fault_rig:shell(["filefrag -b1024 -v ", Path]),
+    {0, Output} = test_system:shell(["filefrag -b1024 -v ", Path]),
     {match, Extents} = re:run(Output, "^ *\\d+: *\\d+\\.\\. *\\d+: *(\\d+)\\.\\. *(\\d+):",
                               [multiline, global, {capture, all_but_first, list}]),
     {lists:min([list_to_integer(First) || [First, _] <- Extents]) * 1024,
@@ -416,20 +414,20 @@ blocks(Path) ->
 %% What was written through an overlay is on the disk of its upper layer soon after an asynchronous sync.
 an_asynchronous_sync_of_an_overlay_writes_to_its_layer(Config) ->
     MiB = 1 bsl 20,
-    Row = fault_scene:on(Config, overlayfs, fun(Mount) ->
-        Path = fault_mounts:path(Mount, "file"),
-        Layer = fault_mounts:behind(Mount, "file"),
+    Row = test_scene:on(Config, overlayfs, fun(Mount) ->
+        Path = test_mounts:path(Mount, "file"),
+        Layer = test_mounts:behind(Mount, "file"),
         {ok, Handle} = iommap:open(Path, read_write, [create, {size, 32 * MiB}]),
         [ok = iommap:pwrite(Handle, N * MiB, binary:copy(<<N>>, MiB)) || N <- lists:seq(0, 31)],
         case dirty_pages(Layer) of
             {ok, Before} ->
                 ok = iommap:sync(Handle, async),
-                _ = (catch fault_rig:eventually(fun() -> dirty_pages(Layer) =:= {ok, 0} end)),
+                _ = (catch test_processes:eventually(fun() -> dirty_pages(Layer) =:= {ok, 0} end)),
                 {ok, After} = dirty_pages(Layer),
                 ok = iommap:close(Handle),
                 [Before, After];
             {error, Why} ->
-                fault_scene:skip(["the system does not tell which pages are dirty: ", Why])
+                test_scene:skip(["the system does not tell which pages are dirty: ", Why])
         end
     end),
     print("dirty pages of 32 MiB written through an overlay", ["before", "after"], [{overlayfs, Row}]),
@@ -442,7 +440,7 @@ an_asynchronous_sync_of_an_overlay_writes_to_its_layer(Config) ->
 dirty_pages(Path) ->
     Program = "open(F, '<', $ARGV[0]) || die $!; my ($all, $counts) = (pack('Q2', 0, 0), pack('Q5', 0)); "
               "syscall(451, fileno(F), $all, $counts, 0) == 0 || die $!; my @c = unpack('Q5', $counts); print $c[1] + $c[2]",
-    case fault_rig:shell(["perl -e '", string:replace(Program, "'", "'\\''", all), "' ", Path]) of
+    case test_system:shell(["perl -e '", string:replace(Program, "'", "'\\''", all), "' ", Path]) of
         {0, Number} -> {ok, binary_to_integer(Number)};
         {_, Output} -> {error, Output}
     end.

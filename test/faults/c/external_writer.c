@@ -17,7 +17,7 @@
  *     rewrite PATH SIZE SEED  until the next line: replace the bytes, in place, by other text and other terms
  *
  * The pattern is never zero, so that a zero in a reader's hands is either a hole or
- * made up; fault_pattern.erl knows the same pattern. `race` shrinks to a whole page,
+ * made up; test_pattern.erl knows the same pattern. `race` shrinks to a whole page,
  * so that every byte it takes away is taken by a page fault.
  */
 #define _GNU_SOURCE

@@ -14,8 +14,7 @@
 
 -spec start() -> port().
 start() ->
-    Program = filename:join([filename:dirname(code:which(?MODULE)), "..", "external_writer"]),
-    open_port({spawn_executable, Program}, [{line, 80}, binary, hide]).
+    open_port({spawn_executable, test_tools:built("external_writer")}, [{line, 80}, binary, hide]).
 
 %% Makes the file: Size bytes of the pattern.
 -spec write(port(), file:filename(), non_neg_integer()) -> ok.

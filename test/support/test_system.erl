@@ -1,8 +1,9 @@
-%% The operating system as the tests see it: other processes, descriptors, address ranges, a second VM.
--module(iommap_system).
+%% The operating system as the tests see it: other processes, descriptors, address ranges, users.
+-module(test_system).
 
 -export([root/0]).
 -export([run/2]).
+-export([shell/1]).
 -export([truncate/2]).
 -export([allocated/1]).
 -export([descriptors/1]).
@@ -15,36 +16,57 @@
 -export([dirty/1]).
 -export([flags/1]).
 -export([locked/0]).
--export([eventually/1]).
--export([in_a_process/1]).
--export([start_vm/3]).
--export([stop_vm/1]).
+-export([is_root/0]).
+-export([copy_library/1]).
 
-%% The directory of the project.
+%% The directory of the project, also when a build tool has copied this file elsewhere.
 -spec root() -> file:filename().
 root() ->
-    filename:join(lists:droplast(lists:droplast(lists:droplast(lists:droplast(filename:split(code:lib_dir(iommap))))))).
+    root(filename:dirname(proplists:get_value(source, ?MODULE:module_info(compile)))).
 
-%% Runs a program to its end in a process of its own; it must succeed.
+root(Directory) ->
+    case filelib:is_file(filename:join(Directory, "Cargo.toml")) of
+        true -> Directory;
+        false when Directory =/= "/" -> root(filename:dirname(Directory))
+    end.
+
+%% Runs a program to its end; it must succeed. What it printed.
 -spec run(string(), [file:name_all()]) -> binary().
 run(Program, Arguments) ->
-    Port = open_port({spawn_executable, executable(Program)},
-        [{args, Arguments}, exit_status, stderr_to_stdout, binary, hide]),
-    run_output(Port, {Program, Arguments}, <<>>).
+    case execute(executable(Program), Arguments) of
+        {0, Output} -> Output;
+        {Status, Output} -> error({exit_status, Status, {Program, Arguments}, Output})
+    end.
 
-run_output(Port, Command, Output) ->
+%% Runs a shell command; its exit status and what it printed.
+-spec shell(iodata()) -> {non_neg_integer(), binary()}.
+shell(Command) ->
+    execute("/bin/sh", ["-c", iolist_to_binary(Command)]).
+
+execute(Executable, Arguments) ->
+    Port = open_port({spawn_executable, Executable},
+                     [{args, Arguments}, exit_status, stderr_to_stdout, binary, hide, {env, [{"PATH", path()}]}]),
+    output(Port, []).
+
+output(Port, Output) ->
     receive
-        {Port, {data, Data}} -> run_output(Port, Command, <<Output/binary, Data/binary>>);
-        {Port, {exit_status, 0}} -> Output;
-        {Port, {exit_status, Status}} -> error({exit_status, Status, Command, Output})
+        {Port, {data, Data}} -> output(Port, [Output, Data]);
+        {Port, {exit_status, Status}} -> {Status, iolist_to_binary(Output)}
     end.
 
 executable(Program) ->
-    SystemPath = os:getenv("PATH", "") ++ ":/usr/sbin:/sbin",
-    case os:find_executable(Program, SystemPath) of
+    case os:find_executable(Program, path()) of
         false -> error({not_found, Program});
         Executable -> Executable
     end.
+
+%% Where programs are, also those that only root needs.
+path() ->
+    os:getenv("PATH", "") ++ ":/usr/sbin:/sbin".
+
+-spec is_root() -> boolean().
+is_root() ->
+    string:trim(os:cmd("id -u")) =:= "0".
 
 %% Another process gives the file a new size.
 -spec truncate(file:filename(), non_neg_integer()) -> ok.
@@ -135,55 +157,14 @@ kilobytes(Name, Text) ->
     {match, [Kilobytes]} = re:run(Text, Name ++ ":\\s*(\\d+) kB", [{capture, all_but_first, binary}]),
     1024 * binary_to_integer(Kilobytes).
 
-%% Waits until the condition holds. Half a minute stands for never.
--spec eventually(fun(() -> boolean())) -> ok.
-eventually(Condition) ->
-    eventually(Condition, erlang:monotonic_time(millisecond) + 30_000).
-
-eventually(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            erlang:monotonic_time(millisecond) < Deadline orelse error(never),
-            receive after 2 -> eventually(Condition, Deadline) end
-    end.
-
-%% The result of a function evaluated in a process that is gone afterwards, and all it held with it.
--spec in_a_process(fun(() -> Result)) -> Result.
-in_a_process(Function) ->
-    {Process, Monitor} = spawn_monitor(fun() -> exit({done, Function()}) end),
-    receive
-        {'DOWN', Monitor, process, Process, {done, Result}} -> Result;
-        {'DOWN', Monitor, process, Process, Reason} -> error(Reason)
-    end.
-
-%% A second VM with a copy of the library in Directory and with the given test modules, started through
-%% Command: the program, with its arguments, that is to run the VM. ["setpriv", "--reuid=65534"] makes
-%% another user of it.
--spec start_vm([string()], file:filename(), [module()]) -> pid().
-start_vm(Command, Directory, Modules) ->
-    [Program | Arguments] = Command ++ [executable("erl")],
-    {ok, Vm, _Node} = peer:start(#{
-        connection => standard_io,
-        exec => {executable(Program), Arguments},
-        args => ["-pa", copy_library(Directory), "+S", "1:1", "+SDio", "1", "+A", "1"]
-    }),
-    [{module, Module} = peer:call(Vm, code, load_binary, [Module, File, Beam]) ||
-        {Module, Beam, File} <- [code:get_object_code(Module) || Module <- Modules]],
-    Vm.
-
--spec stop_vm(pid()) -> ok.
-stop_vm(Vm) ->
-    peer:stop(Vm).
-
+%% Copies the library into the directory, for every user to read; the application's directory there.
+-spec copy_library(file:filename()) -> file:filename().
 copy_library(Directory) ->
     Library = filename:join(Directory, "iommap"),
-    Ebin = filename:join(Library, "ebin"),
-    ok = copy_files(filename:dirname(code:which(iommap)), Ebin),
+    ok = copy_files(filename:dirname(code:which(iommap)), filename:join(Library, "ebin")),
     ok = copy_files(code:priv_dir(iommap), filename:join(Library, "priv")),
     _ = run("chmod", ["-R", "a+rX", Library]),
-    Ebin.
+    Library.
 
 copy_files(From, To) ->
     ok = filelib:ensure_path(To),

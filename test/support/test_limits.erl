@@ -1,5 +1,5 @@
 %% Limits of the system, used up by the VM that is asked.
--module(fault_limits).
+-module(test_limits).
 
 -export([exhaust_map_count/1]).
 -export([open_until_error/2]).
@@ -9,7 +9,7 @@
 %% and opens take what is left. The result keeps them; closing the first handle gives most of them back.
 -spec exhaust_map_count(file:filename()) -> {Splitter :: iommap:handle(), [iommap:handle()]}.
 exhaust_map_count(Path) ->
-    Page = fault_pattern:page(),
+    Page = test_pattern:page(),
     {ok, Limit} = file:read_file("/proc/sys/vm/max_map_count"),
     Pages = 2 * binary_to_integer(string:trim(Limit)),
     Sparse = Path ++ ".sparse",

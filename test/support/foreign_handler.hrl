@@ -1,6 +1,4 @@
-%% Another library with a SIGBUS handler: c/foreign_handler.c.
--module(foreign_handler).
-
+%% A library with a SIGBUS handler of its own, test/faults/c/foreign_handler.c, as the module that includes this.
 -export([install/1, install_reporter/1, restore/0]).
 -export([recover/0, recover_dirty/0]).
 -export([calls/0]).
@@ -11,7 +9,7 @@
 -nifs([install/1, install_reporter/1, restore/0, recover/0, recover_dirty/0, calls/0, owner/0, is_on_stack/0]).
 
 load() ->
-    erlang:load_nif(fault_rig:nif(?MODULE), 0).
+    erlang:load_nif(test_tools:nif(?MODULE), 0).
 
 %% Puts its handler, or what the system has for one, in place of the one that is there.
 -spec install(chaining | without_onstack | not_chaining | plain | ignore | default) -> ok.

@@ -1,11 +1,17 @@
 %% Bytes that tell where in a file they stand and are never zero: the same as c/external_writer.c writes.
--module(fault_pattern).
+-module(test_pattern).
 
+-export([bytes/1]).
 -export([bytes/2]).
 -export([zeros/1]).
 -export([page/0]).
 
--spec bytes(non_neg_integer(), non_neg_integer()) -> binary().
+%% The first bytes of such a file.
+-spec bytes(non_neg_integer()) -> binary().
+bytes(Length) ->
+    bytes(0, Length).
+
+-spec bytes(Offset :: non_neg_integer(), Length :: non_neg_integer()) -> binary().
 bytes(Offset, Length) ->
     Whole = whole(Offset + Length),
     binary:part(Whole, Offset, Length).

@@ -11,7 +11,7 @@
        scribble/1, touch_nobodys/0, touch_nobodys_dirty/0]).
 
 load() ->
-    erlang:load_nif(fault_rig:nif(?MODULE), 0).
+    erlang:load_nif(test_tools:nif(?MODULE), 0).
 
 %% What the library reads in the binary, on each kind of scheduler.
 -spec copy(binary()) -> binary().

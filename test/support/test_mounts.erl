@@ -1,5 +1,5 @@
 %% Real file systems, each on a device, memory or daemon of its own.
--module(fault_mounts).
+-module(test_mounts).
 
 -export([mount/2]).
 -export([unmount/1]).
@@ -20,7 +20,7 @@ mount(Kind, Directory) ->
     ok = filelib:ensure_path(Point),
     case lacks(Kind) of
         nothing ->
-            case fault_rig:shell(command(Kind, Point)) of
+            case test_system:shell(command(Kind, Point)) of
                 {0, _} -> {ok, #{kind => Kind, point => Point}};
                 {_, Output} -> skip(Kind, Output)
             end;
@@ -31,12 +31,12 @@ mount(Kind, Directory) ->
 lacks(faultfs_direct_io) ->
     lacks(faultfs);
 lacks(faultfs) ->
-    case filelib:is_regular(fault_rig:built("faultfs")) of
+    case filelib:is_regular(test_tools:built("faultfs")) of
         true -> nothing;
         false -> "it is built where libfuse3 is"
     end;
 lacks(_) ->
-    case fault_rig:is_root() of
+    case test_system:is_root() of
         true -> nothing;
         false -> "mounting needs root"
     end.
@@ -64,7 +64,7 @@ command(faultfs, Point) -> faultfs(Point, "");
 command(faultfs_direct_io, Point) -> faultfs(Point, " --direct-io").
 
 faultfs(Point, Options) ->
-    ["mkdir -p ", Point, ".backing && ", fault_rig:built("faultfs"), Options, " ", Point, ".backing ", Point].
+    ["mkdir -p ", Point, ".backing && ", test_tools:built("faultfs"), Options, " ", Point, ".backing ", Point].
 
 on_loop_device(Point, Size, Make) ->
     on_loop_device(Point, Size, Make, "").
@@ -76,13 +76,13 @@ on_loop_device(Point, Size, Make, Options) ->
 
 -spec unmount(mount()) -> ok.
 unmount(#{kind := Kind, point := Point}) when Kind =:= faultfs; Kind =:= faultfs_direct_io ->
-    {0, _} = fault_rig:shell(["fusermount3 -u -z ", Point]),
+    {0, _} = test_system:shell(["fusermount3 -u -z ", Point]),
     ok;
 unmount(#{kind := overlayfs, point := Point}) ->
-    {0, _} = fault_rig:shell(["umount -l ", Point]),
+    {0, _} = test_system:shell(["umount -l ", Point]),
     unmount(#{kind => ext4, point => Point ++ ".upper"});
 unmount(#{point := Point}) ->
-    {0, _} = fault_rig:shell(["umount -l ", Point, " && rm -f ", Point, ".image"]),
+    {0, _} = test_system:shell(["umount -l ", Point, " && rm -f ", Point, ".image"]),
     ok.
 
 -spec path(mount(), file:filename()) -> file:filename().

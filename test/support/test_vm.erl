@@ -1,22 +1,15 @@
-%% Where the rig's parts are, and VMs that may die: each is an OS process of its own, with the
-%% application from build/iommap, so that a crash is a result and not the end of the tests.
--module(fault_rig).
+%% VMs that may die: each is an OS process of its own, with an application of its own, so that a crash is a result and
+%% not the end of the tests.
+-module(test_vm).
 
--export([build/0, build/1]).
--export([directory/0]).
--export([built/1]).
--export([nif/1]).
--export([start_vm/0, start_vm/1]).
+-export([start/0, start/1]).
 -export([call/4, call/5]).
 -export([run/2, run/3]).
 -export([run_with/3]).
 -export([begin_run/2]).
 -export([death/1, death/4]).
 -export([os_pid/1]).
--export([stop_vm/1]).
--export([is_root/0]).
--export([shell/1]).
--export([eventually/1]).
+-export([stop/1]).
 
 -export_type([vm/0, death/0]).
 
@@ -30,65 +23,36 @@
     application => file:filename(),
     %% A shell command that ends by running "$@", the VM.
     wrapper => string(),
-    env => [{string(), string()}]
+    env => [{string(), string()}],
+    %% Modules of this VM that it is to have, besides those that the Makefile built.
+    modules => [module()]
 }.
 
 %% How long a call into a VM may take; more means that it hangs.
 -define(PATIENCE, 120_000).
 
-%% Everything that the suites need is built by the Makefile beside them. From here on the death of a
-%% VM is a result, not an event to log.
--spec build() -> ok.
-build() ->
+-spec start() -> vm().
+start() ->
+    start(#{}).
+
+-spec start(vm_options()) -> vm().
+start(Options) ->
+    %% The death of a VM is a result, not an event to log.
     ok = logger:set_module_level([gen_server, proc_lib], none),
-    build("all").
-
--spec build(Target :: string()) -> ok.
-build(Target) ->
-    case shell(["make -C ", directory(), " ", Target]) of
-        {0, _} -> ok;
-        {_, Output} -> io:put_chars(user, Output), error({cannot_build, Target})
-    end.
-
-%% test/faults in the project, also when a build tool has copied this file elsewhere.
--spec directory() -> file:filename().
-directory() ->
-    Source = proplists:get_value(source, ?MODULE:module_info(compile)),
-    filename:join([root(filename:dirname(Source)), "test", "faults"]).
-
-root(Directory) ->
-    case filelib:is_file(filename:join(Directory, "Cargo.toml")) of
-        true -> Directory;
-        false when Directory =/= "/" -> root(filename:dirname(Directory))
-    end.
-
--spec built(file:filename()) -> file:filename().
-built(Name) ->
-    filename:join([directory(), "build", Name]).
-
-%% The library of a module of the rig, as load_nif wants it.
--spec nif(module()) -> file:filename().
-nif(Module) ->
-    filename:join([filename:dirname(code:which(Module)), "..", atom_to_list(Module)]).
-
--spec start_vm() -> vm().
-start_vm() ->
-    start_vm(#{}).
-
--spec start_vm(vm_options()) -> vm().
-start_vm(Options) ->
-    Application = maps:get(application, Options, built("iommap")),
+    Application = maps:get(application, Options, test_tools:built("iommap")),
     Wrapper = maps:get(wrapper, Options, "exec \"$@\""),
     {ok, Peer, _} = peer:start(#{
         connection => standard_io,
         peer_down => crash,
         wait_boot => ?PATIENCE,
         exec => {"/bin/sh", ["-c", Wrapper, "vm", os:find_executable("erl")]},
-        args => ["-pa", filename:join(Application, "ebin"), "-pa", built("ebin")
+        args => ["-pa", filename:join(Application, "ebin"), "-pa", test_tools:built("ebin")
                  | maps:get(args, Options, [])],
         env => [{"ERL_CRASH_DUMP", "/dev/null"} | maps:get(env, Options, [])]
     }),
-    #{peer => Peer, witness => spawn(fun() -> witness(Peer) end), os_pid => peer:call(Peer, os, getpid, [])}.
+    Vm = #{peer => Peer, witness => spawn(fun() -> witness(Peer) end), os_pid => peer:call(Peer, os, getpid, [])},
+    [ok = load(Vm, Module) || Module <- maps:get(modules, Options, [])],
+    Vm.
 
 %% Remembers how the VM ended, for whoever asks.
 witness(Peer) ->
@@ -115,7 +79,7 @@ call(#{peer := Peer} = Vm, Module, Function, Arguments, Patience) ->
         exit:{noproc, _} ->
             error({vm_died, before});
         exit:{timeout, _} ->
-            stop_vm(Vm),
+            stop(Vm),
             error(vm_hangs)
     end.
 
@@ -143,6 +107,9 @@ begin_run(Vm, Function) ->
 
 load_module_of(Vm, Function) ->
     {module, Module} = erlang:fun_info(Function, module),
+    load(Vm, Module).
+
+load(Vm, Module) ->
     {Module, Binary, File} = code:get_object_code(Module),
     {module, Module} = call(Vm, code, load_binary, [Module, File, Binary]),
     ok.
@@ -162,7 +129,7 @@ death(#{witness := Witness} = Vm) ->
         {Reference, {exit_status, Status}} -> death_of(Status);
         {Reference, Reason} -> error({unclear_death, Reason})
     after ?PATIENCE ->
-        stop_vm(Vm),
+        stop(Vm),
         error(vm_hangs)
     end.
 
@@ -174,40 +141,8 @@ os_pid(#{os_pid := OsPid}) ->
     OsPid.
 
 %% Ends a VM, whatever state it is in.
--spec stop_vm(vm()) -> ok.
-stop_vm(#{peer := Peer, os_pid := OsPid}) ->
+-spec stop(vm()) -> ok.
+stop(#{peer := Peer, os_pid := OsPid}) ->
     Monitor = monitor(process, Peer),
-    _ = shell(["kill -KILL ", OsPid]),
+    _ = test_system:shell(["kill -KILL ", OsPid]),
     receive {'DOWN', Monitor, process, Peer, _} -> ok end.
-
--spec is_root() -> boolean().
-is_root() ->
-    string:trim(os:cmd("id -u")) =:= "0".
-
-%% Runs a shell command; its exit status and what it printed.
--spec shell(iodata()) -> {non_neg_integer(), binary()}.
-shell(Command) ->
-    Port = open_port({spawn_executable, "/bin/sh"},
-                     [{args, ["-c", iolist_to_binary(Command)]}, exit_status, stderr_to_stdout,
-                      binary, hide, {env, [{"PATH", os:getenv("PATH") ++ ":/usr/sbin:/sbin"}]}]),
-    shell_output(Port, []).
-
-shell_output(Port, Output) ->
-    receive
-        {Port, {data, Data}} -> shell_output(Port, [Output, Data]);
-        {Port, {exit_status, Status}} -> {Status, iolist_to_binary(Output)}
-    end.
-
-%% Waits until the condition holds; ten seconds stand for never.
--spec eventually(fun(() -> boolean())) -> ok.
-eventually(Condition) ->
-    eventually(Condition, erlang:monotonic_time(millisecond) + 10_000).
-
-eventually(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            erlang:monotonic_time(millisecond) < Deadline orelse error(never),
-            receive after 5 -> eventually(Condition, Deadline) end
-    end.
