@@ -10,6 +10,7 @@
 -export([descriptors/0]).
 -export([ranges/1]).
 -export([ranges/0]).
+-export([held/1]).
 -export([resident/1]).
 -export([anonymous/1]).
 -export([can_see_pages/0]).
@@ -111,6 +112,11 @@ range_lines() ->
 
 names(Path, Target) ->
     Target =:= Path orelse Target =:= Path ++ " (deleted)".
+
+%% The descriptors and the address ranges that this VM has of a file.
+-spec held(file:filename()) -> {[string()], [binary()]}.
+held(Path) ->
+    {descriptors(Path), ranges(Path)}.
 
 %% The bytes of a mapped file that this VM has mapped and in memory.
 -spec resident(file:filename()) -> non_neg_integer().

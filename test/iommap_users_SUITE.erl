@@ -1,0 +1,171 @@
+%% What depends on who runs the VM and how: rights, limits, umask, the encoding of names. Each case has a VM of its own.
+-module(iommap_users_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("kernel/include/file.hrl").
+
+-import(test_files, [file/2]).
+-import(test_pattern, [bytes/1]).
+-import(test_system, [truncate/2]).
+
+-compile(export_all).
+
+%% More than a call copies on a normal scheduler.
+-define(LARGE, 3_000_000).
+
+suite() ->
+    [{timetrap, {minutes, 5}}].
+
+all() ->
+    [open_without_permission_is_eacces,
+     open_create_without_permission_is_eacces,
+     file_of_another_user_is_read,
+     open_with_every_descriptor_taken_is_emfile,
+     memory_that_is_not_there_is_enomem,
+     open_create_respects_every_umask,
+     open_encodes_strings_as_the_vm_does,
+     open_lock_that_fails_is_no_error].
+
+open_without_permission_is_eacces(_Config) ->
+    %% A file that the user may not read, or not write, is eacces in the modes that need it.
+    in_a_vm(another_user(), fun(Vm, Directory) ->
+        Path = file(Directory, bytes(10)),
+        Open = fun(Mode, Options) -> test_vm:run(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
+        ok = file:change_mode(Path, 8#444),
+        ?assertEqual(ok, Open(read, [])),
+        ?assertEqual({error, eacces}, Open(write, [])),
+        ?assertEqual({error, eacces}, Open(read_write, [])),
+        ok = file:change_mode(Path, 8#000),
+        [?assertEqual({error, eacces}, Open(Mode, [])) || Mode <- [read, write, read_write]],
+        ?assertEqual({error, eacces}, Open(write, [truncate, {size, 5}])),
+        ok = file:change_mode(Path, 8#600),
+        ?assertEqual({ok, bytes(10)}, file:read_file(Path))
+    end).
+
+open_create_without_permission_is_eacces(_Config) ->
+    %% A directory that the user may not write to, or not enter, gives no new file and no old one.
+    in_a_vm(another_user(), fun(Vm, Directory) ->
+        Below = filename:join(Directory, "below"),
+        Path = filename:join(Below, "new"),
+        Open = fun(Mode, Options) -> test_vm:run(Vm, fun() -> answer(iommap:open(Path, Mode, Options)) end) end,
+        ok = file:make_dir(Below),
+        ok = file:change_mode(Below, 8#555),
+        ?assertEqual({error, eacces}, Open(write, [create, {size, 5}])),
+        ok = file:change_mode(Below, 8#000),
+        ?assertEqual({error, eacces}, Open(read, [])),
+        ok = file:change_mode(Below, 8#755),
+        ?assertEqual({ok, []}, file:list_dir(Below))
+    end).
+
+file_of_another_user_is_read(_Config) ->
+    %% A file that the user may read but not write is read all the same, in memory or not, short or long.
+    in_a_vm(another_user(), fun(Vm, Directory) ->
+        Path = file(Directory, bytes(?LARGE)),
+        ok = file:change_mode(Path, 8#444),
+        test_vm:run(Vm, fun() ->
+            Expected = bytes(?LARGE),
+            {ok, Handle} = iommap:open(Path, read, []),
+            [begin
+                 ok = test_files:drop_cache(Path),
+                 [?assertEqual({ok, binary:part(Expected, 0, Length)}, iommap:pread(Handle, 0, Length)) ||
+                     Length <- [1, 8, 5000, 100_000, ?LARGE], _Again <- [1, 2]]
+             end || _ <- lists:seq(1, 3)]
+        end)
+    end).
+
+open_with_every_descriptor_taken_is_emfile(_Config) ->
+    %% When the process may open no more files the answer is emfile, until one is closed.
+    in_a_vm(limited("ulimit -n 100"), fun(Vm, Directory) ->
+        Path = file(Directory, bytes(10)),
+        test_vm:run(Vm, fun() ->
+            [Handle | _] = Handles = open_until(Path, {error, emfile}),
+            ?assertEqual({error, emfile}, iommap:open(Path, read, [])),
+            [?assertEqual({ok, bytes(10)}, iommap:pread(Open, 0, 10)) || Open <- Handles],
+            ok = iommap:close(Handle),
+            ?assertMatch({ok, _}, iommap:open(Path, read, []))
+        end)
+    end).
+
+memory_that_is_not_there_is_enomem(_Config) ->
+    %% A mapping or a copy larger than the address space allows is enomem, and the handle goes on.
+    in_a_vm(limited("ulimit -v 16000000"), fun(Vm, Directory) ->
+        Path = file(Directory, bytes(10)),
+        Gigabyte = 1 bsl 30,
+        test_vm:run(Vm, fun() ->
+            ok = truncate(Path, 10 * Gigabyte),
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            ?assertEqual({error, enomem}, iommap:pread(Handle, 0, 10 * Gigabyte)),
+            ok = truncate(Path, 64 * Gigabyte),
+            ?assertEqual({error, enomem}, iommap:open(Path, read, [])),
+            ?assertEqual({error, enomem}, iommap:remap(Handle)),
+            ?assertEqual({ok, 10 * Gigabyte}, iommap:position(Handle)),
+            ?assertEqual({ok, bytes(10)}, iommap:pread(Handle, 0, 10)),
+            ?assertEqual(ok, iommap:pwrite(Handle, 10 * Gigabyte - 3, <<"end">>)),
+            ?assertEqual(ok, iommap:truncate(Handle, Gigabyte)),
+            ?assertEqual(Gigabyte, filelib:file_size(Path))
+        end)
+    end).
+
+open_until(Path, Error) ->
+    case iommap:open(Path, read, []) of
+        {ok, Handle} -> [Handle | open_until(Path, Error)];
+        Error -> []
+    end.
+
+open_create_respects_every_umask(_Config) ->
+    %% A file made by open has the mode 8#644 without the bits of the umask.
+    [in_a_vm(limited("umask " ++ Umask), fun(Vm, Directory) ->
+         Path = filename:join(Directory, "new"),
+         ok = test_vm:run(Vm, fun() -> answer(iommap:open(Path, [create, {size, 10}])) end),
+         {ok, #file_info{mode = Actual}} = file:read_file_info(Path),
+         ?assertEqual({Umask, Mode}, {Umask, Actual band 8#7777})
+     end) || {Umask, Mode} <- [{"000", 8#644}, {"027", 8#640}, {"077", 8#600}]].
+
+open_encodes_strings_as_the_vm_does(_Config) ->
+    %% A string path is UTF-8 or Latin-1 as file:native_name_encoding/0 says; what Latin-1 lacks is badarg.
+    [in_a_vm(#{env => [{"ERL_FLAGS", Flag}]}, fun(Vm, Directory) ->
+         Path = filename:join(Directory, "name \x{e5}"),
+         ok = file:write_file(unicode:characters_to_binary(Path, unicode, Encoding), bytes(10)),
+         test_vm:run(Vm, fun() ->
+             ?assertEqual(Encoding, file:native_name_encoding()),
+             ?assertMatch({ok, _}, iommap:open(Path, read, [])),
+             ?assertEqual({error, BeyondLatin}, iommap:open(filename:join(Directory, "name \x{3b1}"), read, []))
+         end)
+     end) || {Flag, Encoding, BeyondLatin} <- [{"+fnu", utf8, enoent}, {"+fnl", latin1, badarg}]].
+
+open_lock_that_fails_is_no_error(_Config) ->
+    %% Without the right to lock memory the file is mapped all the same, and info tells.
+    in_a_vm(another_user("ulimit -l 0 && "), fun(Vm, Directory) ->
+        Path = file(Directory, bytes(10)),
+        test_vm:run(Vm, fun() ->
+            {ok, Handle} = iommap:open(Path, read, [lock]),
+            ?assertEqual({ok, bytes(10)}, iommap:pread(Handle, 0, 10)),
+            ?assertMatch({ok, #{locked := false}}, iommap:info(Handle))
+        end)
+    end).
+
+%% A VM with these options, and a directory that all users may use.
+in_a_vm(Options, Test) ->
+    test_files:with_directory(fun(Directory) ->
+        ok = file:change_mode(Directory, 8#777),
+        Vm = test_vm:start(Options#{application => test_system:copy_library(Directory),
+                                    args => ["+S", "1:1", "+SDio", "1", "+A", "1"],
+                                    modules => [test_files, test_pattern, test_processes, test_system]}),
+        try Test(Vm, Directory) after test_vm:stop(Vm) end
+    end).
+
+limited(Limit) ->
+    #{wrapper => Limit ++ " && exec \"$@\""}.
+
+another_user() ->
+    another_user("").
+
+another_user(Limit) ->
+    case test_system:is_root() of
+        true -> #{wrapper => Limit ++ "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
+        false -> #{wrapper => Limit ++ "exec \"$@\""}
+    end.
+
+%% What a call answered, without what it returned: another VM's handles mean nothing here.
+answer({ok, _}) -> ok;
+answer(Answer) -> Answer.
