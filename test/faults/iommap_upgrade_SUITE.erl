@@ -1,9 +1,10 @@
-%% The library is loaded again and again in a VM that never stops: the same file, and one that was built
-%% again with other layouts and statics; by hand and by a release upgrade. Every case has a VM and a
-%% copy of the application of its own.
+%% The library is loaded again and again in a VM that never stops: the same file, and one that was built again with other
+%% layouts and statics; by hand and by a release upgrade. Every case has a VM and a copy of the application of its own.
 -module(iommap_upgrade_SUITE).
 
 -include_lib("common_test/include/ct.hrl").
+
+-import(test_generations, [in_vm/2, over_generations/3, reload/0, put_in_place/2, open/3, everything_works/2]).
 
 -compile(export_all).
 
@@ -14,17 +15,6 @@ all() ->
     [the_same_library_is_loaded_again_under_load,
      a_rebuilt_library_is_loaded_under_load,
      objects_are_made_while_the_library_is_loaded_without_a_pause,
-     handles_of_every_generation_work_in_the_newest,
-     views_of_every_generation_are_safe_in_the_newest,
-     a_fault_of_an_old_generation_is_known_to_the_newest,
-     old_code_is_purged_while_its_handles_live,
-     the_module_is_deleted_and_purged_while_its_views_live,
-     a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted,
-     writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file,
-     writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file,
-     writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file,
-     objects_of_an_unknown_abi_raise_badarg_and_are_collected,
-     a_panic_is_an_exception_of_its_caller_alone,
      a_call_inside_the_old_generation_ends_well_in_the_new_one,
      a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives,
      sixty_generations_pass_on_a_foreign_handlers_fault,
@@ -33,23 +23,16 @@ all() ->
      a_release_upgrade_keeps_handles_and_views].
 
 init_per_suite(Config) ->
-    ok = test_tools:build(),
-    ok = test_tools:build("alternate_layout"),
-    ok = test_tools:build("unknown_abi"),
-    Config.
+    test_generations:build(Config).
 
 end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    Directory = test_files:case_directory(Config),
-    Application = filename:join(Directory, "iommap"),
-    {0, _} = test_system:shell(["cp -r ", test_tools:built("iommap"), " ", Application]),
-    Vm = test_vm:start(#{application => Application}),
-    [{vm, Vm}, {directory, Directory} | Config].
+    test_generations:start_vm(Config, #{}).
 
 end_per_testcase(_Case, Config) ->
-    test_vm:stop(?config(vm, Config)).
+    test_generations:stop_vm(Config).
 
 %% ---- Loading under load -----------------------------------------------------------------------
 
@@ -125,225 +108,6 @@ load(Workers, Directory, Library) ->
     put_in_place(Directory, Library),
     load(Workers, Directory).
 
-%% ---- Objects of other generations -------------------------------------------------------------
-
-%% A handle opened by any generation takes every call of the newest.
-handles_of_every_generation_work_in_the_newest(Config) ->
-    in_vm(Config, fun(Directory) ->
-        Handles = over_generations(Directory, 6, fun(Generation) ->
-            {Path, Handle} = open(Directory, Generation, 10_000),
-            {Path, Handle}
-        end),
-        [everything_works(Path, Handle) || {Path, Handle} <- Handles],
-        ok
-    end).
-
-%% A view taken by any generation is read, and survives the loss of its file, in the newest.
-views_of_every_generation_are_safe_in_the_newest(Config) ->
-    in_vm(Config, fun(Directory) ->
-        Page = test_pattern:page(),
-        Size = 12 * Page + 848,
-        Views = over_generations(Directory, 6, fun(Generation) ->
-            {Path, Handle} = open(Directory, Generation, Size),
-            {ok, View} = iommap:region_binary(Handle, 0, Size),
-            {Path, Handle, View}
-        end),
-        Whole = test_pattern:bytes(Size),
-        [begin
-            true = View =:= Whole,
-            true = iommap:intact(View),
-            [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-            {error, sigbus} = iommap:pread(Handle, 0, Size),
-            false = iommap:intact(View),
-            true = iommap:intact(binary:part(View, 0, Page)),
-            true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
-            {error, sigbus} = iommap:pread(Handle, 0, 1),
-            {ok, Page} = iommap:remap(Handle),
-            {ok, <<1>>} = iommap:pread(Handle, 0, 1),
-            false = iommap:intact(View)
-        end || {Path, Handle, View} <- Views],
-        ok
-    end).
-
-%% What one generation noticed, the next one tells.
-a_fault_of_an_old_generation_is_known_to_the_newest(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {Path, Handle} = open(Directory, fault, 50_000),
-        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
-        [] = os:cmd("truncate -s 0 " ++ Path),
-        _ = erlang:crc32(View),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        [] = os:cmd("truncate -s 50000 " ++ Path),
-        {error, sigbus} = iommap:pread(Handle, 0, 1),
-        false = iommap:intact(View),
-        ok = iommap:truncate(Handle, 20_000),
-        {ok, <<0>>} = iommap:pread(Handle, 0, 1)
-    end).
-
-%% Purging the code of a generation leaves its handles, views and handler alone.
-old_code_is_purged_while_its_handles_live(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {Path, Handle} = open(Directory, purge, 50_000),
-        {ok, View} = iommap:region_binary(Handle, 0, 50_000),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        code:purge(iommap),
-        false = erlang:check_old_code(iommap),
-        everything_works(Path, Handle),
-        true = is_binary(binary:copy(View))
-    end).
-
-%% With no code of ours left at all, a view that loses its file is still safe, and intact/1 speaks of it
-%% once the library is back. The VM has forgotten what the handles were: they are no handles any more.
-the_module_is_deleted_and_purged_while_its_views_live(Config) ->
-    in_vm(Config, fun(Directory) ->
-        Page = test_pattern:page(),
-        Size = 12 * Page + 848,
-        {Path, Handle} = open(Directory, delete, Size),
-        {ok, View} = iommap:region_binary(Handle, 0, Size),
-        {module, iommap} = code:load_file(iommap),
-        code:purge(iommap),
-        true = code:delete(iommap),
-        code:purge(iommap),
-        false = erlang:module_loaded(iommap),
-        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
-        {module, iommap} = code:load_file(iommap),
-        false = iommap:intact(View),
-        true = iommap:intact(binary:part(View, 0, Page)),
-        badarg = try iommap:pread(Handle, 0, 1) catch error:Reason -> Reason end,
-        {Other, New} = open(Directory, anew, 10_000),
-        everything_works(Other, New)
-    end).
-
-%% Putting zero pages under a view may need one map entry more than there is, also for a generation that
-%% was not the first.
-a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {_, _Old} = open(Directory, old, 10_000),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        Page = test_pattern:page(),
-        {Path, Handle} = open(Directory, new, 3 * Page),
-        {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
-        _Held = test_limits:exhaust_map_count(Path),
-        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        Zeros = test_pattern:zeros(2 * Page),
-        Zeros = binary:copy(binary:part(View, Page, 2 * Page)),
-        false = iommap:intact(View),
-        {error, sigbus} = iommap:pread(Handle, 0, 1)
-    end).
-
-%% A view of one generation that has lost its file, as data for a handle of the next one: the write is
-%% an error, its target is what it was, and the view's own handle has met no fault.
-writing_a_lost_view_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {Path, Source} = open(Directory, source, 10_000),
-        write_a_view_of_an_old_generation(Directory, Source, fun() -> [] = os:cmd("truncate -s 0 " ++ Path) end),
-        ok = file:write_file(Path, test_pattern:bytes(10_000)),
-        everything_works(Path, Source)
-    end).
-
-%% The same with a view whose pages cannot be read.
-writing_a_failing_view_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
-    on_faultfs(Config, fun(Mount, Path) ->
-        in_vm(Config, fun(Directory) ->
-            {ok, Source} = iommap:open(Path, read_write, []),
-            write_a_view_of_an_old_generation(Directory, Source, fun() ->
-                ok = test_mounts:control(Mount, "slow", {eio, [0, 10_000]}),
-                test_files:drop_cache(Path)
-            end),
-            ok = test_mounts:control(Mount, "slow", {clear, []}),
-            everything_works(Path, Source)
-        end)
-    end).
-
-write_a_view_of_an_old_generation(Directory, Source, MakeTrouble) ->
-    {ok, View} = iommap:region_binary(Source, 0, 10_000),
-    put_in_place(Directory, alternate_layout),
-    ok = reload(),
-    {Path, Target} = open(Directory, target, 20_000),
-    Whole = test_pattern:bytes(20_000),
-    ok = iommap:pwrite(Target, 0, Whole),
-    MakeTrouble(),
-    {error, sigbus} = iommap:pwrite(Target, 5000, View),
-    {error, sigbus} = iommap:pwrite(Target, 5000, [<<"begin">>, View]),
-    {ok, #{faulted := false}} = iommap:info(Source),
-    {ok, #{faulted := false}} = iommap:info(Target),
-    {ok, Whole} = iommap:pread(Target, 0, 20_000),
-    everything_works(Path, Target).
-
-%% The other way round: a view of the next generation that has lost its file, and showed it, as data for a
-%% handle of the one before.
-writing_a_lost_view_with_a_handle_of_an_old_generation_is_an_error_and_harms_neither_file(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {Path, Target} = open(Directory, target, 20_000),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        {Lost, Source} = open(Directory, source, 10_000),
-        {ok, View} = iommap:region_binary(Source, 0, 10_000),
-        [] = os:cmd("truncate -s 0 " ++ Lost),
-        Zeros = test_pattern:zeros(10_000),
-        Zeros = binary:copy(View),
-        false = iommap:intact(View),
-        {error, sigbus} = iommap:pwrite(Target, 0, View),
-        {error, sigbus} = iommap:pwrite(Target, 0, [<<"begin">>, View]),
-        {ok, #{faulted := false}} = iommap:info(Target),
-        Whole = test_pattern:bytes(20_000),
-        {ok, Whole} = file:read_file(Path),
-        0 = filelib:file_size(Lost),
-        everything_works(Path, Target)
-    end).
-
-%% A generation that cannot be understood: its handles raise badarg, its views are read on, and neither
-%% harms the VM when it is collected.
-objects_of_an_unknown_abi_raise_badarg_and_are_collected(Config) ->
-    in_vm(Config, fun(Directory) ->
-        put_in_place(Directory, unknown_abi),
-        {Holder, Monitor} = spawn_monitor(fun() ->
-            {_, Handle} = open(Directory, unknown, 10_000),
-            {ok, View} = iommap:region_binary(Handle, 0, 10_000),
-            put_in_place(Directory, same),
-            ok = reload(),
-            [badarg = try Call(Handle) catch error:Reason -> Reason end || Call <- every_call()],
-            Whole = test_pattern:bytes(10_000),
-            Whole = binary:copy(View),
-            true = iommap:intact(View),
-            exit(done)
-        end),
-        receive {'DOWN', Monitor, process, Holder, Reason} -> done = Reason end,
-        [erlang:garbage_collect(Process) || Process <- processes()],
-        {Path, Ours} = open(Directory, ours, 10_000),
-        everything_works(Path, Ours)
-    end).
-
-every_call() ->
-    [fun(Handle) -> iommap:pread(Handle, 0, 1) end,
-     fun(Handle) -> iommap:pwrite(Handle, 0, <<1>>) end,
-     fun(Handle) -> iommap:region_binary(Handle, 0, 1) end,
-     fun(Handle) -> iommap:sync(Handle) end,
-     fun(Handle) -> iommap:sync(Handle, async) end,
-     fun(Handle) -> iommap:truncate(Handle, 10) end,
-     fun(Handle) -> iommap:remap(Handle) end,
-     fun(Handle) -> iommap:advise(Handle, 0, 0, random) end,
-     fun(Handle) -> iommap:position(Handle) end,
-     fun(Handle) -> iommap:info(Handle) end,
-     fun(Handle) -> iommap:close(Handle) end].
-
-%% A panic inside the library raises where it was called; the VM and the other handles go on. This
-%% library panics on purpose.
-a_panic_is_an_exception_of_its_caller_alone(Config) ->
-    in_vm(Config, fun(Directory) ->
-        put_in_place(Directory, unknown_abi),
-        {Path, Handle} = open(Directory, before, 10_000),
-        [nif_panicked = try iommap:open(<<"panic on purpose">>, read, []) catch error:Reason -> Reason end
-         || _ <- lists:seq(1, 10)],
-        everything_works(Path, Handle),
-        {Other, New} = open(Directory, afterwards, 10_000),
-        everything_works(Other, New)
-    end).
-
 %% ---- A call that is under way -----------------------------------------------------------------
 
 %% A read hangs in the file system while the library is replaced: it ends with the right bytes.
@@ -377,7 +141,7 @@ a_call_inside_the_old_generation_is_killed_by_a_purge_and_the_vm_lives(Config) -
     end).
 
 with_hanging_read(Config, Function) ->
-    on_faultfs(Config, fun(Mount, Path) ->
+    test_scene:on_faultfs(Config, fun(Mount, Path) ->
         in_vm(Config, fun(Directory) ->
             Self = self(),
             {ok, Handle} = iommap:open(Path, read, []),
@@ -388,23 +152,6 @@ with_hanging_read(Config, Function) ->
             Function(Directory, Reader, fun() -> ok = test_mounts:control(Mount, "slow", {release, []}) end)
         end)
     end).
-
-%% Evaluates the function with the path of a file that may be in trouble.
-on_faultfs(Config, Function) ->
-    case test_mounts:mount(faultfs, ?config(directory, Config)) of
-        {ok, Mount} ->
-            Path = test_mounts:path(Mount, "slow"),
-            ok = file:write_file(Path, test_pattern:bytes(10_000)),
-            {0, _} = test_system:shell(["sync ", Path]),
-            try
-                Function(Mount, Path)
-            after
-                test_mounts:control(Mount, "slow", {clear, []}),
-                test_mounts:unmount(Mount)
-            end;
-        Skip ->
-            Skip
-    end.
 
 %% ---- Many generations -------------------------------------------------------------------------
 
@@ -550,63 +297,7 @@ version(App) ->
 write_term(Path, Term) ->
     ok = file:write_file(Path, io_lib:format("~p.~n", [Term])).
 
-%% ---- In the VM --------------------------------------------------------------------------------
-
-in_vm(Config, Function) ->
-    Directory = ?config(directory, Config),
-    test_vm:run(?config(vm, Config), fun() -> Function(Directory) end).
-
-%% What the function makes in each of so many generations, in turns of two layouts.
-over_generations(Directory, Count, Make) ->
-    [begin
-        Made = Make(Generation),
-        put_in_place(Directory, lists:nth(1 + Generation rem 2, [same, alternate_layout])),
-        ok = reload(),
-        Made
-    end || Generation <- lists:seq(1, Count)].
-
-%% The code of the generation before may still be running a call: it is not ours to kill.
-reload() ->
-    ok = test_processes:eventually(fun() -> code:soft_purge(iommap) end),
-    {module, iommap} = code:load_file(iommap),
-    ok.
-
-%% Another library file with a rename, as a package manager does.
-put_in_place(Directory, Library) ->
-    Source = case Library of
-        same -> test_tools:built("iommap/priv/iommap_nif.so");
-        _ -> test_tools:built(filename:join(Library, "iommap_nif.so"))
-    end,
-    Target = filename:join([Directory, "iommap", "priv", "iommap_nif.so"]),
-    {ok, _} = file:copy(Source, Target ++ ".new"),
-    ok = file:rename(Target ++ ".new", Target).
-
-open(Directory, Name, Size) ->
-    Path = filename:join(Directory, lists:flatten(io_lib:format("file-~p", [Name]))),
-    ok = file:write_file(Path, test_pattern:bytes(Size)),
-    {ok, Handle} = iommap:open(Path, read_write, []),
-    {Path, Handle}.
-
-everything_works(Path, Handle) ->
-    {ok, Size} = iommap:position(Handle),
-    Whole = test_pattern:bytes(Size),
-    {ok, Whole} = iommap:pread(Handle, 0, Size),
-    ok = iommap:pwrite(Handle, 10, <<"written">>),
-    {ok, View} = iommap:region_binary(Handle, 10, 7),
-    <<"written">> = View,
-    true = iommap:intact(View),
-    ok = iommap:sync(Handle),
-    ok = iommap:advise(Handle, 0, 0, random),
-    ok = iommap:truncate(Handle, Size + 5000),
-    {ok, <<0:5000/unit:8>>} = iommap:pread(Handle, Size, 5000),
-    ok = file:write_file(Path, <<"more">>, [append]),
-    {ok, More} = iommap:remap(Handle),
-    More = Size + 5004,
-    {ok, <<"more">>} = iommap:pread(Handle, Size + 5000, 4),
-    {ok, #{size := More, faulted := false, mode := read_write}} = iommap:info(Handle),
-    ok = iommap:close(Handle),
-    {error, closed} = iommap:close(Handle),
-    <<"written">> = View.
+%% ---- Who works meanwhile -----------------------------------------------------------------------
 
 %% Processes that read, write and take views of a file each, and of one that they share, checking
 %% every answer.

@@ -4,6 +4,7 @@
 
 -export([on/3]).
 -export([on_mount/3]).
+-export([on_faultfs/2]).
 -export([limited/4]).
 -export([outliving/3]).
 -export([hang/1]).
@@ -29,6 +30,16 @@ on_mount(Config, Kind, Function) ->
         {ok, Mount} -> try Function(Mount) after test_mounts:unmount(Mount) end;
         Skip -> Skip
     end.
+
+%% Evaluates the function here, with the path of a file, "slow", that may be in trouble.
+-spec on_faultfs([tuple()], fun((test_mounts:mount(), file:filename()) -> Result)) -> Result | {skip, string()}.
+on_faultfs(Config, Function) ->
+    on_mount(Config, faultfs, fun(Mount) ->
+        Path = test_mounts:path(Mount, "slow"),
+        ok = file:write_file(Path, test_pattern:bytes(10_000)),
+        {0, _} = test_system:shell(["sync ", Path]),
+        try Function(Mount, Path) after test_mounts:control(Mount, "slow", {clear, []}) end
+    end).
 
 %% Evaluates the function, with a small file, in a VM that is started through a shell command.
 -spec limited([tuple()], Wrapper :: string(), [string()], fun((file:filename()) -> Result)) -> Result.

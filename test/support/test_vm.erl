@@ -11,7 +11,7 @@
 -export([os_pid/1]).
 -export([stop/1]).
 
--export_type([vm/0, death/0]).
+-export_type([vm/0, vm_options/0, death/0]).
 
 -type vm() :: #{peer := pid(), witness := pid(), os_pid := string()}.
 -type death() :: {signal, pos_integer()} | {status, non_neg_integer()}.
