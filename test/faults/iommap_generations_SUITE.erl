@@ -30,6 +30,9 @@ init_per_suite(Config) ->
 end_per_suite(_Config) ->
     ok.
 
+init_per_testcase(a_panic_is_an_exception_of_its_caller_alone, Config) ->
+    %% Nobody reads the backtraces of panics on purpose.
+    test_generations:start_vm(Config, #{env => [{"RUST_BACKTRACE", "0"}]});
 init_per_testcase(_Case, Config) ->
     test_generations:start_vm(Config, #{}).
 
