@@ -18,8 +18,7 @@ suite() ->
     [{timetrap, {minutes, 5}}].
 
 all() ->
-    [descriptor_is_closed_on_exec,
-     child_process_has_no_descriptor,
+    [child_process_has_no_descriptor,
      close_gives_back_descriptor_and_range,
      collected_handle_gives_back_descriptor_and_range,
      last_view_gives_back_descriptor_and_range,
@@ -47,15 +46,6 @@ init_per_testcase(_Case, Config) ->
 
 end_per_testcase(_Case, Config) ->
     ok = file:del_dir_r(?config(directory, Config)).
-
-descriptor_is_closed_on_exec(Config) ->
-    %% The descriptor of a mapping has the flag that closes it when another program takes over.
-    {Path, Handle} = mapping(Config, bytes(10)),
-    [Descriptor] = test_system:descriptors(Path),
-    {ok, Info} = file:read_file(filename:join("/proc/self/fdinfo", Descriptor)),
-    {match, [Flags]} = re:run(Info, "flags:\\s*([0-7]+)", [{capture, all_but_first, list}]),
-    ?assertEqual(8#2000000, list_to_integer(Flags, 8) band 8#2000000),
-    ok = iommap:close(Handle).
 
 child_process_has_no_descriptor(Config) ->
     %% A program started by the VM finds no descriptor of a mapping among its own.

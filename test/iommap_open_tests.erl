@@ -134,16 +134,6 @@ open_create_makes_the_file_test() ->
      end) || Mode <- [write, read_write], Options <- [[create, {size, 5000}], [{size, 5000}, create],
                                                       [create, truncate, {size, 5000}]]].
 
-open_create_respects_the_umask_test() ->
-    %% A file made by open has mode 8#644 as far as the umask allows.
-    with_directory(fun(Directory) ->
-        Path = filename:join(Directory, "new"),
-        {ok, _} = iommap:open(Path, [create, {size, 10}]),
-        {ok, #file_info{mode = Mode}} = file:read_file_info(Path),
-        Umask = list_to_integer(string:trim(os:cmd("umask")), 8),
-        ?assertEqual(8#644 band bnot Umask, Mode band 8#7777)
-    end).
-
 open_create_keeps_an_existing_file_test() ->
     %% create opens a file that is there as it is.
     with_mapping(<<"0123456789">>, read_write, [create], fun(Handle, _Path) ->

@@ -14,7 +14,6 @@ suite() ->
 
 all() ->
     [a_hole_without_room_on_a_full_tmpfs_loses_nothing_else,
-     growing_on_a_full_tmpfs_is_enospc_and_changes_nothing,
      a_hole_over_quota_loses_nothing_else,
      growing_over_quota_is_edquot_and_changes_nothing,
      a_failing_disk_under_ext4_is_sigbus_until_it_heals,
@@ -104,11 +103,7 @@ check(Handle, Page, Pages) ->
     Expected = iommap:pread(Handle, 0, Pages * Page),
     ok.
 
-%% open with a size and truncate take their blocks at once: a full disk is told there and then.
-growing_on_a_full_tmpfs_is_enospc_and_changes_nothing(Config) ->
-    on(Config, {tmpfs, "size=1m"}, fun(Mount) -> grow(test_mounts:path(Mount, "grow"), enospc) end).
-
-%% And so is a quota that is used up.
+%% open with a size and truncate take their blocks at once: a quota that is used up is told there and then.
 growing_over_quota_is_edquot_and_changes_nothing(Config) ->
     with_quota(Config, fun(Volume) -> grow(filename:join(Volume, "grow"), edquot) end).
 

@@ -39,14 +39,16 @@ init_per_testcase(_Case, Config) ->
 end_per_testcase(_Case, Config) ->
     test_generations:stop_vm(Config).
 
-%% A handle opened by any generation takes every call of the newest.
+%% A handle opened by any generation takes every call of the newest, and so does one that was opened before the very same
+%% file was loaded again.
 handles_of_every_generation_work_in_the_newest(Config) ->
     in_vm(Config, fun(Directory) ->
         Handles = over_generations(Directory, 6, fun(Generation) ->
-            {Path, Handle} = open(Directory, Generation, 10_000),
-            {Path, Handle}
+            Before = open(Directory, {before, Generation}, 10_000),
+            ok = reload(),
+            [Before, open(Directory, Generation, 10_000)]
         end),
-        [everything_works(Path, Handle) || {Path, Handle} <- Handles],
+        [everything_works(Path, Handle) || {Path, Handle} <- lists:append(Handles)],
         ok
     end).
 
@@ -93,41 +95,53 @@ a_fault_of_an_old_generation_is_known_to_the_newest(Config) ->
         {ok, <<0>>} = iommap:pread(Handle, 0, 1)
     end).
 
-%% Purging the code of a generation leaves its handles, views and handler alone.
+%% Purging the code of a generation, or what is purged already, leaves its handles, views and handler alone.
 old_code_is_purged_while_its_handles_live(Config) ->
     in_vm(Config, fun(Directory) ->
+        Whole = test_pattern:bytes(50_000),
         {Path, Handle} = open(Directory, purge, 50_000),
         {ok, View} = iommap:region_binary(Handle, 0, 50_000),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        code:purge(iommap),
-        false = erlang:check_old_code(iommap),
+        [begin
+            _ = code:purge(iommap),
+            Library =:= unchanged orelse put_in_place(Directory, Library),
+            ok = reload(),
+            _ = code:purge(iommap),
+            false = erlang:check_old_code(iommap),
+            {ok, Whole} = iommap:pread(Handle, 0, 50_000),
+            Whole = binary:copy(View)
+        end || Library <- [unchanged, alternate_layout, unchanged, same]],
         everything_works(Path, Handle),
-        true = is_binary(binary:copy(View))
+        true = iommap:intact(View)
     end).
 
 %% With no code of ours left at all, a view that loses its file is still safe, and intact/1 speaks of it
-%% once the library is back. The VM has forgotten what the handles were: they are no handles any more.
+%% once the library is back. The VM has forgotten what the handles were: they are no handles any more. What they had is given
+%% back all the same.
 the_module_is_deleted_and_purged_while_its_views_live(Config) ->
     in_vm(Config, fun(Directory) ->
         Page = test_pattern:page(),
         Size = 12 * Page + 848,
-        {Path, Handle} = open(Directory, delete, Size),
-        {ok, View} = iommap:region_binary(Handle, 0, Size),
-        {module, iommap} = code:load_file(iommap),
-        code:purge(iommap),
-        true = code:delete(iommap),
-        code:purge(iommap),
-        false = erlang:module_loaded(iommap),
-        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
-        {module, iommap} = code:load_file(iommap),
-        false = iommap:intact(View),
-        true = iommap:intact(binary:part(View, 0, Page)),
-        badarg = try iommap:pread(Handle, 0, 1) catch error:Reason -> Reason end,
+        Path = test_processes:in_a_process(fun() -> delete_and_load_again(Directory, Page, Size) end),
+        ok = test_processes:eventually(fun() -> test_system:held(Path) =:= {[], []} end),
         {Other, New} = open(Directory, anew, 10_000),
         everything_works(Other, New)
     end).
+
+delete_and_load_again(Directory, Page, Size) ->
+    {Path, Handle} = open(Directory, delete, Size),
+    {ok, View} = iommap:region_binary(Handle, 0, Size),
+    {module, iommap} = code:load_file(iommap),
+    code:purge(iommap),
+    true = code:delete(iommap),
+    code:purge(iommap),
+    false = erlang:module_loaded(iommap),
+    [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
+    true = View =:= <<(test_pattern:bytes(Page))/binary, (test_pattern:zeros(Size - Page))/binary>>,
+    {module, iommap} = code:load_file(iommap),
+    false = iommap:intact(View),
+    true = iommap:intact(binary:part(View, 0, Page)),
+    badarg = try iommap:pread(Handle, 0, 1) catch error:Reason -> Reason end,
+    Path.
 
 %% Putting zero pages under a view may need one map entry more than there is, also for a generation that
 %% was not the first.

@@ -14,13 +14,7 @@ all() ->
      a_read_handle_has_a_read_only_descriptor,
      no_nif_can_write_the_file_through_a_view_of_a_read_handle,
      a_write_to_a_private_view_stays_out_of_the_file,
-     descriptors_are_closed_on_exec,
-     a_new_file_respects_the_umask,
-     a_file_without_permission_is_eacces,
-     a_file_without_write_permission_is_read_only,
-     a_path_is_not_cut_at_a_nul,
-     a_link_is_followed_as_open_does,
-     a_fifo_is_refused_without_waiting].
+     descriptors_are_closed_on_exec].
 
 init_per_suite(Config) ->
     ok = test_tools:build(),
@@ -87,84 +81,6 @@ descriptors_are_closed_on_exec(Config) ->
         3 = length(Flags),
         [ok = iommap:close(Handle) || Handle <- Handles],
         true = lists:all(fun(Flag) -> Flag band 8#2000000 =/= 0 end, Flags)
-    end).
-
-%% create makes a file of mode 8#644, less what the umask takes.
-a_new_file_respects_the_umask(Config) ->
-    [begin
-        Path = filename:join(?config(directory, Config), "new" ++ Umask),
-        in_vm(Path, "umask " ++ Umask ++ "; exec \"$@\"", fun(New) ->
-            {ok, _} = iommap:open(New, read_write, [create, {size, 10}])
-        end),
-        {ok, Info} = file:read_file_info(Path),
-        Expected = 8#644 band bnot list_to_integer(Umask, 8),
-        Expected = element(8, Info) band 8#777
-    end || Umask <- ["000", "022", "077"]],
-    ok.
-
-%% What the user may not open, open/2 does not open.
-a_file_without_permission_is_eacces(_Config) ->
-    as_nobody("0600", fun(Path) ->
-        {error, eacces} = iommap:open(Path, read, []),
-        {error, eacces} = iommap:open(Path, read_write, [])
-    end).
-
-%% What the user may only read can only be read.
-a_file_without_write_permission_is_read_only(_Config) ->
-    as_nobody("0644", fun(Path) ->
-        {error, eacces} = iommap:open(Path, read_write, []),
-        {error, eacces} = iommap:open(Path, write, []),
-        {ok, Handle} = iommap:open(Path, read, []),
-        {error, eacces} = iommap:pwrite(Handle, 0, <<"x">>),
-        {error, eacces} = iommap:truncate(Handle, 100),
-        {ok, <<"data">>} = iommap:pread(Handle, 0, 4)
-    end).
-
-as_nobody(Mode, Function) ->
-    Nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups ",
-    case test_system:shell([Nobody, "test -r ", test_tools:built("ebin/test_vm.beam")]) of
-        {0, _} ->
-            %% Reachable for anybody, unlike the directory of the case.
-            Path = filename:join(os:getenv("TMPDIR", "/tmp"), "iommap-" ++ os:getpid() ++ "-" ++ Mode),
-            ok = file:write_file(Path, <<"data">>),
-            {0, _} = test_system:shell(["chmod ", Mode, " ", Path]),
-            try in_vm(Path, "exec " ++ Nobody ++ "\"$@\"", Function) after file:delete(Path) end;
-        {_, Output} ->
-            {skip, "no other user can run a VM from here: " ++ binary_to_list(Output)}
-    end.
-
-%% A NUL inside a path raises badarg; the file before it is not opened.
-a_path_is_not_cut_at_a_nul(Config) ->
-    in_vm(Config, fun(Path) ->
-        [try iommap:open(Name, read, []) of Result -> error({opened, Result}) catch error:badarg -> ok end
-         || Name <- [Path ++ [0], Path ++ [0 | "x"], iolist_to_binary([Path, 0, "x"])]],
-        [] = descriptor_flags(Path)
-    end).
-
-%% Links lead where they lead for open(2), and a new file comes into being at their end.
-a_link_is_followed_as_open_does(Config) ->
-    in_vm(Config, fun(Path) ->
-        Link = Path ++ "-link",
-        ok = file:make_symlink(Path, Link),
-        {ok, Handle} = iommap:open(Link, read, []),
-        {ok, <<"data">>} = iommap:pread(Handle, 0, 4),
-        Dangling = Path ++ "-dangling",
-        ok = file:make_symlink(Path ++ "-nowhere", Dangling),
-        {error, enoent} = iommap:open(Dangling, read, []),
-        {ok, _} = iommap:open(Dangling, read_write, [create, {size, 10}]),
-        10 = filelib:file_size(Path ++ "-nowhere"),
-        Loop = Path ++ "-loop",
-        ok = file:make_symlink(Loop, Loop),
-        {error, eloop} = iommap:open(Loop, read, [])
-    end).
-
-%% Opening a FIFO that nobody writes does not wait for a writer.
-a_fifo_is_refused_without_waiting(Config) ->
-    in_vm(Config, fun(Path) ->
-        Fifo = Path ++ "-fifo",
-        [] = os:cmd("mkfifo " ++ Fifo),
-        {error, einval} = iommap:open(Fifo, read, []),
-        {error, einval} = iommap:open(Fifo, read_write, [])
     end).
 
 %% ---- In the VM --------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ end_per_testcase(_Case, Config) ->
 
 %% ---- Loading under load -----------------------------------------------------------------------
 
-%% code:load_file/1 succeeds as often as one likes while many processes read, write and take views,
+%% code:load_file/1 succeeds as often as one likes while many processes open, read, write, take views and close,
 %% and none of them notices.
 the_same_library_is_loaded_again_under_load(Config) ->
     in_vm(Config, fun(Directory) ->
@@ -299,20 +299,20 @@ write_term(Path, Term) ->
 
 %% ---- Who works meanwhile -----------------------------------------------------------------------
 
-%% Processes that read, write and take views of a file each, and of one that they share, checking
+%% Processes that open, read, write and take views of a file each, and of one that they share, checking
 %% every answer.
 start_workers(Directory) ->
     {_, Shared} = open(Directory, shared, 200_000),
     [begin
         Counter = counters:new(1, []),
         {Pid, Monitor} = spawn_monitor(fun() ->
-            {_, Own} = open(Directory, {worker, N}, 100_000),
-            work(Own, Shared, Counter)
+            {Path, Own} = open(Directory, {worker, N}, 100_000),
+            work(Path, Own, Shared, Counter)
         end),
         {Pid, Monitor, Counter}
     end || N <- lists:seq(1, 8)].
 
-work(Own, Shared, Counter) ->
+work(Path, Own, Shared, Counter) ->
     receive
         stop -> exit(stopped)
     after 0 ->
@@ -322,8 +322,12 @@ work(Own, Shared, Counter) ->
         {ok, Bytes} = iommap:pread(Own, Offset, 5000),
         {ok, Bytes} = iommap:region_binary(Shared, Offset, 5000),
         {ok, <<_, _/binary>>} = iommap:pread(Shared, 0, 200_000),
+        {ok, #{size := 100_000}} = iommap:info(Own),
+        {ok, Other} = iommap:open(Path, read, []),
+        {ok, Bytes} = iommap:pread(Other, Offset, 5000),
+        ok = iommap:close(Other),
         counters:add(Counter, 1, 1),
-        work(Own, Shared, Counter)
+        work(Path, Own, Shared, Counter)
     end.
 
 count(Workers) ->
