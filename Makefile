@@ -43,7 +43,7 @@ test-consumers:     ## a rebar3 and a mix project, built from scratch as users d
 	test/consumers/run
 
 fault-tools:
-	$(MAKE) -C test/faults all
+	$(MAKE) -C test/faults all alternate_layout unknown_abi
 
 check-minimal:      ## compile with the lowest versions that Cargo.toml allows
 	@./setup.sh build
