@@ -218,8 +218,8 @@ every_locked_crate_builds_with_the_rust_that_is_asked_for(_Config) ->
 %% Name, version and rust-version of each crate of a lock file that names one, as cargo tells of them.
 locked_crates(Directory) ->
     Metadata = test_system:run(os:getenv("CARGO", "cargo"),
-                                 ["metadata", "--quiet", "--locked", "--format-version", "1",
-                                  "--manifest-path", filename:join(Directory, "Cargo.toml")]),
+                               ["metadata", "--quiet", "--locked", "--format-version", "1",
+                                "--manifest-path", filename:join(Directory, "Cargo.toml")]),
     Each = re:split(Metadata, <<"(?=\\{\"name\":\"[^\"]+\",\"version\":)">>),
     {ok, Lock} = file:read_file(filename:join(Directory, "Cargo.lock")),
     Locked = length(binary:matches(Lock, <<"[[package]]">>)),

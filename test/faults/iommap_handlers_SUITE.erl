@@ -60,18 +60,15 @@ end_per_testcase(_Case, Config) ->
 
 %% A library that was there first still gets its own faults, and we get ours.
 a_handler_before_ours_gets_its_own_faults(Config) ->
-    in_vm(Config, fun(Directory) ->
-        foreign_handler:install(not_chaining),
-        survive_a_lost_view(Directory),
-        recovered = foreign_handler:recover(),
-        recovered = foreign_handler:recover_dirty(),
-        survive_a_lost_view(Directory)
-    end).
+    comes_before_ours(Config, not_chaining).
 
 %% The same with the old kind of handler, which learns no address.
 a_plain_handler_before_ours_gets_its_own_faults(Config) ->
+    comes_before_ours(Config, plain).
+
+comes_before_ours(Config, Kind) ->
     in_vm(Config, fun(Directory) ->
-        foreign_handler:install(plain),
+        foreign_handler:install(Kind),
         survive_a_lost_view(Directory),
         recovered = foreign_handler:recover(),
         recovered = foreign_handler:recover_dirty(),
@@ -120,14 +117,7 @@ a_handler_after_ours_that_blocks_the_signal_and_chains_passes_on_fault_after_fau
 %% One that comes later and does not chain would keep our faults from us; the next open puts us on
 %% top, and both work from then on.
 a_handler_after_ours_that_does_not_chain_is_put_below_ours_by_the_next_open(Config) ->
-    in_vm(Config, fun(Directory) ->
-        Lost = lost_view(Directory),
-        foreign_handler:install(not_chaining),
-        survive_a_lost_view(Directory),
-        zeros = read(Lost),
-        recovered = foreign_handler:recover(),
-        recovered = foreign_handler:recover_dirty()
-    end).
+    is_put_below_ours(Config, not_chaining).
 
 %% A handler without SA_ONSTACK runs where the thread is, which may be on the heap of a process. (A VM up to OTP 26 adds the
 %% flag by itself.) The next open has the kernel call ours, on the alternate stack, and what is its own reaches it there.
@@ -148,9 +138,12 @@ a_handler_after_ours_without_onstack_is_put_below_ours_by_the_next_open(Config) 
 
 %% The same with the old kind of handler.
 a_plain_handler_after_ours_is_put_below_ours_by_the_next_open(Config) ->
+    is_put_below_ours(Config, plain).
+
+is_put_below_ours(Config, Kind) ->
     in_vm(Config, fun(Directory) ->
         Lost = lost_view(Directory),
-        foreign_handler:install(plain),
+        foreign_handler:install(Kind),
         survive_a_lost_view(Directory),
         zeros = read(Lost),
         recovered = foreign_handler:recover(),

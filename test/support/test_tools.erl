@@ -2,7 +2,6 @@
 -module(test_tools).
 
 -export([build/0, build/1]).
--export([directory/0]).
 -export([built/1]).
 -export([nif/1]).
 
