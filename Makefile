@@ -5,7 +5,7 @@ CARGO ?= cargo
 .NOTPARALLEL:
 .PHONY: build test lint docs demo bench bench-cold soak fuzz asan tsan valgrind check-minimal check-targets check-arm64 analyse \
         matrix matrix-trixie matrix-sid ci clean help \
-        test-core test-model test-injection test-eunit test-ct test-properties test-consumers fault-tools
+        test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
 	@./setup.sh build
@@ -16,7 +16,7 @@ alone := $(if $(and $(wildcard /dev/shm),$(shell command -v flock)),flock --clos
 
 test:               ## run every test
 	@./setup.sh test
-	$(MAKE) --keep-going test-core test-model test-injection test-eunit test-ct test-properties test-consumers
+	$(MAKE) --keep-going test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers
 
 test-core:          ## cargo's tests of the core
 	$(CARGO) test --locked --workspace --no-run
@@ -28,13 +28,23 @@ test-model:         ## the lock's model with more threads: millions of states
 test-injection:     ## failure at every system call, on four file systems
 	test/injection.sh
 
+# A library that checks itself, and is built in two seconds; IOMMAP_PROFILE=release tests what users have.
+test-eunit test-ct: export IOMMAP_PROFILE ?= dev
+test-release: export IOMMAP_PROFILE = release
+
 test-eunit:         ## EUnit: one case for one promise
 	rebar3 eunit
 
-test-ct: fault-tools ## Common Test: other OS processes, concurrency, full disks, faults
+test-ct: fault-tools ## Common Test: other OS processes, concurrency, full disks, faults: make test-ct [SUITE=...]
+	rm -rf _build/test/lib/iommap/test
 	rebar3 ct --compile_only
-	$(alone) rebar3 ct --readable=true
+	$(alone) rebar3 ct --readable=true $(if $(SUITE),--suite=$(SUITE))
 
+test-release:       ## EUnit, and the suites that an optimizer may break, with the library that users have
+	rebar3 eunit
+	$(MAKE) test-ct SUITE=$(subst $() ,$(comma),$(wildcard $(foreach suite,fault_matrix handlers upgrade,test/faults/iommap_$(suite)_SUITE.erl)))
+
+comma := ,
 test-properties:    ## PropEr: random operations against a plain file: make test-properties [RUNS=100]
 	rebar3 ct --compile_only
 	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(RUNS)

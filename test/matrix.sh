@@ -54,7 +54,7 @@ run_words() {
     what="$what, $(inside rustc --version | cut -d' ' -f1,2), $release"
     results=() status=0
     for word in "${words[@]}"; do
-        if [ "$word" = modes ]; then modes; else run_word "$word" inside make "$word" "SECONDS=${SOAK_SECONDS:-120}"; fi
+        if [ "$word" = modes ]; then modes; else run_word "$word" inside env IOMMAP_PROFILE=release make "$word" "SECONDS=${SOAK_SECONDS:-120}"; fi
     done
     title "$what: closing lines"
     # What a runner says last, and what it left out.
