@@ -1,5 +1,6 @@
 //! Copies that survive a page that is gone, over the C guard (`c_src/guard.c`).
 
+use crate::buffer::{Data, Segment};
 use crate::error::Error;
 use crate::thread_data::ThreadData;
 use crate::{platform, registry};
@@ -25,7 +26,7 @@ mod c {
         pub fn iommap_guard_gather(
             thread: *mut c_void,
             to: *mut c_void,
-            from: *const libc::iovec,
+            from: *const super::Segment,
             count: usize,
         ) -> c_int;
         pub fn iommap_guard_fault_in_readable(
@@ -156,34 +157,30 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Er
 ///
 /// # Safety
 ///
-/// As for `copy`, for each segment, with `to` writable for their total length; but they may overlap.
-pub unsafe fn gather(to: *mut u8, from: &[libc::iovec]) -> Result<(), Error> {
+/// As for `copy`, with `to` writable for the length of the data; but they may overlap.
+pub unsafe fn gather(to: *mut u8, data: Data) -> Result<(), Error> {
     // SAFETY: the C function reads the segments and copies within the caller's promises.
     done(unsafe {
         c::iommap_guard_gather(
             Thread::current_record(),
             to.cast(),
-            from.as_ptr(),
-            from.len(),
+            data.segments().as_ptr(),
+            data.segments().len(),
         )
     })
 }
 
 /// The bytes of the segments, one after another; `Fault` as for `copy`, and an error if there is no memory for them.
-///
-/// # Safety
-///
-/// The segments are readable; pages that their file no longer backs are allowed.
-pub unsafe fn flatten(segments: &[libc::iovec]) -> Result<Vec<u8>, Error> {
-    let length = segments.iter().map(|segment| segment.iov_len).sum();
+pub fn flatten(segments: &[Segment]) -> Result<Vec<u8>, Error> {
+    let data = Data::new(segments).ok_or(Error::NO_MEMORY)?;
     let mut bytes = Vec::new();
     bytes
-        .try_reserve_exact(length)
+        .try_reserve_exact(data.length())
         .map_err(|_| Error::NO_MEMORY)?;
-    // SAFETY: the vector has room for all segments; the rest is the caller's promise.
+    // SAFETY: the vector has room for all of it, and nobody else knows of it.
     unsafe {
-        gather(bytes.as_mut_ptr(), segments)?;
-        bytes.set_len(length);
+        gather(bytes.as_mut_ptr(), data)?;
+        bytes.set_len(data.length());
     }
     Ok(bytes)
 }
@@ -197,6 +194,14 @@ pub unsafe fn fault_in_readable(from: *const u8, length: usize) -> Result<(), Er
     // SAFETY: the C function only reads within the range.
     done(unsafe {
         c::iommap_guard_fault_in_readable(Thread::current_record(), from.cast(), length)
+    })
+}
+
+/// Brings the pages of all its segments into memory; `Fault` if one is gone.
+pub fn fault_in_data(data: Data) -> Result<(), Error> {
+    data.segments().iter().try_for_each(|segment| {
+        // SAFETY: a segment is readable, but for pages that are gone.
+        unsafe { fault_in_readable(segment.address(), segment.length()) }
     })
 }
 

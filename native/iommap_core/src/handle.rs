@@ -10,11 +10,12 @@
 //! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap
 //! mappings.
 
+use crate::buffer::{Buffer, Data, Segment};
 use crate::error::Error;
 use crate::file::{mappable, BackingFile};
 use crate::guard;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
-use crate::mapping::{Growth, Hint, Mapping};
+use crate::mapping::{Growth, Hint, Mapping, WritablePart};
 use crate::opening;
 use crate::options::{Access, Options};
 use crate::platform;
@@ -23,7 +24,6 @@ use crate::unmapper;
 use crate::view::View;
 use parking_lot::Mutex;
 use std::ffi::CStr;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -108,72 +108,65 @@ impl<V> Handle<V> {
         Ok(())
     }
 
-    /// Copies a range out, to where `out` says, which gives `None` if it has no room. `out` is called once at most, when
-    /// the range is known to be good.
-    ///
-    /// # Safety
-    ///
-    /// What `out` gives is writable for as many bytes as it was asked for.
+    /// Copies a range out, to a buffer that `make` makes, or `None` if there is no memory. `make` is called once at most,
+    /// with the length, when the range is known to be good.
     #[inline]
-    pub unsafe fn pread(
+    pub fn pread<B: Buffer>(
         &self,
         wait: Wait,
         offset: u64,
         length: u64,
-        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
-    ) -> Result<(), Error> {
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
         match wait {
-            // SAFETY: the caller's promise.
-            Wait::NonBlocking => unsafe { self.pread_non_blocking(offset, length, out) },
-            // SAFETY: the caller's promise.
-            Wait::Blocking => unsafe { self.pread_blocking(offset, length, out) },
+            Wait::NonBlocking => self.pread_non_blocking(offset, length, make),
+            Wait::Blocking => self.pread_blocking(offset, length, make),
         }
     }
 
     #[inline]
-    unsafe fn pread_non_blocking(
+    fn pread_non_blocking<B: Buffer>(
         &self,
         offset: u64,
         length: u64,
-        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
-    ) -> Result<(), Error> {
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
         if length > NON_BLOCKING_MAX as u64 {
             return Err(Error::WouldBlock);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let open = self.readable(&reading)?;
-        let range = open.mapping.range(offset, length)?;
-        if !open.mapping.is_ready_to_read(range) {
+        let part = self.readable(&reading)?.mapping.part(offset, length)?;
+        if !part.is_ready_to_read() {
             return Err(Error::WouldBlock);
         }
-        let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
-        // SAFETY: the caller's promise.
-        unsafe { open.mapping.copy_out(range, to.as_ptr()) }
+        let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+        part.copy_out(&mut buffer)?;
+        Ok(buffer)
     }
 
-    unsafe fn pread_blocking(
+    fn pread_blocking<B: Buffer>(
         &self,
         offset: u64,
         length: u64,
-        out: impl FnOnce(usize) -> Option<NonNull<u8>>,
-    ) -> Result<(), Error> {
-        let (mapping, range) = {
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
+        let mapping = {
             let reading = self.reading(Wait::Blocking)?;
             let open = self.readable(&reading)?;
-            (open.mapping.clone(), open.mapping.range(offset, length)?)
+            open.mapping.part(offset, length)?;
+            open.mapping.clone()
         };
-        let to = out(range.length()).ok_or(Error::NO_MEMORY)?;
-        if !mapping.is_ready_to_read(range) {
-            // SAFETY: the caller's promise.
-            unsafe { mapping.fetch(range, to.as_ptr()) };
+        let part = mapping.part(offset, length)?;
+        let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+        if !part.is_ready_to_read() {
+            part.fetch(&mut buffer);
         }
         drop(mapping);
 
         let reading = self.reading(Wait::Blocking)?;
-        let open = self.readable(&reading)?;
-        let range = open.mapping.range(offset, length)?;
-        // SAFETY: the caller's promise; the length is what `out` was asked for.
-        unsafe { open.mapping.copy_out(range, to.as_ptr()) }
+        let part = self.readable(&reading)?.mapping.part(offset, length)?;
+        part.copy_out(&mut buffer)?;
+        Ok(buffer)
     }
 
     /// Tells the processor what will be written, as soon as that is known: the checks that come before the copy then take
@@ -186,91 +179,56 @@ impl<V> Handle<V> {
         }
     }
 
-    /// Copies the segments in, one after another; all of them or none for every error but `Fault`.
-    ///
-    /// # Safety
-    ///
-    /// The segments are readable as long as the call runs. They may lie in mappings of ours, if the call may wait.
+    /// Copies the segments in, one after another; all of them or none for every error but `Fault`. They may lie in mappings of
+    /// ours, if the call may wait.
     #[inline]
-    pub unsafe fn pwrite(
-        &self,
-        wait: Wait,
-        offset: u64,
-        segments: &[libc::iovec],
-    ) -> Result<(), Error> {
-        // The same large binary may be named often enough to overflow.
-        let length = segments.iter().try_fold(0, |length: usize, segment| {
-            length.checked_add(segment.iov_len)
-        });
-        let length = length.ok_or(Error::OutOfBounds)?;
+    pub fn pwrite(&self, wait: Wait, offset: u64, segments: &[Segment]) -> Result<(), Error> {
+        let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
         match wait {
-            // SAFETY: the caller's promise.
-            Wait::NonBlocking => unsafe { self.pwrite_non_blocking(offset, length, segments) },
-            // SAFETY: the caller's promise.
-            Wait::Blocking => unsafe { self.pwrite_blocking(offset, length, segments) },
+            Wait::NonBlocking => self.pwrite_non_blocking(offset, data),
+            Wait::Blocking => self.pwrite_blocking(offset, data),
         }
     }
 
     #[inline]
-    unsafe fn pwrite_non_blocking(
-        &self,
-        offset: u64,
-        length: usize,
-        segments: &[libc::iovec],
-    ) -> Result<(), Error> {
-        if length > NON_BLOCKING_MAX {
+    fn pwrite_non_blocking(&self, offset: u64, data: Data) -> Result<(), Error> {
+        if data.length() > NON_BLOCKING_MAX {
             return Err(Error::WouldBlock);
         }
-        let mut writing = self.writing(Wait::NonBlocking)?;
-        let open = self.writable(&mut writing)?;
-        let range = open.mapping.range(offset, length as u64)?;
-        if !open.mapping.is_ready_to_write(range) {
+        let writing = self.writing(Wait::NonBlocking)?;
+        let part = writable(&writing, offset, data.length())?;
+        if !part.is_ready_to_write() {
             return Err(Error::WouldBlock);
         }
-        // SAFETY: the caller's promise; the mapping is writable, and we are alone.
-        unsafe { open.mapping.copy_in(range, segments) }
+        part.copy_in(data)
     }
 
     /// What a write of so many bytes would be refused for, other than its data.
     pub fn check_pwrite(&self, wait: Wait, offset: u64, length: usize) -> Result<(), Error> {
         let reading = self.reading(wait)?;
-        let open = opened(&reading)?;
-        self.permit(self.options.access.writes())?;
-        open.mapping.range(offset, length as u64)?;
+        writable(&reading, offset, length)?;
         Ok(())
     }
 
-    unsafe fn pwrite_blocking(
-        &self,
-        offset: u64,
-        length: usize,
-        segments: &[libc::iovec],
-    ) -> Result<(), Error> {
-        let (mapping, range) = {
+    fn pwrite_blocking(&self, offset: u64, data: Data) -> Result<(), Error> {
+        let length = data.length();
+        let mapping = {
             let reading = self.reading(Wait::Blocking)?;
-            let open = opened(&reading)?;
-            self.permit(self.options.access.writes())?;
-            (
-                open.mapping.clone(),
-                open.mapping.range(offset, length as u64)?,
-            )
+            writable(&reading, offset, length)?;
+            opened(&reading)?.mapping.clone()
         };
         mapping.check_not_faulted()?;
-        for segment in segments {
-            // SAFETY: the caller's promise.
-            unsafe { guard::fault_in_readable(segment.iov_base.cast(), segment.iov_len)? };
-        }
-        // SAFETY: the handle, and so its mapping, is writable.
-        unsafe { mapping.fault_in_writeable(range) };
+        guard::fault_in_data(data)?;
+        mapping
+            .writable_part(offset, length as u64)?
+            .fault_in_writeable();
         drop(mapping);
 
-        let mut writing = self.writing(Wait::Blocking)?;
-        let open = self.writable(&mut writing)?;
-        let range = open.mapping.range(offset, length as u64)?;
-        let stamp = open.mapping.write_stamp();
-        // SAFETY: the caller's promise; the mapping is writable, and we are alone.
-        unsafe { open.mapping.copy_in(range, segments)? };
-        open.mapping.insert_written(range, stamp);
+        let writing = self.writing(Wait::Blocking)?;
+        let part = writable(&writing, offset, length)?;
+        let stamp = part.write_stamp();
+        part.copy_in(data)?;
+        part.insert_written(stamp);
         Ok(())
     }
 
@@ -285,23 +243,21 @@ impl<V> Handle<V> {
     ) -> Result<R, Error> {
         let reading = self.reading(wait)?;
         let open = self.readable(&reading)?;
-        let range = open.mapping.range(offset, length)?;
+        let part = open.mapping.part(offset, length)?;
         open.mapping.check_not_faulted()?;
         let view = open
             .view
             .get_or_init(|| make(View::new(open.mapping.clone())));
-        let address = open.mapping.address().wrapping_add(range.offset());
-        Ok(show(view, address, range.length()))
+        Ok(show(view, part.address(), part.length()))
     }
 
     /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
     pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
         let mapping = self.mapping(Wait::Blocking)?;
-        let whole = mapping.range(0, mapping.size() as u64)?;
         if asynchronously {
-            mapping.sync_async(whole)
+            mapping.sync_async(mapping.whole())
         } else {
-            mapping.sync(whole)
+            mapping.sync(mapping.whole())
         }
     }
 
@@ -312,7 +268,7 @@ impl<V> Handle<V> {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
         };
-        mapping.advise(mapping.range(offset, length)?, hint)
+        mapping.part(offset, length)?.advise(hint)
     }
 
     /// The size of the mapping, in bytes.
@@ -464,13 +420,6 @@ impl<V> Handle<V> {
     }
 
     #[inline]
-    fn writable<'a>(&self, open: &'a mut Option<Open<V>>) -> Result<&'a mut Open<V>, Error> {
-        let open = open.as_mut().ok_or(Error::Closed)?;
-        self.permit(self.options.access.writes())?;
-        Ok(open)
-    }
-
-    #[inline]
     fn permit(&self, permitted: bool) -> Result<(), Error> {
         if permitted {
             Ok(())
@@ -488,6 +437,15 @@ impl<V> Drop for Handle<V> {
             mapping.release();
         }
     }
+}
+
+#[inline]
+fn writable<V>(
+    open: &Option<Open<V>>,
+    offset: u64,
+    length: usize,
+) -> Result<WritablePart<'_>, Error> {
+    opened(open)?.mapping.writable_part(offset, length as u64)
 }
 
 #[inline]

@@ -8,12 +8,13 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("iommap needs a processor of 64 bits: on this one files are longer than addresses");
 
+#[allow(unsafe_code)] // promises what callers promised of their memory
+mod buffer;
 mod clock;
 mod error;
 mod file;
 #[allow(unsafe_code)] // calls the C guard
 mod guard;
-#[allow(unsafe_code)] // hands its callers' memory down to the mapping
 mod handle;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
@@ -38,6 +39,7 @@ mod thread_data;
 mod unmapper;
 mod view;
 
+pub use buffer::{Buffer, Segment};
 pub use error::Error;
 pub use guard::{flatten, follow, Handler};
 pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};

@@ -7,6 +7,7 @@
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
 
+use crate::buffer::{Buffer, Data, Segment};
 use crate::error::Error;
 use crate::file::BackingFile;
 use crate::guard;
@@ -86,6 +87,17 @@ pub struct Mapping {
     /// The pages that a private mapping has of its own; `None` for a shared one.
     private_pages: Option<Mutex<BTreeSet<usize>>>,
 }
+
+/// A range that lies inside a mapping, for as long as the mapping lives: it never shrinks.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    mapping: &'a Mapping,
+    range: Range,
+}
+
+/// A range that lies inside a mapping that may be written to.
+#[derive(Clone, Copy)]
+pub struct WritablePart<'a>(Part<'a>);
 
 impl Mapping {
     /// Maps the first `size` bytes of the file.
@@ -189,17 +201,34 @@ impl Mapping {
         }
     }
 
-    /// The range, if it lies inside.
+    /// The part, if it lies inside.
     #[inline]
-    pub fn range(&self, offset: u64, length: u64) -> Result<Range, Error> {
-        Range::checked(offset, length, self.size())
+    pub fn part(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
+        let range = Range::checked(offset, length, self.size())?;
+        Ok(Part {
+            mapping: self,
+            range,
+        })
+    }
+
+    /// The part, to write to, if that is permitted and it lies inside.
+    #[inline]
+    pub fn writable_part(&self, offset: u64, length: u64) -> Result<WritablePart<'_>, Error> {
+        if !self.kind.writable {
+            return Err(Error::NO_ACCESS);
+        }
+        Ok(WritablePart(self.part(offset, length)?))
+    }
+
+    /// All of it, as it is now.
+    pub fn whole(&self) -> Range {
+        Range::between(0, self.size())
     }
 
     // Reading.
 
-    /// Whether the pages of the range are in memory, as far as was found out lately.
     #[inline]
-    pub fn is_ready_to_read(&self, range: Range) -> bool {
+    fn is_ready_to_read(&self, range: Range) -> bool {
         // The copy needs it next: the checks in between take about as long as half a cache miss.
         platform::prefetch(self.first().wrapping_add(range.offset()));
         self.reads.contains(range) || self.query(range)
@@ -279,26 +308,6 @@ impl Mapping {
         }
     }
 
-    /// Copies the range out.
-    ///
-    /// # Safety
-    ///
-    /// `to` is writable for the length of the range and is no part of this mapping.
-    #[inline]
-    pub unsafe fn copy_out(&self, range: Range, to: *mut u8) -> Result<(), Error> {
-        debug_assert!(range.end() <= self.size());
-        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::copy(to, self.first().add(range.offset()), range.length())? };
-        self.check_not_faulted()?;
-        // SAFETY: the copy is there.
-        if unsafe { zero_parts(range, to) }.next().is_some() {
-            // SAFETY: as for this function.
-            unsafe { self.recheck_zeros(range, to) }
-        } else {
-            Ok(())
-        }
-    }
-
     /// Asks about pages of which nothing but zeros was copied, and copies them again. While a file is cut, a system that keeps
     /// files in memory in pieces larger than a page may show zeros in pages that are no longer the file's, instead of a fault.
     /// The file is shorter by then; but it may have grown back before we ask, so zeros are believed the second time. (A page
@@ -306,7 +315,7 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// As for `copy_out`, which made the copy.
+    /// `to` holds a copy of the range, which lies inside, and is writable.
     #[cold]
     unsafe fn recheck_zeros(&self, range: Range, to: *mut u8) -> Result<(), Error> {
         let ask = || {
@@ -343,23 +352,10 @@ impl Mapping {
         is_zero(lines.offset(), part.offset()) && is_zero(part.end(), lines.end())
     }
 
-    /// Brings the range into memory through the descriptor, which does not drag its neighbours along and cannot fault.
-    /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
-    ///
-    /// # Safety
-    ///
-    /// As for `copy_out`.
-    pub unsafe fn fetch(&self, range: Range, scratch: *mut u8) {
-        let (fd, offset) = (self.file.fd(), range.offset() as u64);
-        // SAFETY: the caller's promise.
-        unsafe { platform::fetch(fd, offset, scratch, range.length()) }
-    }
-
     // Writing.
 
-    /// Whether the pages of the range were written lately, so that writing them again waits for nothing.
     #[inline]
-    pub fn is_ready_to_write(&self, range: Range) -> bool {
+    fn is_ready_to_write(&self, range: Range) -> bool {
         range.length() == 0 || self.writes.contains(range) || self.is_still_ready_to_write(range)
     }
 
@@ -386,42 +382,7 @@ impl Mapping {
         })
     }
 
-    /// Makes the pages of the range writable, which may wait for the file system. A page that is gone does not matter yet: a
-    /// resize may have taken it, so the write itself finds out.
-    ///
-    /// # Safety
-    ///
-    /// The mapping is writable.
-    pub unsafe fn fault_in_writeable(&self, range: Range) {
-        debug_assert!(self.kind.writable && range.end() <= self.size());
-        self.mark_private(range);
-        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        let _ =
-            unsafe { guard::fault_in_writeable(self.first().add(range.offset()), range.length()) };
-    }
-
-    /// Copies the segments to the range, which is as long as they are together.
-    ///
-    /// # Safety
-    ///
-    /// - The mapping is writable.
-    /// - The segments are readable.
-    /// - No one else reads or writes through this handle meanwhile.
-    #[inline]
-    pub unsafe fn copy_in(&self, range: Range, segments: &[libc::iovec]) -> Result<(), Error> {
-        debug_assert!(self.kind.writable && range.end() <= self.size());
-        self.check_not_faulted()?;
-        self.mark_private(range);
-        if !self.written.load(Ordering::Relaxed) {
-            self.written.store(true, Ordering::Relaxed);
-        }
-        // SAFETY: the range lies inside the mapping, which is mapped as long as `self` lives; the rest is promised.
-        unsafe { guard::gather(self.first().add(range.offset()), segments)? };
-        self.check_not_faulted()
-    }
-
-    /// The range was written, in a write that began at `stamp`.
-    pub fn insert_written(&self, range: Range, stamp: Stamp) {
+    fn insert_written(&self, range: Range, stamp: Stamp) {
         // A write to a file whose server may hang is never taken for one that waits for nothing.
         if self.writebacks.load(Ordering::Acquire) == 0 && !self.file.system().remote {
             self.writes
@@ -429,8 +390,7 @@ impl Mapping {
         }
     }
 
-    /// The stamp of a write that begins now.
-    pub fn write_stamp(&self) -> Stamp {
+    fn write_stamp(&self) -> Stamp {
         self.writes.stamp()
     }
 
@@ -530,9 +490,7 @@ impl Mapping {
         self.writeback_error.store(0, Ordering::Release);
     }
 
-    /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
-    /// it grows by, and for what replaces it.
-    pub fn advise(&self, range: Range, hint: Hint) -> Result<(), Error> {
+    fn advise(&self, range: Range, hint: Hint) -> Result<(), Error> {
         let mut kept = hint.lasts().then(|| self.hint.lock());
         let whole = range.length() == self.size();
         self.advise_part(range, hint)?;
@@ -675,13 +633,110 @@ impl Mapping {
                 continue;
             }
             let range = Range::between(start, end);
-            let segment = libc::iovec {
-                iov_base: other.first().wrapping_add(start).cast(),
-                iov_len: range.length(),
-            };
-            // SAFETY: nobody else knows this mapping yet, and the other is alive. A fault: the page was truncated away.
-            let _ = unsafe { self.copy_in(range, &[segment]) };
+            // SAFETY: the range lies inside the other mapping, which is alive.
+            let page = [unsafe { Segment::new(other.first().wrapping_add(start), range.length()) }];
+            let part = self.writable_part(start as u64, range.length() as u64);
+            if let (Ok(part), Some(data)) = (part, Data::new(&page)) {
+                let _ = part.copy_in(data); // a fault: the page was truncated away
+            }
         }
+    }
+}
+
+impl<'a> Part<'a> {
+    /// The first byte. Whoever reads through it must live with the bytes changing, and keep the mapping alive.
+    #[inline]
+    pub fn address(self) -> *const u8 {
+        self.mapping.first().wrapping_add(self.range.offset())
+    }
+
+    /// How many bytes.
+    #[inline]
+    pub fn length(self) -> usize {
+        self.range.length()
+    }
+
+    /// Whether the pages of the part are in memory, as far as was found out lately.
+    #[inline]
+    pub fn is_ready_to_read(self) -> bool {
+        self.mapping.is_ready_to_read(self.range)
+    }
+
+    /// Copies the part out, to a buffer that is as long.
+    #[inline]
+    pub fn copy_out(self, buffer: &mut impl Buffer) -> Result<(), Error> {
+        let (mapping, range) = (self.mapping, self.range);
+        assert!(range.length() <= buffer.len(), "a buffer too short");
+        let to = buffer.as_mut_ptr();
+        // SAFETY: the part is mapped as long as the mapping lives; the buffer is long enough, and no part of a mapping.
+        unsafe { guard::copy(to, self.address(), range.length())? };
+        mapping.check_not_faulted()?;
+        // SAFETY: the copy is there.
+        if unsafe { zero_parts(range, to) }.next().is_some() {
+            // SAFETY: as for the copy.
+            unsafe { mapping.recheck_zeros(range, to) }
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Brings the part into memory through the descriptor, which does not drag its neighbours along and cannot fault.
+    /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
+    pub fn fetch(self, scratch: &mut impl Buffer) {
+        assert!(self.length() <= scratch.len(), "a buffer too short");
+        let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        // SAFETY: the buffer is writable for the length.
+        unsafe { platform::fetch(fd, offset, scratch.as_mut_ptr(), self.length()) }
+    }
+
+    /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
+    /// it grows by, and for what replaces it.
+    pub fn advise(self, hint: Hint) -> Result<(), Error> {
+        self.mapping.advise(self.range, hint)
+    }
+}
+
+impl WritablePart<'_> {
+    /// Whether the pages of the part were written lately, so that writing them again waits for nothing.
+    #[inline]
+    pub fn is_ready_to_write(self) -> bool {
+        self.0.mapping.is_ready_to_write(self.0.range)
+    }
+
+    /// Makes the pages of the part writable, which may wait for the file system. A page that is gone does not matter yet: a
+    /// resize may have taken it, so the write itself finds out.
+    pub fn fault_in_writeable(self) {
+        let Part { mapping, range } = self.0;
+        mapping.mark_private(range);
+        let at = self.0.address().cast_mut();
+        // SAFETY: the part is mapped to be written to as long as the mapping lives.
+        let _ = unsafe { guard::fault_in_writeable(at, range.length()) };
+    }
+
+    /// Copies data to the part, which is as long. The caller sees to it that nobody else reads or writes through the handle
+    /// meanwhile.
+    #[inline]
+    pub fn copy_in(self, data: Data) -> Result<(), Error> {
+        let Part { mapping, range } = self.0;
+        assert!(data.length() <= range.length(), "a range too short");
+        mapping.check_not_faulted()?;
+        mapping.mark_private(range);
+        if !mapping.written.load(Ordering::Relaxed) {
+            mapping.written.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the part is mapped to be written to as long as the mapping lives, and is long enough.
+        unsafe { guard::gather(self.0.address().cast_mut(), data)? };
+        mapping.check_not_faulted()
+    }
+
+    /// The stamp of a write that begins now.
+    pub fn write_stamp(self) -> Stamp {
+        self.0.mapping.write_stamp()
+    }
+
+    /// The part was written, in a write that began at `stamp`.
+    pub fn insert_written(self, stamp: Stamp) {
+        self.0.mapping.insert_written(self.0.range, stamp);
     }
 }
 
@@ -784,15 +839,15 @@ mod tests {
     fn a_write_is_cached_neither_before_nor_during_nor_by_a_write_begun_during_a_write_back() {
         // Whatever was written before the write-back is over may be clean after it.
         let mapping = mapping(4);
-        let range = mapping.range(0, 10).unwrap();
-        let insert = |stamp| mapping.insert_written(range, stamp);
+        let part = mapping.writable_part(0, 10).unwrap();
+        let insert = |stamp| part.insert_written(stamp);
         let written_back = mapping.while_writing_back(|| {
             let stamp = mapping.write_stamp();
             insert(stamp);
-            assert!(!mapping.is_ready_to_write(range), "inserted during");
+            assert!(!part.is_ready_to_write(), "inserted during");
             assert!(mapping.while_writing_back(|| Ok(())).is_ok());
             insert(mapping.write_stamp());
-            assert!(!mapping.is_ready_to_write(range), "one of two is over");
+            assert!(!part.is_ready_to_write(), "one of two is over");
             Ok(())
         });
         assert_eq!(written_back, Ok(()));
@@ -805,8 +860,8 @@ mod tests {
             Ok(())
         );
         insert(stamp);
-        assert!(!mapping.is_ready_to_write(range), "begun during");
+        assert!(!part.is_ready_to_write(), "begun during");
         insert(mapping.write_stamp());
-        assert!(mapping.is_ready_to_write(range), "begun after");
+        assert!(part.is_ready_to_write(), "begun after");
     }
 }

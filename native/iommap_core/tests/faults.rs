@@ -3,10 +3,10 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Wait};
+use iommap_core::{Access, Error, Segment, Wait};
 use rig::{
     contents, ends_by, in_its_own_process, open_for, open_private, page, pattern, pread, pread_as,
-    pwrite, segment, set_size, show, truncated_by_another_process, AHandle, Scratch,
+    pwrite, set_size, show, truncated_by_another_process, AHandle, Scratch,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -72,15 +72,12 @@ fn data_whose_own_file_is_gone_is_a_fault() {
         let source = open_for(&from, Access::Read);
         let view = show(&source, 0, 8 * page()).unwrap();
         let target = open_for(&to, Access::ReadWrite);
-        let lost = libc::iovec {
-            iov_base: (view.address() + 4 * page()) as *mut _,
-            iov_len: 8,
-        };
+        // SAFETY: the view stays mapped, but for the pages that are lost.
+        let lost = unsafe { Segment::new((view.address() + 4 * page()) as *const u8, 8) };
         set_size(&from, page());
         for _ in 0..1000 {
-            let segments = [segment(b"good"), lost];
-            // SAFETY: the segments are readable, as far as their file goes.
-            let wrote = unsafe { target.pwrite(Wait::Blocking, 0, &segments) };
+            let segments = [b"good".as_slice().into(), lost];
+            let wrote = target.pwrite(Wait::Blocking, 0, &segments);
             assert_eq!(wrote, Err(Error::Fault));
         }
         assert_eq!(pread(&target, 0, page()), Ok(pattern(page())));

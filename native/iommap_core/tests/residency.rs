@@ -2,7 +2,7 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Hint, Wait, NON_BLOCKING_MAX};
+use iommap_core::{Access, Error, Hint, Segment, Wait, NON_BLOCKING_MAX};
 use rig::{
     in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, set_size,
     show, skip, small_disk, wait_until, AHandle, Scratch,
@@ -251,8 +251,7 @@ fn data_may_lie_in_the_mapping_that_is_written() {
     for (from, to) in [(0, page()), (0, 7), (7, 0), (100, 100)] {
         let view = show(&handle, from, 500).unwrap();
         let before = view.bytes();
-        // SAFETY: the segment is a live view.
-        let wrote = unsafe { handle.pwrite(Wait::Blocking, to as u64, &[view.segment()]) };
+        let wrote = handle.pwrite(Wait::Blocking, to as u64, &[view.segment()]);
         assert_eq!(wrote, Ok(()));
         assert_eq!(pread(&handle, to, 500), Ok(before), "{from} {to}");
     }
@@ -263,13 +262,10 @@ fn data_longer_than_any_memory_is_out_of_bounds() {
     // The lengths of all segments together overflow; nothing is touched.
     let scratch = Scratch::new();
     let handle = open_for(&scratch.file(page()), Access::ReadWrite);
-    let huge = libc::iovec {
-        iov_base: std::ptr::dangling_mut::<u8>().cast(),
-        iov_len: usize::MAX / 2 + 1,
-    };
+    // SAFETY: refused before any byte is accessed.
+    let huge = unsafe { Segment::new(std::ptr::dangling(), usize::MAX / 2 + 1) };
     for wait in [Wait::NonBlocking, Wait::Blocking] {
-        // SAFETY: refused before any byte is accessed.
-        let wrote = unsafe { handle.pwrite(wait, 0, &[huge, huge]) };
+        let wrote = handle.pwrite(wait, 0, &[huge, huge]);
         assert_eq!(wrote, Err(Error::OutOfBounds));
     }
 }

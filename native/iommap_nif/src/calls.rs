@@ -126,28 +126,13 @@ pub fn close(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
 pub fn pread(env: Env, arguments: &[Term], wait: Wait) -> Answer {
     let handle = object::decode_handle(env, arguments[0])?;
     let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
-    let mut made = None;
-    // SAFETY: the memory is as long as it was asked for, and new.
-    let read = unsafe {
-        handle.pread(wait, offset, length, |length| {
-            let (binary, memory) = NewBinary::allocate(env, length)?;
-            made = Some(binary);
-            Some(memory)
-        })
-    };
-    match (read, made) {
-        (Ok(()), Some(binary)) => {
-            if wait == Wait::NonBlocking {
-                schedule::consume_timeslice(env, length as usize);
-            }
-            Ok(answer::ok(env, binary.term(env)))
-        }
-        (Ok(()), None) => Err(Error::NO_MEMORY.into()),
-        (Err(error), made) => {
-            made.into_iter().for_each(NewBinary::discard);
-            Err(error.into())
-        }
+    let binary = handle.pread(wait, offset, length, |length| {
+        NewBinary::allocate(env, length)
+    })?;
+    if wait == Wait::NonBlocking {
+        schedule::consume_timeslice(env, length as usize);
     }
+    Ok(answer::ok(env, binary.term(env)))
 }
 
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
@@ -242,7 +227,8 @@ fn pwrite_segments(
         return Err(Error::Fault.into());
     }
     // SAFETY: the segments are binaries of the call's arguments, or gathered bytes that live as long as this call.
-    unsafe { handle.pwrite(wait, offset, segments)? };
+    let segments_of_call = unsafe { ffi::segments(segments) };
+    handle.pwrite(wait, offset, segments_of_call)?;
     if is_lost() {
         return Err(Error::Fault.into());
     }

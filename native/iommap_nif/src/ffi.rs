@@ -1,9 +1,10 @@
 //! Terms and binaries, straight over the VM's C functions: what the hot calls need, without an allocation or a check
 //! more. The rest of the crate uses rustler.
 
+use iommap_core::{Buffer, Segment};
 use rustler::sys::{self, ErlNifBinary, ErlNifEnv, ErlNifTermType, ERL_NIF_TERM};
 use std::ffi::{c_char, c_uint};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 
 /// The environment of the call that runs; only ever made by the entry points, from what the VM gave them.
@@ -138,52 +139,104 @@ pub fn is_alive(env: Env) -> bool {
     unsafe { sys::enif_is_current_process_alive(env) != 0 }
 }
 
+/// As the core takes segments.
+///
+/// # Safety
+///
+/// Each is readable as long as the slice lives; pages that their file no longer backs are allowed.
+pub unsafe fn segments(bytes: &[libc::iovec]) -> &[Segment<'_>] {
+    // SAFETY: a segment is an `iovec` (`repr(transparent)`); the rest is the caller's promise.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}
+
 /// A binary that is being made: first its memory, then, once it is filled, its term.
-pub enum NewBinary {
+pub struct NewBinary {
+    data: NonNull<u8>,
+    length: usize,
+    made: Made,
+}
+
+enum Made {
     /// The VM made the term together with the memory: on the process's heap if it is small.
-    Short(Term),
-    /// Memory that may be refused.
-    Long(ErlNifBinary),
+    Term(Term),
+    /// Memory that may be refused, and is released unless it becomes a term. (A box: it is large, and rare.)
+    Memory(Box<ErlNifBinary>),
 }
 
 impl NewBinary {
-    /// Memory for so many bytes, and where it is; `None` if there is none.
+    /// Memory for so many bytes; `None` if there is none.
     #[inline]
-    pub fn allocate(env: Env, length: usize) -> Option<(NewBinary, NonNull<u8>)> {
-        if length <= iommap_core::NON_BLOCKING_MAX {
-            let mut term = 0;
-            // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of
-            // memory for this little.
-            let data = unsafe { sys::enif_make_new_binary(env, length, &mut term) };
-            return Some((NewBinary::Short(term), NonNull::new(data)?));
+    pub fn allocate(env: Env, length: usize) -> Option<NewBinary> {
+        if length > iommap_core::NON_BLOCKING_MAX {
+            return NewBinary::allocate_long(length);
         }
+        let mut term = 0;
+        // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of
+        // memory for this little.
+        let data = unsafe { sys::enif_make_new_binary(env, length, &mut term) };
+        Some(NewBinary {
+            data: NonNull::new(data)?,
+            length,
+            made: Made::Term(term),
+        })
+    }
+
+    #[cold]
+    fn allocate_long(length: usize) -> Option<NewBinary> {
         let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
         // SAFETY: the struct is filled on success.
-        unsafe {
+        let binary = unsafe {
             if sys::enif_alloc_binary(length, binary.as_mut_ptr()) == 0 {
                 return None;
             }
-            let binary = binary.assume_init();
-            Some((NewBinary::Long(binary), NonNull::new(binary.data)?))
-        }
+            binary.assume_init()
+        };
+        Some(NewBinary {
+            data: NonNull::new(binary.data)?,
+            length,
+            made: Made::Memory(Box::new(binary)),
+        })
     }
 
     /// The term, once the bytes are there.
     #[inline]
     pub fn term(self, env: Env) -> Term {
-        match self {
-            NewBinary::Short(term) => term,
-            // SAFETY: the environment is live; the binary becomes the term's.
-            NewBinary::Long(mut binary) => unsafe { sys::enif_make_binary(env, &mut binary) },
+        let mut this = ManuallyDrop::new(self);
+        match &mut this.made {
+            Made::Term(term) => *term,
+            Made::Memory(binary) => {
+                // SAFETY: the environment is live; the binary becomes the term's. The box is taken once, as `this` is not
+                // dropped.
+                unsafe {
+                    let term = sys::enif_make_binary(env, &mut **binary);
+                    std::ptr::drop_in_place(binary);
+                    term
+                }
+            }
         }
     }
+}
 
-    /// The memory is not needed after all.
-    pub fn discard(self) {
-        if let NewBinary::Long(mut binary) = self {
-            // SAFETY: allocated by `allocate` and made no term.
-            unsafe { sys::enif_release_binary(&mut binary) };
+impl Drop for NewBinary {
+    #[inline]
+    fn drop(&mut self) {
+        if let Made::Memory(binary) = &mut self.made {
+            // SAFETY: allocated by `allocate_long`, and made no term.
+            unsafe { sys::enif_release_binary(&mut **binary) };
         }
+    }
+}
+
+// SAFETY: the VM gave so much writable memory, which stays until the call ends or, if it is no term yet, until it is released.
+unsafe impl Buffer for NewBinary {
+    #[inline]
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.data.as_ptr()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.length
     }
 }
 

@@ -173,7 +173,7 @@ impl Segments {
             return Err(Error::Fault);
         }
         // SAFETY: the segments are binaries of the call's arguments, or bytes that were gathered here.
-        let bytes = unsafe { iommap_core::flatten(many)? };
+        let bytes = iommap_core::flatten(unsafe { ffi::segments(many) })?;
         if is_lost() {
             return Err(Error::Fault);
         }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each test uses a part of it
 
-use iommap_core::{Access, Error, Handle, Options, View, Wait};
+use iommap_core::{Access, Error, Handle, Options, Segment, View, Wait};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -10,7 +10,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// The page size.
@@ -98,31 +97,15 @@ pub fn open_private(path: &Path) -> AHandle {
 }
 
 pub fn pread_as(handle: &AHandle, wait: Wait, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    // SAFETY: the memory is as long as it was asked for.
-    unsafe {
-        handle.pread(wait, offset, length, |length| {
-            bytes.resize(length, 0xaa);
-            NonNull::new(bytes.as_mut_ptr())
-        })?;
-    }
-    Ok(bytes)
+    handle.pread(wait, offset, length, |length| Some(vec![0xaa; length]))
 }
 
 pub fn pread(handle: &AHandle, offset: usize, length: usize) -> Result<Vec<u8>, Error> {
     pread_as(handle, Wait::Blocking, offset as u64, length as u64)
 }
 
-pub fn segment(bytes: &[u8]) -> libc::iovec {
-    libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    }
-}
-
 pub fn pwrite_as(handle: &AHandle, wait: Wait, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-    // SAFETY: the segment is a slice that lives as long as the call.
-    unsafe { handle.pwrite(wait, offset, &[segment(bytes)]) }
+    handle.pwrite(wait, offset, &[bytes.into()])
 }
 
 pub fn pwrite(handle: &AHandle, offset: usize, bytes: &[u8]) -> Result<(), Error> {
@@ -152,11 +135,9 @@ pub fn show(handle: &AHandle, offset: usize, length: usize) -> Result<Shown, Err
 }
 
 impl Shown {
-    pub fn segment(&self) -> libc::iovec {
-        libc::iovec {
-            iov_base: self.address as *mut _,
-            iov_len: self.length,
-        }
+    pub fn segment(&self) -> Segment<'_> {
+        // SAFETY: the mapping is kept alive.
+        unsafe { Segment::new(self.address as *const u8, self.length) }
     }
 
     pub fn address(&self) -> usize {

@@ -12,7 +12,6 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
@@ -55,25 +54,18 @@ fn open(path: &Path, options: Options) -> Shared {
 
 /// Reads as the library does: without waiting first, and again if that will not do.
 fn pread(handle: &Shared, offset: usize, length: usize) -> Result<Vec<u8>, Error> {
-    let mut copy = vec![0; length];
-    let to = NonNull::new(copy.as_mut_ptr());
-    // SAFETY: the vector is as long as the range.
-    let read = |wait| unsafe { handle.pread(wait, offset as u64, length as u64, |_| to) };
+    let buffer = |length| Some(vec![0; length]);
+    let read = |wait| handle.pread(wait, offset as u64, length as u64, buffer);
     match read(Wait::NonBlocking) {
-        Err(Error::WouldBlock) => read(Wait::Blocking)?,
-        done => done?,
+        Err(Error::WouldBlock) => read(Wait::Blocking),
+        done => done,
     }
-    Ok(copy)
 }
 
 fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
     let (first, second) = data.split_at(data.len() / 2);
-    let segments = [first, second].map(|part| libc::iovec {
-        iov_base: part.as_ptr().cast_mut().cast(),
-        iov_len: part.len(),
-    });
-    // SAFETY: the segments are the two halves of `data`.
-    let write = |wait| unsafe { handle.pwrite(wait, offset as u64, &segments) };
+    let segments = [first.into(), second.into()];
+    let write = |wait| handle.pwrite(wait, offset as u64, &segments);
     match write(Wait::NonBlocking) {
         Err(Error::WouldBlock) => write(Wait::Blocking),
         done => done,
