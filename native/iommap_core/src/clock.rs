@@ -9,7 +9,7 @@
 //!
 //! The time that is read is old by a sixteenth of a second, and by what the thread was kept waiting for a processor.
 
-use crate::{platform, thread};
+use crate::platform::{thread, time};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 use std::thread::Thread;
@@ -58,7 +58,7 @@ fn ask(seen: u32) -> u32 {
 
 /// The true time as it is written down: never 0.
 fn written() -> u32 {
-    (platform::ticks() << 1).max(2)
+    (time::ticks() << 1).max(2)
 }
 
 /// Without it nothing is ever written, and everybody always asks the system.

@@ -12,40 +12,31 @@ compile_error!("iommap needs a processor of 64 bits: on this one files are longe
 mod buffer;
 mod clock;
 mod error;
+mod fault;
 mod file;
-#[allow(unsafe_code)] // calls the C guard
-mod guard;
 mod handle;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod mapping;
-mod new_file;
-mod opening;
 mod options;
 #[allow(unsafe_code)] // calls the system
 mod platform;
-#[allow(unsafe_code)] // copies from and to mapped memory
-mod post_eof;
 mod range;
-#[allow(unsafe_code)] // follows leaked pointers, replaces pages
-mod registry;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;
-mod thread;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
-mod view;
 
 pub use buffer::{Buffer, Segment};
 pub use error::Error;
-pub use guard::{flatten, follow, Handler};
+pub use fault::guard::flatten;
+pub use fault::handler::{follow, Handler};
+pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
 pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
-pub use mapping::Hint;
-pub use options::{Access, Options};
+pub use mapping::view::View;
+pub use options::{Access, Hint, Options};
 pub use platform::page_size;
 pub use range::Range;
-pub use registry::{all_intact, has_views, intact, look_up_cost};
-pub use view::View;

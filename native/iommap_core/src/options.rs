@@ -1,4 +1,4 @@
-//! How a file is opened and mapped.
+//! How a file is opened and mapped, and what is to be expected of accesses.
 
 /// What a handle may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,5 +57,27 @@ impl Options {
             populate: false,
             nocache: false,
         }
+    }
+}
+
+/// A hint about future accesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// No particular order.
+    Normal,
+    /// At random: no read-ahead.
+    Random,
+    /// In order: more read-ahead.
+    Sequential,
+    /// Soon: read ahead now.
+    WillNeed,
+    /// Not soon: the pages may be dropped.
+    DontNeed,
+}
+
+impl Hint {
+    /// Whether the hint goes on to hold, so that a mapping that replaces this one should have it too.
+    pub fn lasts(self) -> bool {
+        matches!(self, Hint::Normal | Hint::Random | Hint::Sequential)
     }
 }

@@ -1,7 +1,7 @@
 //! A thread's data: which lock it holds by the fast path, for the others of that lock, and what it copies, for the signal
 //! handler.
 
-use crate::guard;
+use crate::fault::guard;
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -7,8 +7,8 @@
 
 use crate::error::Error;
 use crate::file::BackingFile;
+use crate::platform::thread;
 use crate::reservation::Reservation;
-use crate::thread;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};

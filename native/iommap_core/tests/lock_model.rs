@@ -1,4 +1,4 @@
-//! The handle's lock (`src/lock.rs`) under every interleaving of its readers and writers, and on memories weaker than
+//! The handle's lock (`src/lock/mod.rs`) under every interleaving of its readers and writers, and on memories weaker than
 //! any processor's; and the proof that the search finds what is wrong with a lock that leaves out one of its steps.
 //!
 //! Each step below is one access of the real lock, in its order and with its ordering. When a thread biases the lock is left

@@ -1,4 +1,4 @@
-//! The registry's key (`Key` in `src/registry.rs`), which a signal handler reads while its slot changes hands, under every
+//! The registry's key (`Key` in `src/fault/key.rs`), which a signal handler reads while its slot changes hands, under every
 //! interleaving and in the language's own memory model; and the proof that each of its fences is needed.
 
 mod model;

@@ -1,179 +1,65 @@
-//! System calls on files: how they are found, named, sized and dated.
+//! System calls on the sizes and blocks of files.
 //!
 //! | | Linux | macOS | FreeBSD | OpenBSD |
 //! |---|---|---|---|---|
-//! | a file without a name | O_TMPFILE | none: a temporary name | none | none |
-//! | rename that replaces nothing | renameat2 | renameatx_np | none: link | none: link |
+//! | size of a file, without asking a server | statx | fstat | fstat | fstat |
 //! | blocks before the size | FALLOC_FL_KEEP_SIZE | F_PREALLOCATE | none | none |
 //! | grow | fallocate | pwrite | posix_fallocate | pwrite |
 //! | zeros in place | FALLOC_FL_ZERO_RANGE | none: empty and grow | none | none |
 
+#[cfg(target_os = "linux")]
+use super::file_system::{kind_and_free, EXT4, OVERLAY};
+#[cfg(target_os = "linux")]
+use super::name::open_at;
+use super::syscall::retried;
 use crate::error::Error;
+#[cfg(target_os = "linux")]
 use std::ffi::CStr;
-use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
 
 /// A failed growth gives back nothing nearer to the end than this: an append may come between the look and the punch.
 #[cfg(target_os = "linux")]
 const APPENDS_MEANWHILE: u64 = 64 << 20;
 
-// Names.
-
-/// Opens a directory to look up names in.
-pub fn open_directory(at: Option<&File>, path: &CStr) -> Result<File, Error> {
-    #[cfg(target_os = "linux")]
-    const SEARCH: i32 = libc::O_PATH;
-    #[cfg(not(target_os = "linux"))]
-    const SEARCH: i32 = libc::O_RDONLY;
-    let at = at.map_or(libc::AT_FDCWD, File::as_raw_fd);
-    open_at(at, path, SEARCH | libc::O_DIRECTORY, 0)
+/// The size of an open file, in bytes. Async-signal-safe, and never waits for a file server.
+pub fn size(fd: RawFd) -> Option<u64> {
+    status(fd).map(|(size, _)| size)
 }
 
-/// Makes a file of that name, to read and write. `EEXIST` if there is anything of that name.
-pub fn create_exclusively(directory: &File, name: &CStr, mode: u32) -> Result<File, Error> {
-    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-    open_at(directory.as_raw_fd(), name, flags, mode)
+/// Who owns an open file, as far as is known without asking a server.
+pub fn owner(fd: RawFd) -> Option<u32> {
+    status(fd).map(|(_, owner)| owner)
 }
 
-/// Makes a file without a name (O_TMPFILE), to read and write. Nothing where the system or the file system has none.
-pub fn create_unnamed(directory: &File, mode: u32) -> Result<Option<File>, Error> {
+/// Size and owner of an open file.
+fn status(fd: RawFd) -> Option<(u64, u32)> {
     #[cfg(target_os = "linux")]
     {
-        let flags = libc::O_RDWR | libc::O_TMPFILE;
-        match open_at(directory.as_raw_fd(), c".", flags, mode) {
-            // What file systems and kernels without it answer. If the directory is gone, the next try says so.
-            Err(Error::System(
-                libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL | libc::ENOSYS,
-            )) => Ok(None),
-            made => made.map(Some),
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (directory, mode);
-        Ok(None)
-    }
-}
-
-fn open_at(directory: RawFd, path: &CStr, flags: i32, mode: u32) -> Result<File, Error> {
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let fd = retried(|| {
-        // SAFETY: the path ends with a NUL.
-        unsafe { libc::openat(directory, path.as_ptr(), flags, mode as libc::c_uint) }
-    })?;
-    // SAFETY: the descriptor is new, and nobody else's.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-/// Gives a file without a name one (`linkat(2)`), unless there is anything of that name: `EEXIST`.
-pub fn link_unnamed(fd: RawFd, directory: &File, name: &CStr) -> Result<(), Error> {
-    #[cfg(target_os = "linux")]
-    {
-        // By the descriptor, which old kernels want a capability for; else by its name in /proc.
-        let by_name = std::ffi::CString::new(format!("/proc/self/fd/{fd}"));
-        let by_name = by_name.map_err(|_| Error::INVALID)?;
-        link_at(fd, c"", directory, name, libc::AT_EMPTY_PATH).or_else(|error| {
-            if error != Error::System(libc::ENOENT) {
-                return Err(error);
+        // SAFETY: statx fills the buffer it is given; all-zero is a valid value of it. The raw system call is
+        // async-signal-safe.
+        unsafe {
+            let mut status: libc::statx = std::mem::zeroed();
+            let done = libc::syscall(
+                libc::SYS_statx,
+                fd,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+                libc::STATX_SIZE | libc::STATX_UID,
+                &raw mut status,
+            );
+            if done == 0 {
+                return Some((status.stx_size, status.stx_uid));
             }
-            link_at(
-                libc::AT_FDCWD,
-                &by_name,
-                directory,
-                name,
-                libc::AT_SYMLINK_FOLLOW,
-            )
-        })
+        }
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (fd, directory, name);
-        Err(Error::System(libc::ENOTSUP))
-    }
-}
-
-/// Gives a file a second name in its directory, unless there is anything of that name: `EEXIST`.
-pub fn link(directory: &File, from: &CStr, to: &CStr) -> Result<(), Error> {
-    link_at(directory.as_raw_fd(), from, directory, to, 0)
-}
-
-fn link_at(at: RawFd, from: &CStr, directory: &File, to: &CStr, flags: i32) -> Result<(), Error> {
-    let to_at = directory.as_raw_fd();
-    retried(|| {
-        // SAFETY: both names end with a NUL.
-        unsafe { libc::linkat(at, from.as_ptr(), to_at, to.as_ptr(), flags) }
-    })?;
-    Ok(())
-}
-
-/// Gives a file another name in its directory, unless there is anything of that name: `EEXIST`.
-pub fn rename_to_new(directory: &File, from: &CStr, to: &CStr) -> Result<(), Error> {
-    let (at, from, to) = (directory.as_raw_fd(), from.as_ptr(), to.as_ptr());
-    retried(|| {
-        #[cfg(target_os = "linux")]
-        // SAFETY: both names end with a NUL. (The C library may be older than the call.)
-        unsafe {
-            libc::syscall(
-                libc::SYS_renameat2,
-                at,
-                from,
-                at,
-                to,
-                libc::RENAME_NOREPLACE,
-            ) as i32
-        }
-        #[cfg(target_os = "macos")]
-        // SAFETY: both names end with a NUL.
-        unsafe {
-            libc::renameatx_np(at, from, at, to, libc::RENAME_EXCL)
-        }
-        #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-        // SAFETY: links an empty name, which there is not.
-        unsafe {
-            let _ = (from, to);
-            libc::linkat(at, c"".as_ptr(), at, c"".as_ptr(), 0)
-        }
-    })?;
-    Ok(())
-}
-
-/// Takes a name away.
-pub fn unlink(directory: &File, name: &CStr) {
-    // SAFETY: the name ends with a NUL.
-    unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) };
-}
-
-/// Reads where a symbolic link points to. `EINVAL` if it is something else.
-pub fn read_link(directory: &File, name: &CStr) -> Result<Vec<u8>, Error> {
-    let mut target = vec![0u8; libc::PATH_MAX as usize];
-    // SAFETY: the name ends with a NUL, and the target is as long as is said.
-    let length = unsafe {
-        libc::readlinkat(
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            target.as_mut_ptr().cast(),
-            target.len(),
-        )
-    };
-    let length = usize::try_from(length).map_err(|_| Error::last())?;
-    target.truncate(length);
-    Ok(target)
-}
-
-/// The user that a name belongs to, not followed if it is a symbolic link.
-pub fn owner_of(directory: &File, name: &CStr) -> Result<u32, Error> {
-    // SAFETY: fills the buffer, of which all-zero is a valid value; the name ends with a NUL.
+    // SAFETY: fstat fills the buffer it is given, is async-signal-safe, and all-zero is a valid value.
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
-        let flags = libc::AT_SYMLINK_NOFOLLOW;
-        match libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &mut status, flags) {
-            0 => Ok(status.st_uid),
-            _ => Err(Error::last()),
-        }
+        (libc::fstat(fd, &mut status) == 0).then_some((status.st_size as u64, status.st_uid))
     }
 }
-
-// Sizes.
 
 /// Checks that the process may make a file this large (`getrlimit(2)`): else the system would send it SIGXFSZ.
 pub fn check_size_limit(size: u64) -> Result<(), Error> {
@@ -275,7 +161,7 @@ pub fn grow(fd: RawFd, from: u64, last: u64, to: u64) -> Result<(), Error> {
 /// Makes a file longer by a byte that is written. `ftruncate(2)` would cut off what is appended beyond `size` between the look
 /// and the call; this makes one byte of it 0 at worst.
 fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
-    if super::size(fd).is_some_and(|now| now >= size) {
+    if self::size(fd).is_some_and(|now| now >= size) {
         return Ok(());
     }
     let at = offset(size)? - 1;
@@ -341,7 +227,7 @@ pub fn free_preallocated(fd: RawFd, to: u64) {
         if kind == Some(EXT4) || (kind == Some(OVERLAY) && writes_directly(fd)) {
             free_eof_blocks(fd, to);
         }
-        if let Some(end) = super::size(fd) {
+        if let Some(end) = size(fd) {
             let from = (end + APPENDS_MEANWHILE).next_multiple_of(1 << 16);
             if from < to {
                 let mode = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
@@ -412,62 +298,4 @@ fn supported(done: Result<(), Error>) -> Result<bool, Error> {
 
 fn offset(size: u64) -> Result<libc::off_t, Error> {
     libc::off_t::try_from(size).map_err(|_| Error::System(libc::EFBIG))
-}
-
-/// Calls the system, and again when it was interrupted by a signal.
-fn retried(mut call: impl FnMut() -> i32) -> Result<i32, Error> {
-    loop {
-        let done = call();
-        if done >= 0 {
-            return Ok(done);
-        }
-        match Error::last() {
-            Error::System(libc::EINTR) => {}
-            error => return Err(error),
-        }
-    }
-}
-
-// File systems and times.
-
-#[cfg(target_os = "linux")]
-const EXT4: u32 = 0xef53;
-#[cfg(target_os = "linux")]
-const OVERLAY: u32 = 0x794c_7630;
-
-/// What kind of file system the file is on, and how many bytes are free there.
-#[cfg(target_os = "linux")]
-fn kind_and_free(fd: RawFd) -> Option<(u32, u64)> {
-    // SAFETY: fills the buffer, of which all-zero is a valid value.
-    let status = unsafe {
-        let mut status: libc::statfs = std::mem::zeroed();
-        (libc::fstatfs(fd, &mut status) == 0).then_some(status)
-    }?;
-    #[allow(clippy::unnecessary_cast)] // the types differ between processors
-    let (kind, free) = (
-        status.f_type as u32,
-        (status.f_bfree as u64).saturating_mul(status.f_bsize as u64),
-    );
-    Some((kind, free))
-}
-
-/// Sets the file's time of modification to now (`futimens(2)`); that of access too where the file is another user's.
-pub fn set_mtime(fd: RawFd) -> Result<(), Error> {
-    let time = |nanoseconds| libc::timespec {
-        tv_sec: 0,
-        tv_nsec: nanoseconds,
-    };
-    let modified = [time(libc::UTIME_OMIT), time(libc::UTIME_NOW)];
-    // SAFETY: reads two times, or none.
-    match retried(|| unsafe { libc::futimens(fd, modified.as_ptr()) }) {
-        // Only the owner may set one of them; who may write may set both.
-        Err(Error::System(libc::EPERM)) => {
-            // SAFETY: as above.
-            retried(|| unsafe { libc::futimens(fd, std::ptr::null()) })?;
-        }
-        done => {
-            done?;
-        }
-    }
-    Ok(())
 }

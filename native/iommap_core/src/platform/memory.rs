@@ -1,12 +1,34 @@
 //! Address space and pages.
+//!
+//! | | Linux | macOS | FreeBSD | OpenBSD |
+//! |---|---|---|---|---|
+//! | lock pages as they come | mlock2 | none: mlock | none: mlock | none: mlock |
 
-use super::page_size;
 use crate::error::Error;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::OnceLock;
+
+/// The page size, in bytes.
+pub fn page_size() -> usize {
+    static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
+    // SAFETY: sysconf reads a constant.
+    *PAGE_SIZE.get_or_init(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize)
+}
+
+/// Tells the processor that a byte will be read soon. Never faults, and does nothing where Rust has no name for it.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; any address may be given.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
 
 /// How a file is mapped.
 #[derive(Debug, Clone, Copy)]
@@ -223,26 +245,6 @@ fn done(status: i32) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::last())
-    }
-}
-
-/// Tells for each page of a page-aligned range, in the lowest bit of a byte each, whether an access finds it in
-/// memory. `false` if the system cannot tell.
-///
-/// # Safety
-///
-/// The range is mapped; `pages` has a byte for each of its pages.
-pub unsafe fn resident(address: *const u8, length: usize, pages: &mut [u8]) -> bool {
-    debug_assert!(length.div_ceil(page_size()) <= pages.len());
-    #[cfg(not(target_os = "openbsd"))]
-    {
-        // SAFETY: the caller's promise; the call writes a byte for each page.
-        unsafe { libc::mincore(address.cast_mut().cast(), length, pages.as_mut_ptr().cast()) == 0 }
-    }
-    #[cfg(target_os = "openbsd")]
-    {
-        let _ = (address, length, pages);
-        false
     }
 }
 

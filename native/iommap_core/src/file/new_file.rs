@@ -10,7 +10,7 @@
 //! The name that the user gave is never unlinked, whatever fails: somebody may have put another file there meanwhile.
 
 use crate::error::Error;
-use crate::platform::{self, file as system};
+use crate::platform::name as system;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::RawFd;
@@ -84,7 +84,7 @@ fn split(path: &[u8]) -> Result<(CString, Option<CString>), Error> {
 fn check_link(directory: &File, owner: u32) -> Result<(), Error> {
     let metadata = directory.metadata()?;
     let anybodys = metadata.mode() & 0o1002 == 0o1002;
-    if anybodys && owner != platform::user() && owner != metadata.uid() {
+    if anybodys && owner != system::user() && owner != metadata.uid() {
         return Err(Error::NO_ACCESS);
     }
     Ok(())

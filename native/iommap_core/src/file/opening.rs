@@ -6,9 +6,9 @@
 //!
 //! So whatever fails, the file that was there is what it was, and no other appears or goes.
 
+use super::new_file::{NewFile, Published, Strategy, Target};
+use super::{mappable, BackingFile};
 use crate::error::Error;
-use crate::file::{mappable, BackingFile};
-use crate::new_file::{NewFile, Published, Strategy, Target};
 use crate::options::{Access, Options};
 use crate::platform::file as system;
 use std::ffi::{CStr, OsStr};

@@ -1,8 +1,12 @@
 //! The file under a mapping: its descriptor, its kind, its size.
 
+mod new_file;
+pub mod opening;
+
 use crate::error::Error;
 use crate::options::Options;
-use crate::platform::{self, file as system};
+use crate::platform::file_system::{file_system, FileSystem};
+use crate::platform::{self, file as system, name, page_cache, time};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,7 +18,7 @@ pub struct BackingFile {
     is_block_device: bool,
     device: u64,
     largest_piece: usize,
-    system: platform::FileSystem,
+    system: FileSystem,
 }
 
 impl BackingFile {
@@ -29,9 +33,9 @@ impl BackingFile {
             return Err(Error::INVALID);
         }
         if options.nocache {
-            platform::avoid_cache(file.as_raw_fd());
+            page_cache::avoid_cache(file.as_raw_fd());
         }
-        let mut system = platform::file_system(file.as_raw_fd());
+        let mut system = file_system(file.as_raw_fd());
         if kind.is_block_device() {
             // What was asked about is where its name is, in memory.
             system.in_memory = false;
@@ -146,7 +150,7 @@ impl BackingFile {
     /// Sets the time of modification to now where a write through a mapping leaves it what it was. Failing to is no error.
     pub fn touch(&self) {
         if self.system.forgets_mtime {
-            let _ = system::set_mtime(self.fd());
+            let _ = time::set_mtime(self.fd());
         }
     }
 
@@ -177,13 +181,13 @@ impl BackingFile {
     }
 
     /// What its file system is like.
-    pub fn system(&self) -> &platform::FileSystem {
+    pub fn system(&self) -> &FileSystem {
         &self.system
     }
 
     /// Whether `mincore(2)` tells the truth about it now: it tells its owner, and says "resident" of every page to others.
     pub fn mincore_is_reliable(&self) -> bool {
-        platform::owner(self.fd()) == Some(platform::user())
+        system::owner(self.fd()) == Some(name::user())
     }
 }
 

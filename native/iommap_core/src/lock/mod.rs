@@ -31,7 +31,7 @@
 //! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
 //! `tests/lock_model.rs` tries every interleaving, store buffers included.
 
-use crate::platform;
+use crate::platform::thread;
 use crate::thread_data::ThreadData;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
@@ -84,7 +84,7 @@ impl Drop for FastGuard {
 impl<T> Lock<T> {
     /// An unlocked lock around the value.
     pub fn new(value: T) -> Lock<T> {
-        let to = if platform::has_barrier() {
+        let to = if thread::has_barrier() {
             READERS
         } else {
             ptr::null_mut()
@@ -162,7 +162,7 @@ impl<T> Lock<T> {
         }
         if self.bias.load(Ordering::Relaxed).is_null()
             && self.reads.fetch_add(1, Ordering::Relaxed) >= BIAS_THRESHOLD
-            && platform::has_barrier()
+            && thread::has_barrier()
         {
             self.bias.store(READERS, Ordering::Release);
         }
@@ -229,7 +229,7 @@ impl<T> Lock<T> {
         }
         let writes = self.writes.load(Ordering::Relaxed) + 1;
         self.writes.store(writes, Ordering::Relaxed);
-        if writes >= BIAS_THRESHOLD && platform::has_barrier() {
+        if writes >= BIAS_THRESHOLD && thread::has_barrier() {
             self.writes.store(0, Ordering::Relaxed);
             self.bias.store(mine, Ordering::Release);
         }
@@ -262,7 +262,7 @@ impl<T> Lock<T> {
     /// is so.
     fn try_drain(&self) -> bool {
         !self.draining.load(Ordering::Acquire) || {
-            platform::barrier();
+            thread::barrier();
             spin_until(|| self.try_finish_drain().then_some(())).is_some()
         }
     }
@@ -271,10 +271,10 @@ impl<T> Lock<T> {
         if !self.draining.load(Ordering::Acquire) {
             return;
         }
-        platform::barrier();
+        thread::barrier();
         let mut round = 0;
         while !self.try_finish_drain() {
-            platform::backoff(round);
+            thread::backoff(round);
             round += 1;
         }
     }
@@ -331,162 +331,4 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
-
-    /// So many reads that the lock is biased to readers.
-    fn bias_to_readers<T>(lock: &Lock<T>) {
-        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.read()));
-        let to = lock.bias.load(Ordering::Relaxed);
-        assert_eq!(ptr::eq(to, READERS), platform::has_barrier());
-    }
-
-    /// So many writes that the lock is biased to this thread.
-    fn bias_to_this_thread<T>(lock: &Lock<T>) {
-        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.try_write().unwrap()));
-        let to = lock.bias.load(Ordering::Relaxed);
-        assert_eq!(ptr::eq(to, ThreadData::current()), platform::has_barrier());
-    }
-
-    #[test]
-    fn nobody_sees_half_a_write_in_hundreds_of_thousands() {
-        // Readers and writers of all kinds, the bias going to readers and to either writer, and revoked, all the while;
-        // and on until there was enough of each.
-        const WRITES: usize = 150_000;
-        const FAST: usize = 1000;
-        let lock = Lock::new([0usize; 8]);
-        let writers = AtomicUsize::new(2);
-        let [writes, fast, fast_writes] = [const { AtomicUsize::new(0) }; 3];
-        let enough =
-            |count: &AtomicUsize| count.load(Ordering::Relaxed) >= FAST || !platform::has_barrier();
-        std::thread::scope(|scope| {
-            for patience in [1000, 10] {
-                let (lock, enough) = (&lock, &enough);
-                let (writers, writes, fast) = (&writers, &writes, &fast);
-                let fast_writes = &fast_writes;
-                scope.spawn(move || {
-                    for round in 1.. {
-                        if round > WRITES {
-                            if enough(fast) && enough(fast_writes) {
-                                break;
-                            }
-                            if !enough(fast) {
-                                std::thread::sleep(Duration::from_millis(1));
-                            }
-                        }
-                        let tried = (round % patience > 0).then(|| lock.try_write()).flatten();
-                        let mut value = tried.unwrap_or_else(|| lock.write());
-                        if value._fast.is_some() {
-                            fast_writes.fetch_add(1, Ordering::Relaxed);
-                        }
-                        assert!(value.iter().all(|word| *word == value[0]));
-                        let next = value[0] + 1;
-                        value.iter_mut().for_each(|word| *word = next);
-                        drop(value);
-                        writes.fetch_add(1, Ordering::Relaxed);
-                        if round % 2048 == 0 {
-                            bias_or_busy(lock);
-                        }
-                    }
-                    writers.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while writers.load(Ordering::Relaxed) > 0 {
-                        for _ in 0..1000 {
-                            let Some(value) = lock.try_read() else {
-                                continue;
-                            };
-                            if value._fast.is_some() {
-                                fast.fetch_add(1, Ordering::Relaxed);
-                            }
-                            assert!(value.iter().all(|word| *word == value[0]));
-                        }
-                        let value = lock.read();
-                        assert!(value.iter().all(|word| *word == value[0]));
-                        drop(value);
-                        std::thread::sleep(Duration::from_micros(200));
-                    }
-                });
-            }
-        });
-        assert_eq!(lock.read()[0], writes.into_inner(), "a write was lost");
-    }
-
-    /// Reads until the lock is biased, or somebody writes.
-    fn bias_or_busy<T>(lock: &Lock<T>) {
-        (0..=BIAS_THRESHOLD + 1).for_each(|_| drop(lock.try_read()));
-    }
-
-    #[test]
-    fn a_writer_waits_for_a_fast_reader_also_when_another_gave_up_before() {
-        // That records named the lock is not forgotten when the one who found it does not wait.
-        let lock = Lock::new(0);
-        bias_to_readers(&lock);
-        let reading = lock.try_read().unwrap();
-        assert_eq!(reading._fast.is_some(), platform::has_barrier());
-        std::thread::scope(|scope| {
-            let tried = scope.spawn(|| lock.try_write().is_none());
-            assert!(tried.join().unwrap());
-            let writer = scope.spawn(|| *lock.write() = 1);
-            for _ in 0..100 {
-                std::thread::yield_now();
-                assert_eq!(*reading, 0);
-            }
-            drop(reading);
-            writer.join().unwrap();
-        });
-        assert_eq!(*lock.read(), 1);
-    }
-
-    #[test]
-    fn everybody_waits_for_a_fast_writer_also_when_another_gave_up_before() {
-        // Readers and writers; and what the writer on the fast path wrote is what they see.
-        let lock = Lock::new(0);
-        bias_to_this_thread(&lock);
-        let mut writing = lock.try_write().unwrap();
-        assert_eq!(writing._fast.is_some(), platform::has_barrier());
-        std::thread::scope(|scope| {
-            let tried = scope.spawn(|| lock.try_read().is_none() && lock.try_write().is_none());
-            assert!(tried.join().unwrap());
-            let reader = scope.spawn(|| *lock.read());
-            let writer = scope.spawn(|| *lock.write() += 1);
-            for value in 1..=100 {
-                std::thread::yield_now();
-                *writing = value;
-            }
-            drop(writing);
-            assert!((100..=101).contains(&reader.join().unwrap()));
-            writer.join().unwrap();
-        });
-        assert_eq!(*lock.read(), 101);
-    }
-
-    #[test]
-    fn the_thread_that_the_lock_is_biased_to_also_reads_and_waits() {
-        // In every way there is, without waiting for itself.
-        let lock = Lock::new(0);
-        bias_to_this_thread(&lock);
-        assert_eq!(
-            lock.try_read().unwrap()._fast.is_some(),
-            platform::has_barrier()
-        );
-        *lock.write() = 1;
-        bias_to_this_thread(&lock);
-        assert_eq!(*lock.read(), 1);
-    }
-
-    #[test]
-    fn a_thread_reads_under_two_locks_at_once() {
-        // It has one fast path: the second lock is taken the other way.
-        let (one, two) = (Lock::new(1), Lock::new(2));
-        let (first, second) = (one.try_read().unwrap(), two.try_read().unwrap());
-        assert!(second._fast.is_none());
-        assert!(two.try_write().is_none() && one.try_write().is_none());
-        drop((first, second));
-        assert!(two.try_write().is_some() && one.try_write().is_some());
-    }
-}
+mod tests;

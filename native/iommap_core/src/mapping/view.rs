@@ -1,7 +1,7 @@
 //! What keeps a mapping alive for the zero-copy binaries that show it.
 
-use crate::mapping::Mapping;
-use crate::registry;
+use super::Mapping;
+use crate::fault::registry;
 use std::sync::Arc;
 
 /// A reference to a mapping on behalf of its views. Letting it go never waits.

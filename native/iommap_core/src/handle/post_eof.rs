@@ -7,8 +7,8 @@
 //! its part in that piece, and only where the file grows at the same time.
 
 use crate::error::Error;
+use crate::fault::guard;
 use crate::file::BackingFile;
-use crate::guard;
 use crate::platform::memory::Kind;
 use crate::platform::page_size;
 use crate::reservation::Reservation;

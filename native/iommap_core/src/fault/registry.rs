@@ -16,26 +16,19 @@
 //! - The end of a range only moves away while the mapping lives, in one store, so an entry is never invalid for a moment.
 //! - What is lost is recorded, and `faulted` set, before the zero pages appear: who has seen a zero page sees the record.
 
-use crate::platform::{self, memory};
+use super::key::Key;
+use super::lost::Lost;
+use crate::platform::{file, memory};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::atomic::{
-    fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering,
-};
+use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 /// The slot of one mapping in the registry.
 #[derive(Clone, Copy)]
 pub struct Slot {
     chunk: &'static Chunk,
     index: usize,
-}
-
-/// Which addresses a mapping has.
-struct Key {
-    sequence: AtomicU32,
-    start: AtomicUsize,
-    end: AtomicUsize,
 }
 
 /// What is told of a mapping when it is registered.
@@ -64,67 +57,6 @@ struct Record {
     writable: AtomicBool,
     faulted: AtomicBool,
     lost: Lost,
-}
-
-/// The parts of a mapping that zero pages were put under: everything from `from` on, and single pages before it.
-struct Lost {
-    from: AtomicUsize,
-    pages: [AtomicUsize; Lost::PAGES],
-    count: AtomicUsize,
-}
-
-impl Lost {
-    /// A page more than these moves `from`: then more counts as lost than is, never less.
-    const PAGES: usize = 32;
-
-    const fn new() -> Lost {
-        Lost {
-            from: AtomicUsize::new(usize::MAX),
-            pages: [const { AtomicUsize::new(usize::MAX) }; Lost::PAGES],
-            count: AtomicUsize::new(0),
-        }
-    }
-
-    fn clear(&self) {
-        self.from.store(usize::MAX, Ordering::Relaxed);
-        for page in &self.pages {
-            page.store(usize::MAX, Ordering::Relaxed);
-        }
-        self.count.store(0, Ordering::Relaxed);
-    }
-
-    fn add_from(&self, offset: usize) {
-        self.from.fetch_min(offset, Ordering::Release);
-    }
-
-    fn add_page(&self, offset: usize) {
-        let known = self
-            .pages
-            .iter()
-            .any(|page| page.load(Ordering::Relaxed) == offset);
-        if known {
-            return;
-        }
-        match self.pages.get(self.count.fetch_add(1, Ordering::Relaxed)) {
-            Some(page) => page.store(offset, Ordering::Release),
-            None => self.add_from(offset.min(self.first_page())),
-        }
-    }
-
-    fn first_page(&self) -> usize {
-        self.pages.iter().fold(usize::MAX, |first, page| {
-            first.min(page.load(Ordering::Relaxed))
-        })
-    }
-
-    /// Whether any of the bytes from `start` to before `end` is lost; pages are of `unit` bytes.
-    fn touches(&self, start: usize, end: usize, unit: usize) -> bool {
-        end > self.from.load(Ordering::Acquire)
-            || self.pages.iter().any(|page| {
-                let page = page.load(Ordering::Acquire);
-                page != usize::MAX && page < end && start < page + unit
-            })
-    }
 }
 
 const SLOTS: usize = 256;
@@ -304,54 +236,6 @@ pub fn all_intact() -> bool {
     })
 }
 
-impl Key {
-    const fn new() -> Key {
-        Key {
-            sequence: AtomicU32::new(0),
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-        }
-    }
-
-    /// Only the owner of the slot calls this, so there is one change at a time.
-    fn change(&self, start: usize, end: usize, store: impl FnOnce()) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        store();
-        self.start.store(start, Ordering::Relaxed);
-        self.end.store(end, Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(2), Ordering::Release);
-    }
-
-    fn holds(&self, address: usize) -> bool {
-        let sequence = self.sequence.load(Ordering::Acquire);
-        let start = self.start.load(Ordering::Relaxed);
-        let end = self.end.load(Ordering::Relaxed);
-        address >= start && address < end && !self.changed_since(sequence)
-    }
-
-    /// The range, empty if it is being changed, and its sequence.
-    fn range(&self) -> (u32, usize, usize) {
-        let sequence = self.sequence.load(Ordering::Acquire);
-        let start = self.start.load(Ordering::Relaxed);
-        let end = self.end.load(Ordering::Relaxed);
-        if self.changed_since(sequence) {
-            (sequence, 0, 0)
-        } else {
-            (sequence, start, end)
-        }
-    }
-
-    /// Whether what was read after that sequence may be of two ranges.
-    fn changed_since(&self, sequence: u32) -> bool {
-        fence(Ordering::Acquire);
-        sequence % 2 != 0 || self.sequence.load(Ordering::Relaxed) != sequence
-    }
-}
-
 impl Record {
     const fn new() -> Record {
         Record {
@@ -373,7 +257,7 @@ impl Record {
     fn file_end(&self) -> Option<usize> {
         match self.fd.load(Ordering::Relaxed) {
             -1 => Some(usize::MAX),
-            fd => platform::size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+            fd => file::size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -470,108 +354,4 @@ impl Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Addresses that no memory of this process has, a gap after each range. Nothing is ever read there.
-    fn range(thread: usize, number: usize) -> (usize, usize) {
-        const LENGTH: usize = 1 << 16;
-        let first = (1 << 60) + (thread << 40);
-        (first + 2 * number * LENGTH, LENGTH)
-    }
-
-    fn entry(start: usize, length: usize) -> Entry {
-        Entry {
-            start,
-            length,
-            extent: (start, length),
-            unit: platform::page_size(),
-            fd: None,
-            writable: false,
-        }
-    }
-
-    #[test]
-    fn a_range_grows_in_place_and_is_found_all_the_while() {
-        // What was found before is found while the end moves, and what is new once it has moved.
-        let (start, length) = range(9, 0);
-        let page = platform::page_size();
-        let slot = register(&entry(start, page));
-        let grown = AtomicUsize::new(page);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for length in (2 * page..=length).step_by(page) {
-                    slot.extend(length);
-                    grown.store(length, Ordering::Release);
-                }
-            });
-            while grown.load(Ordering::Acquire) < length {
-                let end = start + grown.load(Ordering::Acquire);
-                assert!(find(start).is_some() && find(end - 1).is_some());
-            }
-        });
-        assert!(find(start + length).is_none());
-        drop(slot);
-        assert!(find(start).is_none());
-    }
-
-    #[test]
-    fn who_holds_a_mapping_finds_it_while_thousands_come_and_go() {
-        // Every look-up of a live range finds its slot, and no look-up finds one where none ever was.
-        const LIVE: usize = 300;
-        view_began();
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                scope.spawn(move || {
-                    let register = |number| {
-                        let (start, length) = range(thread, number);
-                        (start, register(&entry(start, length)))
-                    };
-                    let mut live: Vec<_> = (0..LIVE).map(register).collect();
-                    for round in 0..4 * LIVE {
-                        let (start, slot) = &live[round * 7 % LIVE];
-                        let start = *start;
-                        let (_, length) = range(0, 0);
-                        for address in [start, start + length / 2, start + length - 1] {
-                            assert!(
-                                find(address).is_some_and(|found| ptr::eq(found.key(), slot.key()))
-                            );
-                        }
-                        assert!(find(start + length).is_none() && find(start - 1).is_none());
-                        assert_eq!(intact(start + 5, length - 5), Some(true));
-                        let replaced = &mut live[round * 13 % LIVE];
-                        let start = replaced.0;
-                        *replaced = register(LIVE + round);
-                        assert!(find(start).is_none());
-                    }
-                });
-            }
-        });
-        view_ended();
-    }
-
-    #[test]
-    fn what_is_lost_is_never_less_than_was_told() {
-        // Single pages first, then, when there are more than can be told apart, all from the first one on.
-        let page = platform::page_size();
-        let lost = Lost::new();
-        let touches = |start, end| lost.touches(start, end, page);
-        let told = [9, 3, 3, 70, 5];
-        for number in told {
-            lost.add_page(number * page);
-        }
-        for number in 0..100 {
-            let touched = touches(number * page, (number + 1) * page);
-            assert_eq!(touched, told.contains(&number), "page {number}");
-        }
-        assert!(!touches(4 * page, 5 * page) && touches(4 * page, 5 * page + 1));
-        (100..100 + Lost::PAGES).for_each(|number| lost.add_page(number * page));
-        assert!((3..200).all(|number| touches(number * page, number * page + 1)));
-        assert!(!touches(0, 3 * page));
-        lost.clear();
-        assert!(!touches(0, usize::MAX));
-        lost.add_from(5 * page);
-        lost.add_from(7 * page);
-        assert!(touches(5 * page, 5 * page + 1) && !touches(0, 5 * page));
-    }
-}
+mod tests;

@@ -3,19 +3,12 @@
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
 use crate::thread_data::ThreadData;
-use crate::{platform, registry};
-use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
-use std::sync::{Once, OnceLock};
 
 mod c {
     use std::ffi::{c_int, c_void};
     extern "C" {
-        pub fn iommap_guard_prepare(resolve: super::Resolve, page_size: usize);
-        pub fn iommap_guard_install() -> c_int;
-        pub fn iommap_guard_leave(address: usize, context: *mut c_void);
-        pub fn iommap_guard_follow(leave: super::Leave, resolve: super::Resolve) -> c_int;
         pub fn iommap_guard_thread() -> *mut c_void;
         pub fn iommap_guard_copy(
             thread: *mut c_void,
@@ -60,83 +53,6 @@ impl Thread {
     #[inline(always)]
     fn current_record() -> *mut c_void {
         ThreadData::current().guarded.0.as_ptr()
-    }
-}
-
-extern "C" fn resolve(address: usize) -> c_int {
-    c_int::from(registry::resolve(address))
-}
-
-type Leave = unsafe extern "C" fn(usize, *mut c_void);
-type Resolve = extern "C" fn(usize) -> c_int;
-
-/// The handler of an image of this library, as later images use it: one process has one handler of ours, however many
-/// images were loaded.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Handler {
-    install: extern "C" fn() -> c_int,
-    follow: extern "C" fn(Leave, Resolve) -> c_int,
-}
-
-impl Handler {
-    /// The handler of this image.
-    pub const fn own() -> Handler {
-        Handler {
-            install: install_own,
-            follow: follow_own,
-        }
-    }
-}
-
-static SERIALIZED: Mutex<()> = Mutex::new(());
-
-/// The handler that this image uses, if not its own.
-static FOLLOWED: OnceLock<Handler> = OnceLock::new();
-
-fn prepare() {
-    static PREPARED: Once = Once::new();
-    // SAFETY: once, before anything is guarded; `resolve` is async-signal-safe (see `registry`) and never unloaded.
-    PREPARED.call_once(|| unsafe { c::iommap_guard_prepare(resolve, platform::page_size()) });
-}
-
-extern "C" fn install_own() -> c_int {
-    let _one_at_a_time = SERIALIZED.lock();
-    prepare();
-    // SAFETY: calls are serialized.
-    unsafe { c::iommap_guard_install() }
-}
-
-extern "C" fn follow_own(leave: Leave, resolve: Resolve) -> c_int {
-    let _one_at_a_time = SERIALIZED.lock();
-    // SAFETY: the two are another image's `iommap_guard_leave` and `resolve`, never unloaded; calls are serialized.
-    unsafe { c::iommap_guard_follow(leave, resolve) }
-}
-
-/// From now on this image uses the handler of another one, which was loaded before.
-pub fn follow(handler: Handler) -> Result<(), Error> {
-    let mut status = 0;
-    FOLLOWED.get_or_init(|| {
-        prepare();
-        status = (handler.follow)(c::iommap_guard_leave, resolve);
-        handler
-    });
-    succeeded(status)
-}
-
-/// Puts our SIGBUS handler on top of the one that is there, if ours is not there already, and sees to what it needs.
-///
-/// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
-pub fn install() -> Result<(), Error> {
-    platform::memory::keep_spare();
-    let own = Handler::own();
-    succeeded((FOLLOWED.get().unwrap_or(&own).install)())
-}
-
-fn succeeded(status: c_int) -> Result<(), Error> {
-    match status {
-        0 => Ok(()),
-        errno => Err(Error::System(errno)),
     }
 }
 

@@ -1,0 +1,58 @@
+//! The range of a slot, which its owner changes while the signal handler reads.
+
+use std::sync::atomic::{fence, AtomicU32, AtomicUsize, Ordering};
+
+/// Which addresses a mapping has.
+pub struct Key {
+    sequence: AtomicU32,
+    pub start: AtomicUsize,
+    pub end: AtomicUsize,
+}
+
+impl Key {
+    pub const fn new() -> Key {
+        Key {
+            sequence: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+        }
+    }
+
+    /// Only the owner of the slot calls this, so there is one change at a time.
+    pub fn change(&self, start: usize, end: usize, store: impl FnOnce()) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        store();
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    pub fn holds(&self, address: usize) -> bool {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        address >= start && address < end && !self.changed_since(sequence)
+    }
+
+    /// The range, empty if it is being changed, and its sequence.
+    pub fn range(&self) -> (u32, usize, usize) {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        if self.changed_since(sequence) {
+            (sequence, 0, 0)
+        } else {
+            (sequence, start, end)
+        }
+    }
+
+    /// Whether what was read after that sequence may be of two ranges.
+    pub fn changed_since(&self, sequence: u32) -> bool {
+        fence(Ordering::Acquire);
+        sequence % 2 != 0 || self.sequence.load(Ordering::Relaxed) != sequence
+    }
+}

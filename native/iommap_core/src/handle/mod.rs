@@ -1,0 +1,202 @@
+//! A handle: a lock around an open mapping, or around nothing once it is closed.
+//!
+//! ```text
+//! open --truncate, remap--> open (another size, perhaps another mapping) --close--> closed
+//! ```
+//!
+//! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
+//! and let the mapping do it. What may take long happens without the lock, on a reference to the mapping, and the lock is
+//! taken again to see that the outcome still holds: so no lock is held while sleeping in the kernel, but by a copy whose
+//! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap
+//! mappings.
+
+#[allow(unsafe_code)] // copies from and to mapped memory
+mod post_eof;
+mod read;
+mod resize;
+mod write;
+
+use crate::error::Error;
+use crate::fault::handler;
+use crate::file::{opening, BackingFile};
+use crate::lock::{Lock, ReadGuard, WriteGuard};
+use crate::mapping::Mapping;
+use crate::options::{Access, Hint, Options};
+use crate::unmapper;
+use parking_lot::Mutex;
+use std::ffi::CStr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::{Arc, OnceLock};
+
+/// The longest copy that is made without waiting, in bytes: a twelfth of the millisecond a scheduler may lose, or less.
+pub const NON_BLOCKING_MAX: usize = 1 << 20;
+
+/// Whether a call may wait: for the lock, for the disk, or for a long copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It must not: it gives `WouldBlock` instead, and has done nothing.
+    NonBlocking,
+    /// It may, as long as it takes.
+    Blocking,
+}
+
+/// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
+pub struct Handle<V> {
+    /// Where the mapping begins, or began a moment ago: only good to prefetch.
+    start: AtomicPtr<u8>,
+    options: Options,
+    lock: Lock<Option<Open<V>>>,
+    /// Held through a whole truncate or remap, most of which happens outside the lock.
+    resizing: Mutex<()>,
+}
+
+struct Open<V> {
+    // Dropped first: what keeps views alive has a reference to the mapping too, and the last one to go waits for nothing.
+    view: OnceLock<V>,
+    mapping: Arc<Mapping>,
+}
+
+/// What a handle tells of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Info {
+    /// In bytes.
+    pub size: usize,
+    /// What the handle may do.
+    pub access: Access,
+    /// Whether changes stay in this mapping.
+    pub private: bool,
+    /// Whether the pages are locked in memory.
+    pub locked: bool,
+    /// Whether zero pages were put under it.
+    pub faulted: bool,
+}
+
+impl<V> Handle<V> {
+    /// Opens and maps the file.
+    pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+        handler::install()?;
+        unmapper::retry_after_reclaim(|| Handle::open_once(path, options))
+    }
+
+    fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+        let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
+        let mapping = opening::open(path, &options, map)?;
+        if options.populate && options.size > 0 {
+            mapping.populate(); // what it was grown by was not there to be prefaulted
+        }
+        if options.lock {
+            mapping.lock();
+        }
+        Ok(Handle {
+            start: AtomicPtr::new(mapping.address().cast_mut()),
+            // Prefaulting was for the opening; a resize under the lock must not take that long.
+            options: Options {
+                populate: false,
+                ..options
+            },
+            lock: Lock::new(Some(Open {
+                mapping: Arc::new(mapping),
+                view: OnceLock::new(),
+            })),
+            resizing: Mutex::new(()),
+        })
+    }
+
+    /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
+    pub fn close(&self) -> Result<(), Error> {
+        let open = self.lock.write().take().ok_or(Error::Closed)?;
+        open.mapping.touch_file();
+        Ok(())
+    }
+
+    /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
+    pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
+        let mapping = self.mapping(Wait::Blocking)?;
+        if asynchronously {
+            mapping.sync_async(mapping.whole())
+        } else {
+            mapping.sync(mapping.whole())
+        }
+    }
+
+    /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
+    pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
+        let mapping = self.mapping(Wait::Blocking)?;
+        let length = match length {
+            0 => (mapping.size() as u64).saturating_sub(offset),
+            length => length,
+        };
+        mapping.part(offset, length)?.advise(hint)
+    }
+
+    /// The size of the mapping, in bytes.
+    pub fn position(&self, wait: Wait) -> Result<usize, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.size())
+    }
+
+    /// What there is to know.
+    pub fn info(&self, wait: Wait) -> Result<Info, Error> {
+        let reading = self.reading(wait)?;
+        let mapping = &opened(&reading)?.mapping;
+        Ok(Info {
+            size: mapping.size(),
+            access: self.options.access,
+            private: mapping.is_private(),
+            locked: mapping.is_locked(),
+            faulted: mapping.is_faulted(),
+        })
+    }
+
+    fn mapping(&self, wait: Wait) -> Result<Arc<Mapping>, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.clone())
+    }
+
+    #[inline]
+    fn reading(&self, wait: Wait) -> Result<ReadGuard<'_, Option<Open<V>>>, Error> {
+        match wait {
+            Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
+            Wait::Blocking => Ok(self.lock.read()),
+        }
+    }
+
+    #[inline]
+    fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
+        match wait {
+            Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
+            Wait::Blocking => Ok(self.lock.write()),
+        }
+    }
+
+    #[inline]
+    fn readable<'a>(&self, open: &'a Option<Open<V>>) -> Result<&'a Open<V>, Error> {
+        let open = opened(open)?;
+        self.permit(self.options.access.reads())?;
+        Ok(open)
+    }
+
+    #[inline]
+    fn permit(&self, permitted: bool) -> Result<(), Error> {
+        if permitted {
+            Ok(())
+        } else {
+            Err(Error::NO_ACCESS)
+        }
+    }
+}
+
+impl<V> Drop for Handle<V> {
+    /// Lets the mapping go without waiting.
+    fn drop(&mut self) {
+        if let Some(Open { mapping, view }) = self.lock.get_mut().take() {
+            drop(view);
+            mapping.release();
+        }
+    }
+}
+
+#[inline]
+fn opened<V>(open: &Option<Open<V>>) -> Result<&Open<V>, Error> {
+    open.as_ref().ok_or(Error::Closed)
+}

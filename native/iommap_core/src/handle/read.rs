@@ -1,0 +1,88 @@
+//! Reading: copies and views.
+
+use super::{Handle, Wait, NON_BLOCKING_MAX};
+use crate::buffer::Buffer;
+use crate::error::Error;
+use crate::mapping::view::View;
+
+impl<V> Handle<V> {
+    /// Copies a range out, to a buffer that `make` makes, or `None` if there is no memory. `make` is called once at most,
+    /// with the length, when the range is known to be good.
+    #[inline]
+    pub fn pread<B: Buffer>(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
+        match wait {
+            Wait::NonBlocking => self.pread_non_blocking(offset, length, make),
+            Wait::Blocking => self.pread_blocking(offset, length, make),
+        }
+    }
+
+    #[inline]
+    fn pread_non_blocking<B: Buffer>(
+        &self,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
+        if length > NON_BLOCKING_MAX as u64 {
+            return Err(Error::WouldBlock);
+        }
+        let reading = self.reading(Wait::NonBlocking)?;
+        let part = self.readable(&reading)?.mapping.part(offset, length)?;
+        if !part.is_ready_to_read() {
+            return Err(Error::WouldBlock);
+        }
+        let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+        part.copy_out(&mut buffer)?;
+        Ok(buffer)
+    }
+
+    fn pread_blocking<B: Buffer>(
+        &self,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
+        let mapping = {
+            let reading = self.reading(Wait::Blocking)?;
+            let open = self.readable(&reading)?;
+            open.mapping.part(offset, length)?;
+            open.mapping.clone()
+        };
+        let part = mapping.part(offset, length)?;
+        let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+        if !part.is_ready_to_read() {
+            part.fetch(&mut buffer);
+        }
+        drop(mapping);
+
+        let reading = self.reading(Wait::Blocking)?;
+        let part = self.readable(&reading)?.mapping.part(offset, length)?;
+        part.copy_out(&mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// Shows a range: `show` gets what keeps it alive (made by `make` for the first view), where it is, and how long.
+    pub fn region<R>(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(View) -> V,
+        show: impl FnOnce(&V, *const u8, usize) -> R,
+    ) -> Result<R, Error> {
+        let reading = self.reading(wait)?;
+        let open = self.readable(&reading)?;
+        let part = open.mapping.part(offset, length)?;
+        open.mapping.check_not_faulted()?;
+        let view = open
+            .view
+            .get_or_init(|| make(View::new(open.mapping.clone())));
+        Ok(show(view, part.address(), part.length()))
+    }
+}

@@ -1,0 +1,132 @@
+//! Reading: what is in memory, and copies out.
+
+use super::zeros::zero_parts;
+use super::{Mapping, Part};
+use crate::buffer::Buffer;
+use crate::error::Error;
+use crate::fault::guard;
+use crate::platform::{self, memory, page_cache};
+use crate::range::Range;
+use crate::residency::Stamp;
+
+/// How many pages are asked about in one system call.
+const PAGES_AT_ONCE: usize = 512;
+
+impl Part<'_> {
+    /// Whether the pages of the part are in memory, as far as was found out lately.
+    #[inline]
+    pub fn is_ready_to_read(self) -> bool {
+        self.mapping.is_ready_to_read(self.range)
+    }
+
+    /// Copies the part out, to a buffer that is as long.
+    #[inline]
+    pub fn copy_out(self, buffer: &mut impl Buffer) -> Result<(), Error> {
+        let (mapping, range) = (self.mapping, self.range);
+        assert!(range.length() <= buffer.len(), "a buffer too short");
+        let to = buffer.as_mut_ptr();
+        // SAFETY: the part is mapped as long as the mapping lives; the buffer is long enough, and no part of a mapping.
+        unsafe { guard::copy(to, self.address(), range.length())? };
+        mapping.check_not_faulted()?;
+        // SAFETY: the copy is there.
+        if unsafe { zero_parts(range, to) }.next().is_some() {
+            // SAFETY: as for the copy.
+            unsafe { mapping.recheck_zeros(range, to) }
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Brings the part into memory through the descriptor, which does not drag its neighbours along and cannot fault.
+    /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
+    pub fn fetch(self, scratch: &mut impl Buffer) {
+        assert!(self.length() <= scratch.len(), "a buffer too short");
+        let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        // SAFETY: the buffer is writable for the length.
+        unsafe { page_cache::fetch(fd, offset, scratch.as_mut_ptr(), self.length()) }
+    }
+}
+
+impl Mapping {
+    #[inline]
+    pub(super) fn is_ready_to_read(&self, range: Range) -> bool {
+        // The copy needs it next: the checks in between take about as long as half a cache miss.
+        memory::prefetch(self.first().wrapping_add(range.offset()));
+        self.reads.contains(range) || self.query(range)
+    }
+
+    /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
+    /// is kept: a page that was dropped meanwhile would be asked of the server.
+    #[cold]
+    fn query(&self, range: Range) -> bool {
+        if range.length() == 0 {
+            return true;
+        }
+        let stamp = self.reads.stamp();
+        let by_mincore = self.file.mincore_is_reliable();
+        let single_pages = self.reads.block_size() == platform::page_size();
+        let unit = if self.file.system().remote {
+            platform::page_size()
+        } else if single_pages && by_mincore {
+            self.reads.region_size() // a region of single pages is asked about at once
+        } else {
+            self.reads.block_size()
+        };
+        let around = range.widened(unit).before(self.size());
+        let step = PAGES_AT_ONCE * platform::page_size();
+        let mut all = true;
+        let mut offset = around.offset();
+        while offset < around.end() && all {
+            let part = Range::between(offset, around.end().min(offset + step));
+            all = if by_mincore {
+                self.query_mincore(part, range, stamp)
+            } else {
+                self.query_nowait(part, stamp)
+            };
+            offset += step;
+        }
+        all
+    }
+
+    /// Whether all pages of `part`, which begins at a page, are in memory, found out by a read that does not wait.
+    fn query_nowait(&self, part: Range, stamp: Stamp) -> bool {
+        let cached = page_cache::is_cached(self.file.fd(), part.offset() as u64, part.length());
+        if cached {
+            self.insert_resident(part.widened(platform::page_size()), stamp);
+        }
+        cached
+    }
+
+    /// Whether those pages of `part` that `wanted` needs are in memory. `part` begins at a page.
+    fn query_mincore(&self, part: Range, wanted: Range, stamp: Stamp) -> bool {
+        let page_size = platform::page_size();
+        let mut pages = [0u8; PAGES_AT_ONCE];
+        // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
+        let told = unsafe {
+            page_cache::resident(self.first().add(part.offset()), part.length(), &mut pages)
+        };
+        let pages = &pages[..part.length().div_ceil(page_size)];
+        if !told {
+            return false;
+        }
+        let mut page = 0;
+        let mut all = true;
+        for run in pages.chunk_by(|one, next| one & 1 == next & 1) {
+            let start = part.offset() + page * page_size;
+            let run_range = Range::between(start, start + run.len() * page_size);
+            if run[0] & 1 == 1 {
+                self.insert_resident(run_range, stamp);
+            } else if run_range.overlaps(wanted) {
+                all = false;
+            }
+            page += run.len();
+        }
+        all
+    }
+
+    fn insert_resident(&self, range: Range, stamp: Stamp) {
+        if !self.file.system().remote {
+            self.reads.insert(range, stamp);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Writing back.
+
+use super::Mapping;
+use crate::error::Error;
+use crate::platform::{memory, page_cache, thread};
+use crate::range::Range;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+impl Mapping {
+    /// Writes a range back to the file and waits for it.
+    pub fn sync(&self, range: Range) -> Result<(), Error> {
+        self.while_writing_back(|| {
+            memory::flush(self.memory.start() + range.offset(), range.length(), true)
+        })
+    }
+
+    /// Starts writing a range back to the file.
+    pub fn sync_async(self: &Arc<Self>, range: Range) -> Result<(), Error> {
+        if self.file.system().is_stacked {
+            self.sync_on_a_thread(range)
+        } else {
+            self.while_writing_back(|| self.start_writeback(range))
+        }
+    }
+
+    fn start_writeback(&self, range: Range) -> Result<(), Error> {
+        let (offset, length) = (range.offset(), range.length());
+        if page_cache::start_writeback(self.file.fd(), offset as u64, length as u64)? {
+            return Ok(());
+        }
+        memory::flush(self.memory.start() + offset, length, false)
+    }
+
+    /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.
+    fn sync_on_a_thread(self: &Arc<Self>, range: Range) -> Result<(), Error> {
+        self.while_writing_back(|| Ok(()))?; // what can be told now
+        let mapping = self.clone();
+        let sync = move || {
+            let _ = mapping.sync(range);
+        };
+        match thread::start("iommap_sync", sync) {
+            Some(_) => Ok(()),
+            None => self.sync(range),
+        }
+    }
+
+    /// Writeback cleans pages, and the next write to a clean page may wait: what the cache holds of writing is invalid, and
+    /// nothing is inserted while it runs. (A write that began before either `invalidate` is inserted too late to be believed.)
+    pub(super) fn while_writing_back(
+        &self,
+        write_back: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.check_not_faulted()?;
+        if self.is_private() || !self.kind.writable {
+            return Ok(());
+        }
+        self.check_writeback_error()?;
+        self.writebacks.fetch_add(1, Ordering::AcqRel);
+        self.writes.invalidate();
+        let done = write_back();
+        self.touch_file();
+        self.writes.invalidate();
+        self.writebacks.fetch_sub(1, Ordering::AcqRel);
+        if let Err(Error::System(errno)) = done {
+            self.writeback_error.store(errno, Ordering::Release);
+        }
+        done?;
+        self.check_not_faulted()
+    }
+
+    /// Sees to the file's time of modification, if it was written through this mapping.
+    pub fn touch_file(&self) {
+        if !self.is_private() && self.written.swap(false, Ordering::AcqRel) {
+            self.file.touch();
+        }
+    }
+
+    /// The error of a write-back that failed before. The system tells it once, and takes the pages for clean after.
+    fn check_writeback_error(&self) -> Result<(), Error> {
+        match self.writeback_error.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(Error::System(errno)),
+        }
+    }
+
+    /// Clears the error of a failed write-back: whoever resizes the file, or maps it anew, has been told.
+    pub fn clear_writeback_error(&self) {
+        self.writeback_error.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::BackingFile;
+    use crate::options::{Access, Options};
+    use crate::platform;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn mapping(pages: usize) -> Mapping {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let options = Options {
+            create: true,
+            size: (pages * platform::page_size()) as u64,
+            ..Options::new(Access::ReadWrite)
+        };
+        let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
+        crate::file::opening::open(&path, &options, map).unwrap()
+    }
+
+    #[test]
+    fn a_write_is_cached_neither_before_nor_during_nor_by_a_write_begun_during_a_write_back() {
+        // Whatever was written before the write-back is over may be clean after it.
+        let mapping = mapping(4);
+        let part = mapping.writable_part(0, 10).unwrap();
+        let insert = |stamp| part.insert_written(stamp);
+        let written_back = mapping.while_writing_back(|| {
+            let stamp = mapping.write_stamp();
+            insert(stamp);
+            assert!(!part.is_ready_to_write(), "inserted during");
+            assert!(mapping.while_writing_back(|| Ok(())).is_ok());
+            insert(mapping.write_stamp());
+            assert!(!part.is_ready_to_write(), "one of two is over");
+            Ok(())
+        });
+        assert_eq!(written_back, Ok(()));
+        let mut stamp = mapping.write_stamp();
+        assert_eq!(
+            mapping.while_writing_back(|| {
+                stamp = mapping.write_stamp();
+                Ok(())
+            }),
+            Ok(())
+        );
+        insert(stamp);
+        assert!(!part.is_ready_to_write(), "begun during");
+        insert(mapping.write_stamp());
+        assert!(part.is_ready_to_write(), "begun after");
+    }
+}
