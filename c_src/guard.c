@@ -31,7 +31,7 @@
 
 /* What the handler must know of a guarded copy. It lives on the stack of the copying thread. The handler reads the
  * bounds at moments the compiler does not see: signal fences keep them in place before the copy they are of. */
-struct frame {
+struct iommap_frame {
     uintptr_t to, to_end;
     uintptr_t from, from_end;
     sigjmp_buf back;
@@ -39,31 +39,19 @@ struct frame {
 
 /* Whoever had SIGBUS before us, newest first. Nodes are never freed, and only `spent` changes once they are published: the
  * handler may be reading them on any thread. */
-struct previous {
+struct iommap_previous {
     struct sigaction action;
     atomic_int spent; /* an action with SA_RESETHAND was called, so that from then on it is the default */
-    struct previous *older;
+    struct iommap_previous *older;
 };
 
-/* What the handler must know of a thread. Not a thread-local variable: the first use of one may allocate, and those that
- * never do (initial-exec) are of a supply that images which stay loaded for ever use up. The handler looks for
- * the record of its thread; the thread itself has a pointer to it. */
-struct iommap_thread {
-    _Alignas(128) /* cache lines of its own */
-    _Atomic uintptr_t owner; /* pthread_self() of the thread, or 0; a later thread may get the same, and the record */
-    struct frame *volatile armed;
-    struct previous *passing_to; /* while it passes a signal on */
-};
+/* Rust's `ThreadData` relies on it. */
+_Static_assert(offsetof(struct iommap_thread, fast_lock) == 3 * sizeof(void *), "the layout that Rust knows");
+_Static_assert(sizeof(struct iommap_thread) == 128, "the size that Rust knows");
 
-/* Records are never freed. The handler adds no blocks. */
-struct block {
-    struct iommap_thread threads[64];
-    _Atomic(struct block *) next;
-};
+struct iommap_threads iommap_guard_threads;
 
-static struct block first_block;
-
-static _Atomic(struct previous *) newest;
+static _Atomic(struct iommap_previous *) newest;
 /* Images of this library that were loaded after this one, whose handler is ours: handlers that called each other would
  * go deeper with every image, on an alternate stack that has no room for that. */
 struct follower {
@@ -84,17 +72,17 @@ static int covers(uintptr_t from, uintptr_t end, uintptr_t address)
 
 static struct iommap_thread *owned_by(uintptr_t owner)
 {
-    struct block *block;
+    struct iommap_threads *block = &iommap_guard_threads;
     size_t index;
-    for (block = &first_block; block != NULL; block = atomic_load_explicit(&block->next, memory_order_acquire))
+    for (; block != NULL; block = atomic_load_explicit(&block->next, memory_order_acquire))
         for (index = 0; index < sizeof block->threads / sizeof *block->threads; index++)
             if (atomic_load_explicit(&block->threads[index].owner, memory_order_acquire) == owner)
                 return &block->threads[index];
     return NULL;
 }
 
-/* The record of this thread, one that becomes it, or NULL if all are taken. Should a signal come between and take one
- * too, both find the first of the two ever after. */
+/* The record of this thread, the first without an owner, which becomes it, or NULL if all are taken. Should a signal come
+ * between and take one too, both find the first of the two ever after. */
 static struct iommap_thread *own_record(void)
 {
     uintptr_t self = (uintptr_t)pthread_self(), nobody;
@@ -112,7 +100,8 @@ struct iommap_thread *iommap_guard_thread(void)
 {
     struct iommap_thread *mine;
     while ((mine = own_record()) == NULL) {
-        struct block *last = &first_block, *next, *added = aligned_alloc(_Alignof(struct block), sizeof *added);
+        struct iommap_threads *last = &iommap_guard_threads, *next;
+        struct iommap_threads *added = aligned_alloc(_Alignof(struct iommap_threads), sizeof *added);
         if (added == NULL)
             return NULL;
         memset(added, 0, sizeof *added);
@@ -173,7 +162,7 @@ static void end_by_default(const siginfo_t *info, const void *context)
         raise(SIGBUS);
 }
 
-static void call(const struct previous *to, int signal, siginfo_t *info, void *context)
+static void call(const struct iommap_previous *to, int signal, siginfo_t *info, void *context)
 {
     sigset_t mask = to->action.sa_mask, saved;
     if (!(to->action.sa_flags & SA_NODEFER))
@@ -188,7 +177,7 @@ static void call(const struct previous *to, int signal, siginfo_t *info, void *c
 
 /* Whether the action is the default: by itself, or because it was to be called once and was. The kernel takes an action with
  * SA_RESETHAND away before it calls it, so of several threads that fault at once one calls it. */
-static int is_default(struct previous *to)
+static int is_default(struct iommap_previous *to)
 {
     if (!(to->action.sa_flags & SA_SIGINFO)
         && (to->action.sa_handler == SIG_DFL || to->action.sa_handler == SIG_IGN))
@@ -206,7 +195,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 {
     static struct iommap_thread stray; /* for threads beyond all records: they share it, and only the loop guard suffers */
     struct iommap_thread *mine = own_record();
-    struct previous *to = atomic_load_explicit(&newest, memory_order_acquire), *outer;
+    struct iommap_previous *to = atomic_load_explicit(&newest, memory_order_acquire), *outer;
 
     if (mine == NULL)
         mine = &stray;
@@ -249,7 +238,7 @@ static void restore_mask(void *context)
 void iommap_guard_leave(uintptr_t address, void *context)
 {
     struct iommap_thread *mine = owned_by((uintptr_t)pthread_self());
-    struct frame *frame = mine != NULL ? mine->armed : NULL;
+    struct iommap_frame *frame = mine != NULL ? mine->armed : NULL;
 
     if (frame != NULL
         && (covers(frame->from, frame->from_end, address) || covers(frame->to, frame->to_end, address))) {
@@ -300,12 +289,12 @@ static int is_ours(const struct sigaction *action)
  * has taken itself away and put it back: what lies above it is forgotten. The kernel had it, so it can be called (again). */
 static int save_previous(const struct sigaction *action)
 {
-    struct previous *top = atomic_load_explicit(&newest, memory_order_relaxed), *known;
+    struct iommap_previous *top = atomic_load_explicit(&newest, memory_order_relaxed), *known;
     for (known = top; known != NULL; known = known->older)
         if (same_action(&known->action, action))
             break;
     if (known == NULL) {
-        struct previous *added = malloc(sizeof *added);
+        struct iommap_previous *added = malloc(sizeof *added);
         if (added == NULL)
             return ENOMEM;
         added->action = *action;
@@ -366,7 +355,7 @@ int iommap_guard_install(void)
 #define guarded(thread, frame) \
     (sigsetjmp((frame)->back, 0) != 0 ? ((thread)->armed = NULL, 1) : arm((thread), (frame)))
 
-static inline int arm(struct iommap_thread *thread, struct frame *frame)
+static inline int arm(struct iommap_thread *thread, struct iommap_frame *frame)
 {
     thread->armed = frame;
     atomic_signal_fence(memory_order_seq_cst);
@@ -374,7 +363,7 @@ static inline int arm(struct iommap_thread *thread, struct frame *frame)
 }
 
 /* From here on the handler sees these bounds, and the accesses that follow are within them. */
-static inline void bound(struct frame *frame, const void *to, const void *from, size_t length)
+static inline void bound(struct iommap_frame *frame, const void *to, const void *from, size_t length)
 {
     frame->to = (uintptr_t)to;
     frame->to_end = (uintptr_t)to + length;
@@ -391,7 +380,7 @@ static inline void disarm(struct iommap_thread *thread)
 
 int iommap_guard_copy(struct iommap_thread *thread, void *to, const void *from, size_t length)
 {
-    struct frame frame;
+    struct iommap_frame frame;
     bound(&frame, to, from, length);
     if (guarded(thread, &frame))
         return -1;
@@ -402,7 +391,7 @@ int iommap_guard_copy(struct iommap_thread *thread, void *to, const void *from, 
 
 int iommap_guard_gather(struct iommap_thread *thread, void *to, const struct iovec *from, size_t count)
 {
-    struct frame frame;
+    struct iommap_frame frame;
     char *next;
     size_t index;
 
@@ -429,7 +418,7 @@ static void read_every_page(const volatile char *byte, const volatile char *end)
 
 int iommap_guard_fault_in_readable(struct iommap_thread *thread, const void *from, size_t length)
 {
-    struct frame frame;
+    struct iommap_frame frame;
     bound(&frame, from, from, length);
     if (guarded(thread, &frame))
         return -1;
@@ -451,7 +440,7 @@ static void rewrite_every_page(char *byte, const char *end)
 
 int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size_t length)
 {
-    struct frame frame;
+    struct iommap_frame frame;
     bound(&frame, to, to, length);
     if (guarded(thread, &frame))
         return -1;

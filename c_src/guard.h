@@ -3,6 +3,7 @@
 #define IOMMAP_GUARD_H
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -25,7 +26,29 @@ void iommap_guard_leave(uintptr_t address, void *context);
 /* Lets this image's handler ask another image too. Returns 0 or an errno. Callers serialize. */
 int iommap_guard_follow(iommap_leave leave, iommap_resolve resolve);
 
-/* The record of the calling thread, by which the handler finds what it guards; NULL if there is no memory for one. */
+/* The record of one thread: what the handler must know of it, and which lock it holds by the fast path. Not a thread-local
+ * variable: the first use of one may allocate, those that never do (initial-exec) are of a supply that images which stay
+ * loaded for ever use up, and others must find every record. The thread itself has a pointer to it.
+ *
+ * Rust reads it too: `ThreadData` in native/iommap_core/src/thread_data.rs is the same struct. */
+struct iommap_thread {
+    _Alignas(128) /* cache lines of its own */
+    _Atomic uintptr_t owner; /* pthread_self() of the thread, or 0; a later thread may get the same, and the record */
+    struct iommap_frame *volatile armed; /* the guarded copy that it is in */
+    struct iommap_previous *passing_to; /* while it passes a signal on */
+    _Atomic(void *) fast_lock; /* Rust's: the lock that it holds by the fast path, or NULL */
+};
+
+/* All records, in blocks. Records are claimed in order and never freed: those that have an owner come first. */
+struct iommap_threads {
+    struct iommap_thread threads[64];
+    _Atomic(struct iommap_threads *) next; /* blocks are never freed either, and the handler adds none */
+};
+
+/* The first block. */
+extern struct iommap_threads iommap_guard_threads;
+
+/* The record of the calling thread; NULL if there is no memory for one. */
 struct iommap_thread *iommap_guard_thread(void);
 
 /* Copies. Returns 0, or -1 if a page under either side is gone; some bytes may have been copied then. */

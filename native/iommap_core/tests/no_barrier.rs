@@ -14,19 +14,6 @@ mod rig;
 #[path = "../src/thread_data.rs"]
 mod thread_data;
 
-/// What the lock's part of a thread's data is kept beside.
-mod fault {
-    pub mod guard {
-        pub struct Thread;
-
-        impl Thread {
-            pub fn current() -> Thread {
-                Thread
-            }
-        }
-    }
-}
-
 #[test]
 fn the_lock_keeps_its_promises_without_a_barrier() {
     // All tests of the lock pass in a process that is refused membarrier(2), which a new program does not change.

@@ -3,56 +3,33 @@
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
 use crate::thread_data::ThreadData;
-use std::ffi::{c_int, c_void};
-use std::ptr::NonNull;
+use std::ffi::c_int;
 
 mod c {
     use std::ffi::{c_int, c_void};
     extern "C" {
-        pub fn iommap_guard_thread() -> *mut c_void;
         pub fn iommap_guard_copy(
-            thread: *mut c_void,
+            thread: &super::ThreadData,
             to: *mut c_void,
             from: *const c_void,
             length: usize,
         ) -> c_int;
         pub fn iommap_guard_gather(
-            thread: *mut c_void,
+            thread: &super::ThreadData,
             to: *mut c_void,
             from: *const super::Segment,
             count: usize,
         ) -> c_int;
         pub fn iommap_guard_fault_in_readable(
-            thread: *mut c_void,
+            thread: &super::ThreadData,
             from: *const c_void,
             length: usize,
         ) -> c_int;
         pub fn iommap_guard_fault_in_writeable(
-            thread: *mut c_void,
+            thread: &super::ThreadData,
             to: *mut c_void,
             length: usize,
         ) -> c_int;
-    }
-}
-
-/// What the guard knows of one thread.
-pub struct Thread(NonNull<c_void>);
-
-// SAFETY: the record is only ever used by its own thread and by that thread's signal handler.
-unsafe impl Sync for Thread {}
-
-impl Thread {
-    /// The record of the thread that asks.
-    pub fn current() -> Thread {
-        // SAFETY: finds or makes a record, which is never freed.
-        let record = unsafe { c::iommap_guard_thread() };
-        // Only without memory, where the box around this record would end the VM anyway; a panic ends the call.
-        Thread(NonNull::new(record).expect("there is memory for a thread's record"))
-    }
-
-    #[inline(always)]
-    fn current_record() -> *mut c_void {
-        ThreadData::current().guarded.0.as_ptr()
     }
 }
 
@@ -66,7 +43,7 @@ impl Thread {
 /// - Nobody holds a Rust reference to the bytes of `to`.
 pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function copies within the caller's promises.
-    done(unsafe { c::iommap_guard_copy(Thread::current_record(), to.cast(), from.cast(), length) })
+    done(unsafe { c::iommap_guard_copy(ThreadData::current(), to.cast(), from.cast(), length) })
 }
 
 /// Copies the segments one after another to `to`; `Fault` as for `copy`.
@@ -78,7 +55,7 @@ pub unsafe fn gather(to: *mut u8, data: Data) -> Result<(), Error> {
     // SAFETY: the C function reads the segments and copies within the caller's promises.
     done(unsafe {
         c::iommap_guard_gather(
-            Thread::current_record(),
+            ThreadData::current(),
             to.cast(),
             data.segments().as_ptr(),
             data.segments().len(),
@@ -108,9 +85,7 @@ pub fn flatten(segments: &[Segment]) -> Result<Vec<u8>, Error> {
 /// The range is mapped and readable; pages that their file no longer backs are allowed.
 pub unsafe fn fault_in_readable(from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only reads within the range.
-    done(unsafe {
-        c::iommap_guard_fault_in_readable(Thread::current_record(), from.cast(), length)
-    })
+    done(unsafe { c::iommap_guard_fault_in_readable(ThreadData::current(), from.cast(), length) })
 }
 
 /// Brings the pages of all its segments into memory; `Fault` if one is gone.
@@ -131,7 +106,7 @@ pub fn fault_in_data(data: Data) -> Result<(), Error> {
 /// The range is mapped and writable; pages that their file no longer backs are allowed.
 pub unsafe fn fault_in_writeable(to: *mut u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only replaces bytes of the range by themselves, atomically.
-    done(unsafe { c::iommap_guard_fault_in_writeable(Thread::current_record(), to.cast(), length) })
+    done(unsafe { c::iommap_guard_fault_in_writeable(ThreadData::current(), to.cast(), length) })
 }
 
 #[inline]

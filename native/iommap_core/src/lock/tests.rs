@@ -157,3 +157,36 @@ fn a_thread_reads_under_two_locks_at_once() {
     drop((first, second));
     assert!(two.try_write().is_some() && one.try_write().is_some());
 }
+
+#[test]
+fn a_writer_waits_for_a_fast_reader_whatever_the_number_of_its_thread() {
+    // A hundred threads live at once, so that their records are of more than one block; the one with the last record reads.
+    const THREADS: usize = 100;
+    let lock = Lock::new(0);
+    bias_to_readers(&lock);
+    let barrier = std::sync::Barrier::new(THREADS + 1);
+    let last = AtomicUsize::new(0);
+    let tried = std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mine = ThreadData::current();
+                barrier.wait();
+                let place = ThreadData::all().position(|data| ptr::eq(data, mine));
+                let place = place.unwrap_or(usize::MAX);
+                last.fetch_max(place, Ordering::Relaxed);
+                barrier.wait();
+                let reading = (place == last.load(Ordering::Relaxed)).then(|| lock.try_read());
+                barrier.wait();
+                barrier.wait();
+                drop(reading);
+            });
+        }
+        (0..3).for_each(|_| drop(barrier.wait()));
+        let tried = lock.try_write().is_some();
+        barrier.wait();
+        tried
+    });
+    assert!(!tried, "a fast reader was overlooked");
+    assert!((THREADS - 1..usize::MAX).contains(&last.into_inner()));
+    assert!(lock.try_write().is_some());
+}
