@@ -62,12 +62,13 @@ check-minimal:      ## compile with the lowest versions that Cargo.toml allows
 	cd _build/minimal && export CARGO_TARGET_DIR="$(CURDIR)/target/minimal" && \
 	    $(CARGO) check --locked --workspace --all-targets
 
-lint:               ## formatting, clippy, xref and dialyzer, warnings being errors
+lint:               ## formatting, clippy, circles of imports, xref and dialyzer, warnings being errors
 	@./setup.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/alternate_layout -- -D warnings
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/unknown_abi -- -D warnings
+	native/check_imports native/iommap_core native/iommap_nif
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
 	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
 	$(MAKE) analyse
