@@ -181,7 +181,9 @@ fn a_writer_waits_for_a_fast_reader_whatever_the_number_of_its_thread() {
                 drop(reading);
             });
         }
-        (0..3).for_each(|_| drop(barrier.wait()));
+        for _ in 0..3 {
+            barrier.wait();
+        }
         let tried = lock.try_write().is_some();
         barrier.wait();
         tried
