@@ -3,7 +3,7 @@
 mod rig;
 
 use iommap_core::{Access, Error, Wait};
-use rig::{open_for, page, pread, pread_as, pwrite_as, show, Scratch};
+use rig::{open_for, page, pread, pread_as, pwrite_as, set_size, show, Scratch};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LENGTH: usize = 3000;
@@ -156,6 +156,41 @@ fn a_sync_holds_up_nobody_and_everything_races_with_it() {
         rig::contents(&path)[60 * page()..][..100],
         [(499 % 256) as u8; 100]
     );
+}
+
+#[test]
+fn what_was_written_behind_the_old_end_is_in_the_file_whenever_the_handle_is_closed() {
+    // A writer waits for the part that `truncate` grows the file by, and closes the handle as soon as its write is `ok`, while
+    // the truncate may still be on its way out.
+    const ROUNDS: usize = 6000;
+    let scratch = Scratch::new();
+    let path = scratch.path().join("file");
+    let (size, grown) = (page(), 4 * page());
+    for round in 0..ROUNDS {
+        std::fs::write(&path, [1]).unwrap();
+        set_size(&path, size);
+        let handle = open_for(&path, Access::ReadWrite);
+        let byte = (round % 255 + 1) as u8;
+        let at = grown - 1 - round % 100;
+        let truncated = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| loop {
+                match pwrite_as(&handle, Wait::Blocking, at as u64, &[byte]) {
+                    Err(Error::OutOfBounds) => std::hint::spin_loop(),
+                    written => break written.and_then(|()| handle.close()),
+                }
+            });
+            let truncated = handle.truncate(grown as u64);
+            assert_eq!(writer.join().unwrap(), Ok(()));
+            truncated
+        });
+        assert_eq!(truncated, Ok(()), "round {round}");
+        let bytes = rig::contents(&path);
+        assert_eq!(
+            (bytes.len(), bytes.get(at)),
+            (grown, Some(&byte)),
+            "round {round}"
+        );
+    }
 }
 
 #[cfg(target_os = "linux")]
