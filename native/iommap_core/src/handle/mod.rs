@@ -25,6 +25,7 @@ use crate::options::{Access, Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
 use std::ffi::CStr;
+use std::ops::Deref;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
 
@@ -111,7 +112,7 @@ impl<V> Handle<V> {
 
     /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
     pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
-        let mapping = self.mapping(Wait::Blocking)?;
+        let mapping = self.mapping()?;
         if asynchronously {
             mapping.sync_async(mapping.whole())
         } else {
@@ -121,7 +122,7 @@ impl<V> Handle<V> {
 
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
-        let mapping = self.mapping(Wait::Blocking)?;
+        let mapping = self.mapping()?;
         let length = match length {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
@@ -148,9 +149,27 @@ impl<V> Handle<V> {
         })
     }
 
-    fn mapping(&self, wait: Wait) -> Result<Arc<Mapping>, Error> {
-        let reading = self.reading(wait)?;
-        Ok(opened(&reading)?.mapping.clone())
+    /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again
+    /// under the lock, act. Both halves check the range for themselves: the second may find another mapping.
+    fn two_phase<'a, Locked, Prepared, Done>(
+        &'a self,
+        prepare: impl FnOnce(&Mapping) -> Result<Prepared, Error>,
+        lock: impl FnOnce(&'a Lock<Option<Open<V>>>) -> Locked,
+        act: impl FnOnce(&Mapping, Prepared) -> Result<Done, Error>,
+    ) -> Result<Done, Error>
+    where
+        Locked: Deref<Target = Option<Open<V>>>,
+    {
+        let mapping = self.mapping()?;
+        let prepared = prepare(&mapping)?;
+        drop(mapping);
+        let locked = lock(&self.lock);
+        act(&opened(&locked)?.mapping, prepared)
+    }
+
+    /// The first half of it: looks under the lock, and gives a counted reference.
+    fn mapping(&self) -> Result<Arc<Mapping>, Error> {
+        Ok(opened(&self.lock.read())?.mapping.clone())
     }
 
     #[inline]
@@ -167,13 +186,6 @@ impl<V> Handle<V> {
             Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
             Wait::Blocking => Ok(self.lock.write()),
         }
-    }
-
-    #[inline]
-    fn readable<'a>(&self, open: &'a Option<Open<V>>) -> Result<&'a Open<V>, Error> {
-        let open = opened(open)?;
-        self.permit(self.options.access.reads())?;
-        Ok(open)
     }
 
     #[inline]

@@ -1,9 +1,11 @@
 //! Reading: copies and views.
 
-use super::{Handle, Wait, NON_BLOCKING_MAX};
+use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
 use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::lock::Lock;
 use crate::mapping::view::View;
+use crate::mapping::{Mapping, Part};
 
 impl<V> Handle<V> {
     /// Copies a range out, to a buffer that `make` makes, or `None` if there is no memory. `make` is called once at most,
@@ -33,7 +35,7 @@ impl<V> Handle<V> {
             return Err(Error::WouldBlock);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let part = self.readable(&reading)?.mapping.part(offset, length)?;
+        let part = self.readable_part(&opened(&reading)?.mapping, offset, length)?;
         if !part.is_ready_to_read() {
             return Err(Error::WouldBlock);
         }
@@ -48,23 +50,20 @@ impl<V> Handle<V> {
         length: u64,
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
-        let mapping = {
-            let reading = self.reading(Wait::Blocking)?;
-            let open = self.readable(&reading)?;
-            open.mapping.part(offset, length)?;
-            open.mapping.clone()
+        let prepare = |mapping: &Mapping| {
+            let part = self.readable_part(mapping, offset, length)?;
+            let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+            if !part.is_ready_to_read() {
+                part.fetch(&mut buffer);
+            }
+            Ok(buffer)
         };
-        let part = mapping.part(offset, length)?;
-        let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
-        if !part.is_ready_to_read() {
-            part.fetch(&mut buffer);
-        }
-        drop(mapping);
-
-        let reading = self.reading(Wait::Blocking)?;
-        let part = self.readable(&reading)?.mapping.part(offset, length)?;
-        part.copy_out(&mut buffer)?;
-        Ok(buffer)
+        let read = |mapping: &Mapping, mut buffer: B| {
+            let part = self.readable_part(mapping, offset, length)?;
+            part.copy_out(&mut buffer)?;
+            Ok(buffer)
+        };
+        self.two_phase(prepare, Lock::read, read)
     }
 
     /// Shows a range: `show` gets what keeps it alive (made by `make` for the first view), where it is, and how long.
@@ -77,12 +76,23 @@ impl<V> Handle<V> {
         show: impl FnOnce(&V, *const u8, usize) -> R,
     ) -> Result<R, Error> {
         let reading = self.reading(wait)?;
-        let open = self.readable(&reading)?;
-        let part = open.mapping.part(offset, length)?;
+        let open = opened(&reading)?;
+        let part = self.readable_part(&open.mapping, offset, length)?;
         open.mapping.check_not_faulted()?;
         let view = open
             .view
             .get_or_init(|| make(View::new(open.mapping.clone())));
         Ok(show(view, part.address(), part.length()))
+    }
+
+    #[inline]
+    fn readable_part<'a>(
+        &self,
+        mapping: &'a Mapping,
+        offset: u64,
+        length: u64,
+    ) -> Result<Part<'a>, Error> {
+        self.permit(self.options.access.reads())?;
+        mapping.part(offset, length)
     }
 }

@@ -1,6 +1,6 @@
 //! Resizing: the file and the mapping, or the mapping after the file.
 
-use super::{post_eof, Handle, Open, Wait};
+use super::{post_eof, Handle, Open};
 use crate::error::Error;
 use crate::file::mappable;
 use crate::mapping::resize::Growth;
@@ -18,7 +18,7 @@ impl<V> Handle<V> {
             return Err(Error::INVALID);
         }
         let _one_at_a_time = self.resizing.lock();
-        let mapping = self.mapping(Wait::Blocking)?;
+        let mapping = self.mapping()?;
         self.permit(self.options.access.writes())?;
         let length = mappable(size)?;
         let file = mapping.file().clone();
@@ -50,7 +50,7 @@ impl<V> Handle<V> {
     /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
     pub fn remap(&self) -> Result<usize, Error> {
         let _one_at_a_time = self.resizing.lock();
-        let mapping = self.mapping(Wait::Blocking)?;
+        let mapping = self.mapping()?;
         let size = mappable(mapping.file().size()?)?;
         if size == 0 {
             return Err(Error::INVALID);

@@ -1,10 +1,11 @@
 //! Writing.
 
-use super::{opened, Handle, Open, Wait, NON_BLOCKING_MAX};
+use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
 use crate::fault::guard;
-use crate::mapping::WritablePart;
+use crate::lock::Lock;
+use crate::mapping::Mapping;
 use crate::platform::memory;
 use std::sync::atomic::Ordering;
 
@@ -36,7 +37,9 @@ impl<V> Handle<V> {
             return Err(Error::WouldBlock);
         }
         let writing = self.writing(Wait::NonBlocking)?;
-        let part = writable(&writing, offset, data.length())?;
+        let part = opened(&writing)?
+            .mapping
+            .writable_part(offset, data.length() as u64)?;
         if !part.is_ready_to_write() {
             return Err(Error::WouldBlock);
         }
@@ -46,38 +49,28 @@ impl<V> Handle<V> {
     /// What a write of so many bytes would be refused for, other than its data.
     pub fn check_pwrite(&self, wait: Wait, offset: u64, length: usize) -> Result<(), Error> {
         let reading = self.reading(wait)?;
-        writable(&reading, offset, length)?;
+        opened(&reading)?
+            .mapping
+            .writable_part(offset, length as u64)?;
         Ok(())
     }
 
     fn pwrite_blocking(&self, offset: u64, data: Data) -> Result<(), Error> {
-        let length = data.length();
-        let mapping = {
-            let reading = self.reading(Wait::Blocking)?;
-            writable(&reading, offset, length)?;
-            opened(&reading)?.mapping.clone()
+        let length = data.length() as u64;
+        let prepare = |mapping: &Mapping| {
+            let part = mapping.writable_part(offset, length)?;
+            mapping.check_not_faulted()?;
+            guard::fault_in_data(data)?;
+            part.fault_in_writeable();
+            Ok(())
         };
-        mapping.check_not_faulted()?;
-        guard::fault_in_data(data)?;
-        mapping
-            .writable_part(offset, length as u64)?
-            .fault_in_writeable();
-        drop(mapping);
-
-        let writing = self.writing(Wait::Blocking)?;
-        let part = writable(&writing, offset, length)?;
-        let stamp = part.write_stamp();
-        part.copy_in(data)?;
-        part.insert_written(stamp);
-        Ok(())
+        let write = |mapping: &Mapping, ()| {
+            let part = mapping.writable_part(offset, length)?;
+            let stamp = part.write_stamp();
+            part.copy_in(data)?;
+            part.insert_written(stamp);
+            Ok(())
+        };
+        self.two_phase(prepare, Lock::write, write)
     }
-}
-
-#[inline]
-fn writable<V>(
-    open: &Option<Open<V>>,
-    offset: u64,
-    length: usize,
-) -> Result<WritablePart<'_>, Error> {
-    opened(open)?.mapping.writable_part(offset, length as u64)
 }

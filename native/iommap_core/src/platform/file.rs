@@ -164,18 +164,7 @@ fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
     if self::size(fd).is_some_and(|now| now >= size) {
         return Ok(());
     }
-    let at = offset(size)? - 1;
-    loop {
-        // SAFETY: reads one byte.
-        match unsafe { libc::pwrite(fd, [0u8].as_ptr().cast(), 1, at) } {
-            1 => return Ok(()),
-            0 => return Err(Error::System(libc::EIO)),
-            _ => match Error::last() {
-                Error::System(libc::EINTR) => {}
-                error => return Err(error),
-            },
-        }
-    }
+    write_at(fd, &[0], size - 1)
 }
 
 /// Writes zeros over a range.
@@ -184,9 +173,21 @@ pub fn write_zeros(fd: RawFd, from: u64, to: u64) -> Result<(), Error> {
     let mut at = from;
     while at < to {
         let length = zeros.len().min((to - at) as usize);
+        write_at(fd, &zeros[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// Writes all bytes to the file, from an offset on (`pwrite(2)`).
+fn write_at(fd: RawFd, mut bytes: &[u8], mut at: u64) -> Result<(), Error> {
+    while !bytes.is_empty() {
         // SAFETY: reads so many bytes.
-        match unsafe { libc::pwrite(fd, zeros.as_ptr().cast(), length, offset(at)?) } {
-            written if written > 0 => at += written as u64,
+        match unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset(at)?) } {
+            written if written > 0 => {
+                bytes = &bytes[written as usize..];
+                at += written as u64;
+            }
             0 => return Err(Error::System(libc::EIO)),
             _ => match Error::last() {
                 Error::System(libc::EINTR) => {}
