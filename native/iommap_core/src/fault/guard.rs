@@ -41,6 +41,7 @@ mod c {
 ///   file no longer backs are allowed on both sides.
 /// - The two do not overlap.
 /// - Nobody holds a Rust reference to the bytes of `to`.
+#[inline]
 pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function copies within the caller's promises.
     done(unsafe { c::iommap_guard_copy(ThreadData::current(), to.cast(), from.cast(), length) })
@@ -51,6 +52,7 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, length: usize) -> Result<(), Er
 /// # Safety
 ///
 /// As for `copy`, with `to` writable for the length of the data; but they may overlap.
+#[inline]
 pub unsafe fn gather(to: *mut u8, data: Data) -> Result<(), Error> {
     // SAFETY: the C function reads the segments and copies within the caller's promises.
     done(unsafe {

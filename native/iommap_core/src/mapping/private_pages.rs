@@ -9,17 +9,23 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 
 impl Mapping {
+    /// The pages of the range are about to be written: in a private mapping they become its own.
+    #[inline]
     pub(super) fn mark_private(&self, range: Range) {
         if let Some(private_pages) = &self.private_pages {
-            if self.writes.contains(range) {
-                return; // what is in the cache was marked
-            }
-            let pages = range.widened(platform::page_size());
-            let page_size = platform::page_size();
-            private_pages
-                .lock()
-                .extend(pages.offset() / page_size..pages.end() / page_size);
+            self.mark_pages(private_pages, range);
         }
+    }
+
+    fn mark_pages(&self, private_pages: &Mutex<BTreeSet<usize>>, range: Range) {
+        if self.writes.contains(range) {
+            return; // what is in the cache was marked
+        }
+        let page_size = platform::page_size();
+        let pages = range.widened(page_size);
+        private_pages
+            .lock()
+            .extend(pages.offset() / page_size..pages.end() / page_size);
     }
 
     /// Brings what the file has behind `end` into the page that holds `end`, if a private mapping has that page of its own.
