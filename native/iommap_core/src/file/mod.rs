@@ -2,6 +2,8 @@
 
 mod new_file;
 pub mod opening;
+#[allow(unsafe_code)] // copies from and to mapped memory
+pub mod post_eof;
 
 use crate::error::Error;
 use crate::options::Options;

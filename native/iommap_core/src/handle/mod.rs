@@ -10,8 +10,6 @@
 //! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap
 //! mappings.
 
-#[allow(unsafe_code)] // copies from and to mapped memory
-mod post_eof;
 mod read;
 mod resize;
 mod write;

@@ -1,8 +1,8 @@
 //! Resizing: the file and the mapping, or the mapping after the file.
 
-use super::{post_eof, Handle, Open};
+use super::{Handle, Open};
 use crate::error::Error;
-use crate::file::mappable;
+use crate::file::{mappable, post_eof};
 use crate::mapping::resize::Growth;
 use crate::mapping::Mapping;
 use crate::unmapper;

@@ -6,9 +6,9 @@
 //! write(2) copies its bytes first and sets the size after. An append that takes longer than that moment can be lost, but only
 //! its part in that piece, and only where the file grows at the same time.
 
+use super::BackingFile;
 use crate::error::Error;
 use crate::fault::guard;
-use crate::file::BackingFile;
 use crate::platform::memory::Kind;
 use crate::platform::page_size;
 use crate::reservation::Reservation;
