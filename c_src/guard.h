@@ -1,4 +1,4 @@
-/* The fault guard: copies that survive SIGBUS, and the handler behind them. See guard.c. */
+/* The fault guard: copies that survive SIGBUS (guard.c), and the handler behind them (handler.c). */
 #ifndef IOMMAP_GUARD_H
 #define IOMMAP_GUARD_H
 
@@ -12,11 +12,11 @@
 typedef int (*iommap_resolve)(uintptr_t address);
 
 /* What the guard needs to know, before anything else. */
-void iommap_guard_prepare(iommap_resolve resolve, size_t page_size);
+void iommap_guard_prepare(size_t page_size);
 
-/* Puts our handler on top of whatever handles SIGBUS now, and keeps that to pass foreign faults on to.
- * Returns 0 or an errno. Callers serialize. */
-int iommap_guard_install(void);
+/* Puts our handler on top of the one that SIGBUS has now, and keeps that to pass foreign faults on to. `resolve` is the same
+ * at every call. Returns 0 or an errno. Callers serialize. */
+int iommap_guard_install(iommap_resolve resolve);
 
 /* Called in the signal handler, for a fault of this thread at `address`: jumps back into a guarded copy, if there is one
  * and the address is of it; else returns. `context` is what the kernel gave the handler. */
@@ -50,6 +50,9 @@ extern struct iommap_threads iommap_guard_threads;
 
 /* The record of the calling thread; NULL if there is no memory for one. */
 struct iommap_thread *iommap_guard_thread(void);
+
+/* The same, for the handler: NULL if all records are taken. */
+struct iommap_thread *iommap_guard_own_record(void);
 
 /* Copies. Returns 0, or -1 if a page under either side is gone; some bytes may have been copied then. */
 int iommap_guard_copy(struct iommap_thread *thread, void *to, const void *from, size_t length);

@@ -1,12 +1,13 @@
 //! Compiles the fault guard.
 
 fn main() {
-    let source = "../../c_src/guard.c";
-    println!("cargo:rerun-if-changed={source}");
-    println!("cargo:rerun-if-changed=../../c_src/guard.h");
+    let sources = ["../../c_src/guard.c", "../../c_src/handler.c"];
+    for file in sources.into_iter().chain(["../../c_src/guard.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let mut guard = cc::Build::new();
     guard
-        .file(source)
+        .files(sources)
         .std("c11")
         .define("_GNU_SOURCE", None)
         .flag_if_supported("-fno-stack-protector")

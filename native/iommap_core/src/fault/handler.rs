@@ -1,4 +1,4 @@
-//! The SIGBUS handler (`c_src/guard.c`): whose it is, and what it asks of Rust.
+//! The SIGBUS handler (`c_src/handler.c`): whose it is, and what it asks of Rust.
 
 use super::registry;
 use crate::error::Error;
@@ -10,8 +10,8 @@ use std::sync::{Once, OnceLock};
 mod c {
     use std::ffi::{c_int, c_void};
     extern "C" {
-        pub fn iommap_guard_prepare(resolve: super::Resolve, page_size: usize);
-        pub fn iommap_guard_install() -> c_int;
+        pub fn iommap_guard_prepare(page_size: usize);
+        pub fn iommap_guard_install(resolve: super::Resolve) -> c_int;
         pub fn iommap_guard_leave(address: usize, context: *mut c_void);
         pub fn iommap_guard_follow(leave: super::Leave, resolve: super::Resolve) -> c_int;
     }
@@ -50,15 +50,15 @@ static FOLLOWED: OnceLock<Handler> = OnceLock::new();
 
 fn prepare() {
     static PREPARED: Once = Once::new();
-    // SAFETY: once, before anything is guarded; `resolve` is async-signal-safe (see `registry`) and never unloaded.
-    PREPARED.call_once(|| unsafe { c::iommap_guard_prepare(resolve, platform::page_size()) });
+    // SAFETY: once, before anything is guarded.
+    PREPARED.call_once(|| unsafe { c::iommap_guard_prepare(platform::page_size()) });
 }
 
 extern "C" fn install_own() -> c_int {
     let _one_at_a_time = SERIALIZED.lock();
     prepare();
-    // SAFETY: calls are serialized.
-    unsafe { c::iommap_guard_install() }
+    // SAFETY: `resolve` is async-signal-safe (see `registry`) and never unloaded; calls are serialized.
+    unsafe { c::iommap_guard_install(resolve) }
 }
 
 extern "C" fn follow_own(leave: Leave, resolve: Resolve) -> c_int {
