@@ -8,7 +8,7 @@
 //! | zeros in place | FALLOC_FL_ZERO_RANGE | none: empty and grow | none | none |
 
 #[cfg(target_os = "linux")]
-use super::file_system::{kind_and_free, EXT4, OVERLAY};
+use super::file_system::{kind_and_free, EXT4, OVERLAYFS};
 #[cfg(target_os = "linux")]
 use super::name::open_at;
 use super::syscall::retried;
@@ -225,7 +225,7 @@ pub fn free_preallocated(fd: RawFd, to: u64) {
     #[cfg(target_os = "linux")]
     {
         let kind = kind_and_free(fd).map(|(kind, _)| kind);
-        if kind == Some(EXT4) || (kind == Some(OVERLAY) && writes_directly(fd)) {
+        if kind == Some(EXT4) || (kind == Some(OVERLAYFS) && writes_directly(fd)) {
             free_eof_blocks(fd, to);
         }
         if let Some(end) = size(fd) {
