@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the handler must know of a guarded copy. It lives on the stack of the copying thread. The handler reads the
+/* One guarded copy, as the handler finds it. It lives on the stack of the copying thread. The handler reads the
  * bounds at moments the compiler does not see: signal fences keep them in place before the copy they are of. */
 struct iommap_frame {
     uintptr_t to, to_end;

@@ -11,7 +11,7 @@
 /* Called in the signal handler: nonzero if the fault at `address` was one of ours and has been resolved. */
 typedef int (*iommap_resolve)(uintptr_t address);
 
-/* What the guard needs to know, before anything else. */
+/* Tells the guard the page size, before anything else. */
 void iommap_guard_prepare(size_t page_size);
 
 /* Puts our handler on top of the one that SIGBUS has now, and keeps that to pass foreign faults on to. `resolve` is the same

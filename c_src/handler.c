@@ -5,7 +5,7 @@
  *
  *   1. Is this thread inside a guarded copy, and is the address in its source or destination? Jump back into it.
  *   2. Is the address in a live mapping of ours? Then a view was read: the resolver puts zero pages there, go on.
- *   3. Otherwise it is not ours: pass it to whoever handled SIGBUS before.
+ *   3. Otherwise it is not ours: pass it to the action that SIGBUS had before.
  *
  * Only SIGBUS is handled, because only SIGBUS comes of a lost page, both behind the end of its file and after an error of
  * its device:
@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Whoever had SIGBUS before us, newest first. Nodes are never freed, and only `spent` changes once they are published: the
+/* The actions that SIGBUS had before ours, newest first. Nodes are never freed, and only `spent` changes once they are published: the
  * handler may be reading them on any thread. */
 struct iommap_previous {
     struct sigaction action;
@@ -187,7 +187,7 @@ static int is_ours(const struct sigaction *action)
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_sigbus;
 }
 
-/* Makes the action the first to pass faults on to. One that we know already means that whoever came after it
+/* Makes the action the first to pass faults on to. One that we know already means that the one that came after it
  * has taken itself away and put it back: what lies above it is forgotten. The kernel had it, so it can be called (again). */
 static int save_previous(const struct sigaction *action)
 {

@@ -1,7 +1,8 @@
 //! Files, pages and faults: the part of iommap that knows no Erlang.
 //!
-//! The way of a call is down: `handle` takes the lock, `mapping` checks the range, `guard` copies. `unsafe` lives in the
-//! rooms that touch memory or the system, and is refused elsewhere.
+//! The way of a call is down: `handle` takes the lock, `mapping` checks the range, `fault::guard` copies. No two files or rooms
+//! import each other (`native/check_imports`). `unsafe` lives in the rooms that touch memory or the system, and is refused
+//! elsewhere.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! How a file is opened and mapped, and what is to be expected of accesses.
+//! The options of an open, and the hints of `advise`.
 
 /// What a handle may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,7 +110,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the address space is ours, and whoever could name an address in it is gone.
+        // SAFETY: the address space is ours, and nobody is left that could name an address in it.
         unsafe { memory::unmap(self.base, self.length) };
     }
 }

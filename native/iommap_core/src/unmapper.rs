@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is left of a mapping that nobody knows any more. To drop it unmaps, and closes the file if nobody else has it.
+/// The rest of a mapping that nobody knows any more. To drop it unmaps, and closes the file if nobody else has it.
 pub struct Remains {
     // Dropped in this order.
     _memory: Reservation,
@@ -42,7 +42,7 @@ impl Drop for Remains {
     }
 }
 
-/// What waits of one device. It is there for as long as its thread is.
+/// The mappings of one device that wait. It is there for as long as its thread is.
 struct Queue {
     device: u64,
     waiting: Vec<Remains>,

@@ -1,4 +1,9 @@
-//! The range of a slot, which its owner changes while the signal handler reads.
+//! The range of a slot, under a sequence lock: the slot's owner changes it, the signal handler reads it at any moment.
+//!
+//! The field knows this as a seqlock (`seqcount_t` in Linux; Boehm, "Can Seqlocks Get Along With Programming Language Memory
+//! Models?"): an odd sequence is of a change that is on its way, and a reader believes what it read between two equal even ones.
+//! Unlike a usual reader this one never tries again: what changes under it is not the slot that it looks for.
+//! `tests/registry_model.rs` tries every interleaving.
 
 use std::sync::atomic::{fence, AtomicU32, AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! What a mapping has lost.
+//! The parts that a mapping has lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -5,16 +5,16 @@
 //! passes over the keys of those chunks that hold anything near the address; they stand close together.
 //!
 //! ```text
-//! free --register--> live --unregister--> free       (sequence: even = stable, odd = being changed)
+//! free --register--> live --unregister--> free       (a seqlock: see `key`)
 //! ```
 //!
 //! Invariants:
 //! - A slot is unregistered before its range is unmapped, so no foreign memory is ever found here.
-//! - Whoever asks about an address (a reader of a view) keeps its mapping alive, so the slot that holds the address
+//! - A reader of a view, which asks about an address, keeps its mapping alive, so the slot that holds the address
 //!   does not change meanwhile; a slot whose sequence is odd or changes under the look is not the one, and is skipped.
 //!   The look-up is wait-free.
 //! - The end of a range only moves away while the mapping lives, in one store, so an entry is never invalid for a moment.
-//! - What is lost is recorded, and `faulted` set, before the zero pages appear: who has seen a zero page sees the record.
+//! - What is lost is recorded, and `faulted` set, before the zero pages appear: a thread that has seen a zero page sees the record.
 
 use super::key::Key;
 use super::lost::Lost;
@@ -31,7 +31,7 @@ pub struct Slot {
     index: usize,
 }
 
-/// What is told of a mapping when it is registered.
+/// A mapping, as it is registered.
 pub struct Entry {
     /// The address of its first byte.
     pub start: usize,
@@ -47,7 +47,7 @@ pub struct Entry {
     pub writable: bool,
 }
 
-/// What the handler knows of a mapping besides.
+/// The other facts of a mapping that the handler needs.
 struct Record {
     base: AtomicUsize,
     reserved: AtomicUsize,
@@ -185,7 +185,7 @@ fn take_free() -> Slot {
     free.pop().expect("a chunk has slots")
 }
 
-/// What a look-up costs at the worst, in the time that it takes with few mappings (about a quarter of a microsecond).
+/// The cost of a look-up at the worst, in the time that it takes with few mappings (about a quarter of a microsecond).
 #[inline]
 pub fn look_up_cost() -> usize {
     CHUNKS.load(Ordering::Relaxed)

@@ -182,7 +182,7 @@ impl BackingFile {
         self.device
     }
 
-    /// What its file system is like.
+    /// The properties of its file system.
     pub fn system(&self) -> &FileSystem {
         &self.system
     }

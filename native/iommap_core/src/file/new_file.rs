@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-/// Who may do what with a new file, under the umask or the directory's default ACL.
+/// The permissions of a new file, under the umask or the directory's default ACL.
 const PERMISSIONS: u32 = 0o644;
 
 /// How many symbolic links the system follows.
@@ -101,7 +101,7 @@ pub enum Strategy {
     Named,
 }
 
-/// What came of giving a file its name.
+/// The outcome of giving a file its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     /// It has its name.

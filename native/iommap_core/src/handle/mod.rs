@@ -5,10 +5,11 @@
 //! ```
 //!
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
-//! and let the mapping do it. What may take long happens without the lock, on a reference to the mapping, and the lock is
-//! taken again to see that the outcome still holds: so no lock is held while sleeping in the kernel, but by a copy whose
-//! pages were dropped in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap
-//! mappings.
+//! and let the mapping do it. A call that may wait does so in two phases (`two_phase`): it prepares on a counted reference,
+//! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
+//! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
+//!
+//! `read`, `write` and `resize` have the operations of those names.
 
 mod read;
 mod resize;
@@ -55,7 +56,7 @@ struct Open<V> {
     mapping: Arc<Mapping>,
 }
 
-/// What a handle tells of itself.
+/// The facts that a handle tells of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Info {
     /// In bytes.
@@ -134,7 +135,7 @@ impl<V> Handle<V> {
         Ok(opened(&reading)?.mapping.size())
     }
 
-    /// What there is to know.
+    /// The facts about the handle and its mapping.
     pub fn info(&self, wait: Wait) -> Result<Info, Error> {
         let reading = self.reading(wait)?;
         let mapping = &opened(&reading)?.mapping;

@@ -1,4 +1,4 @@
-//! Reading: copies and views.
+//! Reads a range: copies it (`pread`), or shows it (`region`).
 
 use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
 use crate::buffer::Buffer;

@@ -1,4 +1,7 @@
-//! Resizing: the file and the mapping, or the mapping after the file.
+//! Resizes the file and the mapping (`truncate`), or the mapping to the size of the file (`remap`).
+//!
+//! Both change the file before they take the lock, and nothing that they did is undone after: a handle that was closed meanwhile
+//! may have written to what the file grew by.
 
 use super::{Handle, Open};
 use crate::error::Error;

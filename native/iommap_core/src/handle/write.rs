@@ -1,4 +1,4 @@
-//! Writing.
+//! Writes to a range: copies segments in (`pwrite`).
 
 use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
 use crate::buffer::{Data, Segment};
@@ -46,7 +46,7 @@ impl<V> Handle<V> {
         part.copy_in(data)
     }
 
-    /// What a write of so many bytes would be refused for, other than its data.
+    /// Checks that a write of so many bytes would be permitted, whatever its data.
     pub fn check_pwrite(&self, wait: Wait, offset: u64, length: usize) -> Result<(), Error> {
         let reading = self.reading(wait)?;
         opened(&reading)?

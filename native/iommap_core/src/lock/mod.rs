@@ -5,7 +5,7 @@
 //! path: store the lock's address in the thread's own record, by a plain store, then re-check the bias. A writer, which is
 //! rare then, takes the inner lock, revokes the bias, makes every thread pass a memory barrier (`membarrier(2)`), and waits
 //! until no record names the lock. While only one thread uses the lock, and writes, it is *biased to that thread*, which then
-//! reads and writes by the fast path; whoever else comes, reader or writer, revokes that. While the lock is unbiased
+//! reads and writes by the fast path; any other reader or writer revokes that. While the lock is unbiased
 //! everybody uses the plain reader-writer lock inside. The field knows this as `percpu_rw_semaphore` and as BRAVO (Dice and
 //! Kogan).
 //!
@@ -23,10 +23,10 @@
 //!   inner lock for reading, with the lock not biased to any one thread, and nobody on the fast path from when it was.
 //! - Either the barrier of the revoker comes before the re-check of the fast path, which then sees "unbiased" and takes its
 //!   store back; or it comes after, and then the record is seen to name the lock.
-//! - The lock is biased only by who holds the inner lock and is inside: to readers by a reader, to one thread by that
+//! - The lock is biased only by a holder of the inner lock that is inside: to readers by a reader, to one thread by that
 //!   thread as a writer.
 //! - `draining` is set before the bias is revoked, and until someone has passed a barrier after that and has seen that no
-//!   record names the lock. Whoever finds it set does so itself.
+//!   record names the lock. Each thread that finds it set does so itself.
 //!
 //! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
 //! `tests/lock_model.rs` tries every interleaving, store buffers included.

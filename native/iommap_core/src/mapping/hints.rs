@@ -1,4 +1,4 @@
-//! What the kernel is told of pages: hints, locks, what to fault in.
+//! Hints (`madvise(2)`), locks (`mlock(2)`), and pages faulted in.
 
 use super::{Mapping, Part};
 use crate::error::Error;

@@ -127,7 +127,7 @@ impl Mapping {
         self.size.load(Ordering::Acquire)
     }
 
-    /// The first byte. Whoever reads through it must live with the bytes changing, and keep the mapping alive.
+    /// The first byte. A reader must live with the bytes changing, and keep the mapping alive.
     #[inline]
     pub fn address(&self) -> *const u8 {
         self.first()
@@ -207,7 +207,7 @@ impl Mapping {
 }
 
 impl Part<'_> {
-    /// The first byte. Whoever reads through it must live with the bytes changing, and keep the mapping alive.
+    /// The first byte. A reader must live with the bytes changing, and keep the mapping alive.
     #[inline]
     pub fn address(self) -> *const u8 {
         self.mapping.first().wrapping_add(self.range.offset())

@@ -1,4 +1,4 @@
-//! Reading: what is in memory, and copies out.
+//! Reads: asks which pages are in memory (`mincore(2)`, `preadv2(2)`), fetches them, copies out.
 
 use super::zeros::zero_parts;
 use super::{Mapping, Part};

@@ -1,4 +1,4 @@
-//! Growing where it is.
+//! Grows a mapping where it is: maps more of the file behind its end (`mmap(2)`, MAP_FIXED), then publishes the size.
 
 use super::Mapping;
 use crate::error::Error;

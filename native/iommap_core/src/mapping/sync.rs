@@ -1,4 +1,4 @@
-//! Writing back.
+//! Writes changes back to the file (`msync(2)`, `sync_file_range(2)`), and remembers an error.
 
 use super::Mapping;
 use crate::error::Error;
@@ -69,7 +69,7 @@ impl Mapping {
         self.check_not_faulted()
     }
 
-    /// Sees to the file's time of modification, if it was written through this mapping.
+    /// Sets the file's time of modification (`futimens(2)`), if it was written through this mapping.
     pub fn touch_file(&self) {
         if !self.is_private() && self.written.swap(false, Ordering::AcqRel) {
             self.file.touch();
@@ -84,7 +84,7 @@ impl Mapping {
         }
     }
 
-    /// Clears the error of a failed write-back: whoever resizes the file, or maps it anew, has been told.
+    /// Clears the error of a failed write-back: a caller that resizes the file, or maps it anew, has been told.
     pub fn clear_writeback_error(&self) {
         self.writeback_error.store(0, Ordering::Release);
     }

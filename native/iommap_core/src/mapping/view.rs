@@ -1,4 +1,4 @@
-//! What keeps a mapping alive for the zero-copy binaries that show it.
+//! A view: keeps a mapping alive for the zero-copy binaries that show it.
 
 use super::Mapping;
 use crate::fault::registry;

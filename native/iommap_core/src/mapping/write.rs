@@ -1,4 +1,4 @@
-//! Writing: what waits for nothing, and copies in.
+//! Writes: asks which pages can be written without waiting (`cachestat(2)`), faults them in, copies in.
 
 use super::{Mapping, Part, WritablePart};
 use crate::buffer::Data;

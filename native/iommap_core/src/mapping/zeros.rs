@@ -1,4 +1,4 @@
-//! Zeros that were copied: are they the file's?
+//! Rechecks zeros that were copied: the file's, or of a page that it lost?
 
 use super::Mapping;
 use crate::error::Error;

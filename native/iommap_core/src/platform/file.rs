@@ -28,7 +28,7 @@ pub fn size(fd: RawFd) -> Option<u64> {
     status(fd).map(|(size, _)| size)
 }
 
-/// Who owns an open file, as far as is known without asking a server.
+/// The owner of an open file, as far as is known without asking a server.
 pub fn owner(fd: RawFd) -> Option<u32> {
     status(fd).map(|(_, owner)| owner)
 }

@@ -1,9 +1,9 @@
-//! What a file system is like.
+//! The properties of a file system (`fstatfs(2)`).
 
 use super::memory::page_size;
 use std::os::fd::RawFd;
 
-/// What the file system of an open file is like.
+/// The properties of the file system that an open file is on.
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem {
     /// Operations may wait for something other than a local device: a server or a user process.
@@ -43,7 +43,7 @@ const REMOTE: [u32; 11] = [
     0x0116_1970, // GFS2
 ];
 
-/// Asks what the file system of an open file is like (`fstatfs(2)`). One that does not answer is taken to be remote.
+/// Asks for the properties of an open file's file system (`fstatfs(2)`). One that does not answer is taken to be remote.
 pub fn file_system(fd: RawFd) -> FileSystem {
     status(fd).map_or_else(
         || FileSystem {

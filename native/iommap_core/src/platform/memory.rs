@@ -41,7 +41,7 @@ pub struct Kind {
     pub populate: bool,
 }
 
-/// What may be done with pages.
+/// The accesses that pages permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// They may be read.
@@ -292,7 +292,7 @@ pub fn keep_spare() {
 fn give_up_spare() {
     let spare = SPARE.swap(0, Ordering::AcqRel);
     if spare != 0 {
-        // SAFETY: the page was mapped by `keep_spare`, and whoever swapped its address out has it alone.
+        // SAFETY: the page was mapped by `keep_spare`, and the thread that swapped its address out has it alone.
         unsafe { libc::munmap(spare as *mut c_void, page_size()) };
     }
 }

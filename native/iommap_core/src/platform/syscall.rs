@@ -1,4 +1,4 @@
-//! What all system calls have in common.
+//! Calls the system again when a signal interrupted it (EINTR).
 
 use crate::error::Error;
 
