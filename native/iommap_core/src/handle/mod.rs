@@ -88,7 +88,7 @@ impl<V> Handle<V> {
             mapping.lock();
         }
         Ok(Handle {
-            start: AtomicPtr::new(mapping.address().cast_mut()),
+            start: AtomicPtr::new(mapping.address()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
             options: Options {
                 populate: false,

@@ -99,8 +99,7 @@ impl<V> Handle<V> {
             let open = writing.as_mut().ok_or(Error::Closed)?;
             fresh.copy_private_pages(&open.mapping);
             shrink_file()?;
-            self.start
-                .store(fresh.address().cast_mut(), Ordering::Relaxed);
+            self.start.store(fresh.address(), Ordering::Relaxed);
             let open_anew = Open {
                 mapping: fresh.clone(),
                 view: OnceLock::new(),

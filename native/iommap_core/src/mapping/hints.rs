@@ -13,21 +13,18 @@ impl Part<'_> {
     /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
     /// it grows by, and for what replaces it.
     pub fn advise(self, hint: Hint) -> Result<(), Error> {
-        self.mapping.advise(self.range, hint)
-    }
-}
-
-impl Mapping {
-    fn advise(&self, range: Range, hint: Hint) -> Result<(), Error> {
-        let mut kept = hint.lasts().then(|| self.hint.lock());
-        let whole = range.length() == self.size();
-        self.advise_part(range, hint)?;
+        let Part { mapping, range } = self;
+        let mut kept = hint.lasts().then(|| mapping.hint.lock());
+        let whole = range.length() == mapping.size();
+        mapping.advise_part(range, hint)?;
         if let Some(kept) = kept.as_mut().filter(|_| whole) {
             **kept = Some(hint);
         }
         Ok(())
     }
+}
 
+impl Mapping {
     pub(super) fn advise_part(&self, range: Range, hint: Hint) -> Result<(), Error> {
         let (address, length) = (self.memory.start() + range.offset(), range.length());
         let advice = match hint {
@@ -89,14 +86,15 @@ impl Mapping {
     /// `MAP_POPULATE` would, as it writes where that is permitted.
     pub(super) fn fault_in_readable(&self, part: Range) {
         // SAFETY: the part is mapped as long as `self` lives.
-        let _ = unsafe { guard::fault_in_readable(self.first().add(part.offset()), part.length()) };
+        let _ =
+            unsafe { guard::fault_in_readable(self.address().add(part.offset()), part.length()) };
     }
 
     /// Takes the lasting hint over from a mapping that this one replaces.
     pub fn take_hint(&self, other: &Mapping) {
         let hint = *other.hint.lock();
         if let Some(hint) = hint {
-            let _ = self.advise(Range::between(0, self.size()), hint);
+            let _ = self.part(0, self.size() as u64).map(|all| all.advise(hint));
         }
     }
 }

@@ -127,14 +127,9 @@ impl Mapping {
         self.size.load(Ordering::Acquire)
     }
 
-    /// The first byte. A reader must live with the bytes changing, and keep the mapping alive.
+    /// The first byte. A reader or writer must live with the bytes changing, and keep the mapping alive.
     #[inline]
-    pub fn address(&self) -> *const u8 {
-        self.first()
-    }
-
-    #[inline]
-    fn first(&self) -> *mut u8 {
+    pub fn address(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(self.memory.start())
     }
 
@@ -210,7 +205,7 @@ impl Part<'_> {
     /// The first byte. A reader must live with the bytes changing, and keep the mapping alive.
     #[inline]
     pub fn address(self) -> *const u8 {
-        self.mapping.first().wrapping_add(self.range.offset())
+        self.mapping.address().wrapping_add(self.range.offset())
     }
 
     /// How many bytes.

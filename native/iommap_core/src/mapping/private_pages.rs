@@ -43,7 +43,7 @@ impl Mapping {
         // SAFETY: the bytes are as many as the rest of the page; that page is mapped, and writable, as it was written.
         unsafe {
             page_cache::fetch(self.file.fd(), end as u64, bytes.as_mut_ptr(), bytes.len());
-            let to = self.first().add(end);
+            let to = self.address().add(end);
             let _ = guard::copy(to, bytes.as_ptr(), bytes.len());
         }
     }
@@ -64,7 +64,8 @@ impl Mapping {
             }
             let range = Range::between(start, end);
             // SAFETY: the range lies inside the other mapping, which is alive.
-            let page = [unsafe { Segment::new(other.first().wrapping_add(start), range.length()) }];
+            let page =
+                [unsafe { Segment::new(other.address().wrapping_add(start), range.length()) }];
             let part = self.writable_part(start as u64, range.length() as u64);
             if let (Ok(part), Some(data)) = (part, Data::new(&page)) {
                 let _ = part.copy_in(data); // a fault: the page was truncated away

@@ -16,7 +16,9 @@ impl Part<'_> {
     /// Whether the pages of the part are in memory, as far as was found out lately.
     #[inline]
     pub fn is_ready_to_read(self) -> bool {
-        self.mapping.is_ready_to_read(self.range)
+        // The copy needs it next: the checks in between take about as long as half a cache miss.
+        memory::prefetch(self.address());
+        self.mapping.reads.contains(self.range) || self.mapping.query(self.range)
     }
 
     /// Copies the part out, to a buffer that is as long.
@@ -48,13 +50,6 @@ impl Part<'_> {
 }
 
 impl Mapping {
-    #[inline]
-    pub(super) fn is_ready_to_read(&self, range: Range) -> bool {
-        // The copy needs it next: the checks in between take about as long as half a cache miss.
-        memory::prefetch(self.first().wrapping_add(range.offset()));
-        self.reads.contains(range) || self.query(range)
-    }
-
     /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
     /// is kept: a page that was dropped meanwhile would be asked of the server.
     #[cold]
@@ -103,7 +98,7 @@ impl Mapping {
         let mut pages = [0u8; PAGES_AT_ONCE];
         // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
         let told = unsafe {
-            page_cache::resident(self.first().add(part.offset()), part.length(), &mut pages)
+            page_cache::resident(self.address().add(part.offset()), part.length(), &mut pages)
         };
         let pages = &pages[..part.length().div_ceil(page_size)];
         if !told {

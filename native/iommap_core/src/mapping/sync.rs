@@ -119,26 +119,26 @@ mod tests {
         let part = mapping.writable_part(0, 10).unwrap();
         let insert = |stamp| part.insert_written(stamp);
         let written_back = mapping.while_writing_back(|| {
-            let stamp = mapping.write_stamp();
+            let stamp = part.write_stamp();
             insert(stamp);
             assert!(!part.is_ready_to_write(), "inserted during");
             assert!(mapping.while_writing_back(|| Ok(())).is_ok());
-            insert(mapping.write_stamp());
+            insert(part.write_stamp());
             assert!(!part.is_ready_to_write(), "one of two is over");
             Ok(())
         });
         assert_eq!(written_back, Ok(()));
-        let mut stamp = mapping.write_stamp();
+        let mut stamp = part.write_stamp();
         assert_eq!(
             mapping.while_writing_back(|| {
-                stamp = mapping.write_stamp();
+                stamp = part.write_stamp();
                 Ok(())
             }),
             Ok(())
         );
         insert(stamp);
         assert!(!part.is_ready_to_write(), "begun during");
-        insert(mapping.write_stamp());
+        insert(part.write_stamp());
         assert!(part.is_ready_to_write(), "begun after");
     }
 }

@@ -1,11 +1,10 @@
 //! Writes: asks which pages can be written without waiting (`cachestat(2)`), faults them in, copies in.
 
-use super::{Mapping, Part, WritablePart};
+use super::{Part, WritablePart};
 use crate::buffer::Data;
 use crate::error::Error;
 use crate::fault::guard;
 use crate::platform::{self, page_cache};
-use crate::range::Range;
 use crate::residency::Stamp;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +12,32 @@ impl WritablePart<'_> {
     /// Whether the pages of the part were written lately, so that writing them again waits for nothing.
     #[inline]
     pub fn is_ready_to_write(self) -> bool {
-        self.0.mapping.is_ready_to_write(self.0.range)
+        let Part { mapping, range } = self.0;
+        range.length() == 0 || mapping.writes.contains(range) || self.is_still_ready_to_write()
+    }
+
+    /// Asks whether writing the part waits for nothing, though it was not written just now: a page in memory is all that
+    /// is needed where the file is nowhere else; and elsewhere, that pages which this mapping wrote before are still dirty, and
+    /// so may be written. (A private mapping must know first which pages it writes.)
+    #[cold]
+    fn is_still_ready_to_write(self) -> bool {
+        let Part { mapping, range } = self.0;
+        if mapping.is_private() || mapping.writebacks.load(Ordering::Acquire) != 0 {
+            return false;
+        }
+        if mapping.file.system().in_memory {
+            let stamp = mapping.writes.stamp();
+            let ready = self.0.is_ready_to_read();
+            if ready {
+                let pages = range.widened(platform::page_size());
+                mapping.writes.insert(pages, stamp);
+            }
+            return ready;
+        }
+        let fd = mapping.file.fd();
+        mapping.writes.renew(range, |run| {
+            page_cache::is_dirty(fd, run.offset() as u64, run.length())
+        })
     }
 
     /// Makes the pages of the part writable, which may wait for the file system. A page that is gone does not matter yet: a
@@ -44,53 +68,16 @@ impl WritablePart<'_> {
 
     /// The stamp of a write that begins now.
     pub fn write_stamp(self) -> Stamp {
-        self.0.mapping.write_stamp()
+        self.0.mapping.writes.stamp()
     }
 
     /// The part was written, in a write that began at `stamp`.
     pub fn insert_written(self, stamp: Stamp) {
-        self.0.mapping.insert_written(self.0.range, stamp);
-    }
-}
-
-impl Mapping {
-    #[inline]
-    pub(super) fn is_ready_to_write(&self, range: Range) -> bool {
-        range.length() == 0 || self.writes.contains(range) || self.is_still_ready_to_write(range)
-    }
-
-    /// Asks whether writing the range waits for nothing, though it was not written just now: a page in memory is all that
-    /// is needed where the file is nowhere else; and elsewhere, that pages which this mapping wrote before are still dirty, and
-    /// so may be written. (A private mapping must know first which pages it writes.)
-    #[cold]
-    fn is_still_ready_to_write(&self, range: Range) -> bool {
-        if self.is_private() || self.writebacks.load(Ordering::Acquire) != 0 {
-            return false;
-        }
-        if self.file.system().in_memory {
-            let stamp = self.writes.stamp();
-            let ready = self.is_ready_to_read(range);
-            if ready {
-                let pages = range.widened(platform::page_size());
-                self.writes.insert(pages, stamp);
-            }
-            return ready;
-        }
-        let fd = self.file.fd();
-        self.writes.renew(range, |run| {
-            page_cache::is_dirty(fd, run.offset() as u64, run.length())
-        })
-    }
-
-    pub(super) fn insert_written(&self, range: Range, stamp: Stamp) {
+        let Part { mapping, range } = self.0;
         // A write to a file whose server may hang is never taken for one that waits for nothing.
-        if self.writebacks.load(Ordering::Acquire) == 0 && !self.file.system().remote {
-            self.writes
-                .insert(range.widened(platform::page_size()), stamp);
+        if mapping.writebacks.load(Ordering::Acquire) == 0 && !mapping.file.system().remote {
+            let pages = range.widened(platform::page_size());
+            mapping.writes.insert(pages, stamp);
         }
-    }
-
-    pub(super) fn write_stamp(&self) -> Stamp {
-        self.writes.stamp()
     }
 }

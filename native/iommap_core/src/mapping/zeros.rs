@@ -29,7 +29,7 @@ impl Mapping {
         for part in unsafe { zero_parts(range, to) } {
             let at = part.offset() - range.offset();
             // SAFETY: the part lies in the range.
-            unsafe { guard::copy(to.add(at), self.first().add(part.offset()), part.length())? };
+            unsafe { guard::copy(to.add(at), self.address().add(part.offset()), part.length())? };
         }
         self.check_not_faulted()?;
         ask()
@@ -44,7 +44,7 @@ impl Mapping {
             let mut bytes = [0u8; LINE];
             // SAFETY: a line lies in a page, and the mapping is of whole pages.
             let seen =
-                unsafe { guard::copy(bytes.as_mut_ptr(), self.first().add(start), end - start) };
+                unsafe { guard::copy(bytes.as_mut_ptr(), self.address().add(start), end - start) };
             seen.is_err() || bytes == [0; LINE]
         };
         is_zero(lines.offset(), part.offset()) && is_zero(part.end(), lines.end())
