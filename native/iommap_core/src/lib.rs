@@ -18,7 +18,6 @@ mod file;
 mod handle;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
-#[allow(unsafe_code)] // copies from and to mapped memory
 mod mapping;
 mod options;
 #[allow(unsafe_code)] // calls the system

@@ -279,7 +279,8 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Called after a barrier after revoking: ends the draining if no record names the lock; whether it did.
+    /// Called after a barrier after revoking: ends the draining if no record names the lock; whether it did. A record that is
+    /// claimed behind the look is of a thread that finds the bias revoked: see `thread_data`.
     fn try_finish_drain(&self) -> bool {
         let here = self.address();
         let empty =

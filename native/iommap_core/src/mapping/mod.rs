@@ -7,13 +7,18 @@
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
 
+#[allow(unsafe_code)] // advises the kernel of mapped memory, faults it in
 mod hints;
+#[allow(unsafe_code)] // copies from and to mapped memory
 mod private_pages;
+#[allow(unsafe_code)] // copies from mapped memory
 mod read;
 pub mod resize;
 mod sync;
 pub mod view;
+#[allow(unsafe_code)] // copies to mapped memory
 mod write;
+#[allow(unsafe_code)] // copies from mapped memory
 mod zeros;
 
 use crate::error::Error;
