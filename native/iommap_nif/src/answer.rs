@@ -2,9 +2,9 @@
 
 use crate::atoms::atoms;
 use crate::errno;
-use crate::ffi::{self, BadArgument, Env, Term};
 use crate::image::Image;
 use crate::iodata::Refusal;
+use crate::term::{self, BadArgument, Env, Term};
 use iommap_core::Error;
 
 /// What the body of a call gives.
@@ -55,13 +55,13 @@ impl From<Refusal> for Stop {
 /// `{ok, Term}`.
 #[inline]
 pub fn ok(env: Env, term: Term) -> Term {
-    ffi::pair(env, atoms().ok, term)
+    term::pair(env, atoms().ok, term)
 }
 
 /// `{error, badarg}`.
 #[cold]
 pub fn badarg(env: Env) -> Term {
-    ffi::pair(env, atoms().error, atoms().badarg)
+    term::pair(env, atoms().error, atoms().badarg)
 }
 
 /// `{error, Reason}`.
@@ -71,8 +71,8 @@ pub fn error(env: Env, error: Error) -> Term {
         Error::Closed => atoms().closed,
         Error::OutOfBounds => atoms().out_of_bounds,
         Error::Fault => atoms().sigbus,
-        Error::WouldBlock => ffi::atom(env, "eagain"),
-        Error::System(errno) => ffi::atom(env, &errno::name(errno)),
+        Error::WouldBlock => term::atom(env, "eagain"),
+        Error::System(errno) => term::atom(env, &errno::name(errno)),
     };
-    ffi::pair(env, atoms().error, reason)
+    term::pair(env, atoms().error, reason)
 }

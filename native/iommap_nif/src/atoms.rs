@@ -1,6 +1,6 @@
 //! The atoms of the API, made once when the library is loaded.
 
-use crate::ffi;
+use crate::term;
 use rustler::sys::{ErlNifEnv, ERL_NIF_TERM};
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ macro_rules! atoms {
         /// Makes them. Atoms are the same terms for the life of the VM.
         pub fn make(env: *mut ErlNifEnv) {
             ATOMS.get_or_init(|| Atoms {
-                $($atom: ffi::atom(env, stringify!($atom).trim_end_matches('_')),)*
+                $($atom: term::atom(env, stringify!($atom).trim_end_matches('_')),)*
             });
         }
     };

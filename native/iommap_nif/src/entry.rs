@@ -1,7 +1,8 @@
 //! What the VM sees of the library: the table of NIFs, and its loading.
 
-use crate::calls::{self, enter, Call};
-use crate::{image, schedule};
+use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::dispatch::{self, enter, Call};
+use crate::image;
 use iommap_core::Wait;
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_uint, c_void, CStr};
@@ -54,7 +55,7 @@ macro_rules! scheduler {
         0
     };
     (dirty_io) => {
-        schedule::DIRTY_IO as c_uint
+        dispatch::DIRTY_IO as c_uint
     };
 }
 
@@ -64,20 +65,20 @@ pub struct Functions(pub &'static [ErlNifFunc]);
 unsafe impl Sync for Functions {}
 
 pub static FUNCTIONS: Functions = Functions(nifs! {
-    0: "open_nif" / 4, dirty_io, calls::open;
-    1: "close" / 1, dirty_io, calls::close;
-    2: "pread" / 3, normal, calls::pread;
-    3: "pwrite_nif" / 3, normal, calls::pwrite;
-    4: "region_binary" / 3, normal, calls::region_binary;
-    5: "sync" / 2, dirty_io, calls::sync;
-    6: "truncate" / 2, dirty_io, calls::truncate;
-    7: "advise" / 4, dirty_io, calls::advise;
-    8: "position" / 1, normal, calls::position;
-    9: "remap" / 1, dirty_io, calls::remap;
-    10: "info" / 1, normal, calls::info;
-    11: "intact_nif" / 4, normal, calls::intact;
-    12: "image_nif" / 0, normal, calls::image;
-    13: "pwrite_nif" / 4, normal, calls::pwrite_long;
+    0: "open_nif" / 4, dirty_io, open::open;
+    1: "close" / 1, dirty_io, open::close;
+    2: "pread" / 3, normal, read::pread;
+    3: "pwrite_nif" / 3, normal, write::pwrite;
+    4: "region_binary" / 3, normal, view::region_binary;
+    5: "sync" / 2, dirty_io, advise::sync;
+    6: "truncate" / 2, dirty_io, resize::truncate;
+    7: "advise" / 4, dirty_io, advise::advise;
+    8: "position" / 1, normal, info::position;
+    9: "remap" / 1, dirty_io, resize::remap;
+    10: "info" / 1, normal, info::info;
+    11: "intact_nif" / 4, normal, view::intact;
+    12: "image_nif" / 0, normal, info::image;
+    13: "pwrite_nif" / 4, normal, write::pwrite_long;
 });
 
 unsafe extern "C" fn load(

@@ -9,8 +9,8 @@
 //! views of any.
 
 use crate::entry::FUNCTIONS;
-use crate::ffi::{self, Env, Number, Term};
-use crate::{atoms, object};
+use crate::term::{self, Env, Number, Term};
+use crate::{atoms, resource};
 use rustler::sys::{ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
@@ -64,8 +64,8 @@ pub static THIS: This = This {
         size: size_of::<Image>(),
         calls: FUNCTIONS.0.as_ptr(),
         call_count: FUNCTIONS.0.len(),
-        drop_handle: object::drop_handle,
-        drop_view: object::drop_view,
+        drop_handle: resource::drop_handle,
+        drop_view: resource::drop_view,
         intact: intact_here,
         older: AtomicPtr::new(ptr::null_mut()),
         handler: iommap_core::Handler::own(),
@@ -129,7 +129,7 @@ fn images() -> impl Iterator<Item = &'static Image> {
 /// The environment is the VM's, and `older` came from `newest`.
 pub unsafe fn load(env: Env, older: ERL_NIF_TERM) -> bool {
     atoms::make(env);
-    let older = match ffi::number(env, older) {
+    let older = match term::number(env, older) {
         Ok(Number::Natural(address)) => ptr::with_exposed_provenance_mut::<Image>(address as usize),
         _ => return false,
     };
@@ -144,7 +144,7 @@ pub unsafe fn load(env: Env, older: ERL_NIF_TERM) -> bool {
             unsafe { (image.set_newest)(this.cast_mut()) };
         }
     }
-    follow_first(this) && object::open_types(env)
+    follow_first(this) && resource::open_types(env)
 }
 
 unsafe extern "C" fn set_newest(newest: *mut Image) {

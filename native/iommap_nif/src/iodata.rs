@@ -5,8 +5,8 @@
 //! and the call has seen that so many bytes fit into the mapping: so what is made of it here takes about as much memory as
 //! the mapping has bytes, at most. How many parts have no bytes nobody knows, so a walk ends with the process that waits for it.
 
-use crate::ffi::{self, BadArgument, Env, Term};
 use crate::image;
+use crate::term::{self, BadArgument, Env, Term};
 use iommap_core::Error;
 use smallvec::SmallVec;
 
@@ -97,7 +97,7 @@ impl Segments {
         let mut cells = 0;
         let mut at = term;
         loop {
-            if let Some((head, tail)) = ffi::list_cell(env, at) {
+            if let Some((head, tail)) = term::list_cell(env, at) {
                 cells += 1;
                 if cells > most {
                     return Err(Refusal::Long);
@@ -105,11 +105,11 @@ impl Segments {
                 if cells % CELLS_A_LOOK == 0 {
                     self.pause(env, has_views)?;
                 }
-                if let Some(binary) = ffi::binary(env, head) {
-                    self.copied |= has_views && ffi::is_copied(env, head, &binary);
+                if let Some(binary) = term::binary(env, head) {
+                    self.copied |= has_views && term::is_copied(env, head, &binary);
                     self.push(binary);
                     at = tail;
-                } else if let Some(byte) = ffi::byte(env, head) {
+                } else if let Some(byte) = term::byte(env, head) {
                     self.push_byte(byte);
                     at = tail;
                 } else {
@@ -119,9 +119,9 @@ impl Segments {
                 continue;
             }
             // The end of a list: empty, or a binary; or the whole, if that is a binary.
-            if !ffi::is_empty_list(env, at) {
-                let binary = ffi::binary(env, at).ok_or(BadArgument)?;
-                self.copied |= has_views && ffi::is_copied(env, at, &binary);
+            if !term::is_empty_list(env, at) {
+                let binary = term::binary(env, at).ok_or(BadArgument)?;
+                self.copied |= has_views && term::is_copied(env, at, &binary);
                 self.push(binary);
             }
             match tails.pop() {
@@ -134,7 +134,7 @@ impl Segments {
     /// What is to be done now and then in a long walk.
     #[cold]
     fn pause(&mut self, env: Env, has_views: bool) -> Result<(), Refusal> {
-        if !ffi::is_alive(env) {
+        if !term::is_alive(env) {
             return Err(Refusal::Killed);
         }
         if self.segments.len() - self.done.segments >= MANY {
@@ -173,7 +173,7 @@ impl Segments {
             return Err(Error::Fault);
         }
         // SAFETY: the segments are binaries of the call's arguments, or bytes that were gathered here.
-        let bytes = iommap_core::flatten(unsafe { ffi::segments(many) })?;
+        let bytes = iommap_core::flatten(unsafe { term::segments(many) })?;
         if is_lost() {
             return Err(Error::Fault);
         }

@@ -5,8 +5,8 @@
 //! image that made it; whoever finds another image's name there lets that image do the work (`image`).
 
 use crate::answer::Stop;
-use crate::ffi::{BadArgument, Env, Term};
 use crate::image::{Image, MAGIC, THIS};
+use crate::term::{BadArgument, Env, Term};
 use iommap_core::{Handle, View};
 use rustler::sys::{
     self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
