@@ -2,7 +2,7 @@
 //!
 //! `bench/mechanisms` builds this with and without each mechanism for speed, and compares.
 
-use iommap_core::{Access, Buffer, Handle, Options, Wait};
+use iommap_core::{Access, Buffer, Data, Handle, Options, Wait};
 use std::ffi::CString;
 use std::hint::black_box;
 use std::path::Path;
@@ -78,11 +78,11 @@ fn read<const N: usize>(handle: &Handle<()>, random: usize) {
 fn write(handle: &Handle<()>, random: usize) {
     static DATA: [u8; 64] = [1; 64];
     let offset = (random & (SIZE - 1) & !63) as u64;
-    // SAFETY: the array is constant.
-    let segments = [unsafe { iommap_core::Segment::new(DATA.as_ptr(), DATA.len()) }];
+    let segments = [DATA.as_slice().into()];
+    let data = Data::new(&segments).expect("it is short");
     handle.prefetch(offset, 1);
-    if handle.pwrite(Wait::NonBlocking, offset, &segments).is_err() {
-        let _ = handle.pwrite(Wait::Blocking, offset, &segments);
+    if handle.pwrite(Wait::NonBlocking, offset, data).is_err() {
+        let _ = handle.pwrite(Wait::Blocking, offset, data);
     }
 }
 

@@ -71,6 +71,14 @@ impl<'a> Segment<'a> {
     pub const fn length(&self) -> usize {
         self.0.iov_len
     }
+
+    /// A part of it; nothing if it does not lie inside.
+    pub fn part(self, offset: usize, length: usize) -> Option<Segment<'a>> {
+        let end = offset.checked_add(length)?;
+        // SAFETY: the part is as readable as the whole.
+        (end <= self.length())
+            .then(|| unsafe { Segment::new(self.address().wrapping_add(offset), length) })
+    }
 }
 
 impl<'a> From<&'a [u8]> for Segment<'a> {

@@ -30,7 +30,7 @@ mod residency;
 mod thread_data;
 mod unmapper;
 
-pub use buffer::{Buffer, Segment};
+pub use buffer::{Buffer, Data, Segment};
 pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};

@@ -6,7 +6,7 @@ mod rig;
 use iommap_core::{Access, Error, Segment, Wait};
 use rig::{
     contents, ends_by, in_its_own_process, open_for, open_private, page, pattern, pread, pread_as,
-    pwrite, set_size, show, truncated_by_another_process, AHandle, Scratch,
+    pwrite, pwrite_segments, set_size, show, truncated_by_another_process, AHandle, Scratch,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -77,7 +77,7 @@ fn data_whose_own_file_is_gone_is_a_fault() {
         set_size(&from, page());
         for _ in 0..1000 {
             let segments = [b"good".as_slice().into(), lost];
-            let wrote = target.pwrite(Wait::Blocking, 0, &segments);
+            let wrote = pwrite_segments(&target, 0, &segments);
             assert_eq!(wrote, Err(Error::Fault));
         }
         assert_eq!(pread(&target, 0, page()), Ok(pattern(page())));

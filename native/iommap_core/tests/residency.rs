@@ -2,10 +2,10 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Hint, Segment, Wait, NON_BLOCKING_MAX};
+use iommap_core::{Access, Data, Error, Hint, Segment, Wait, NON_BLOCKING_MAX};
 use rig::{
-    in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, set_size,
-    show, skip, small_disk, wait_until, AHandle, Scratch,
+    in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as,
+    pwrite_segments, set_size, show, skip, small_disk, wait_until, AHandle, Scratch,
 };
 use std::fs::File;
 use std::path::Path;
@@ -251,21 +251,30 @@ fn data_may_lie_in_the_mapping_that_is_written() {
     for (from, to) in [(0, page()), (0, 7), (7, 0), (100, 100)] {
         let view = show(&handle, from, 500).unwrap();
         let before = view.bytes();
-        let wrote = handle.pwrite(Wait::Blocking, to as u64, &[view.segment()]);
+        let wrote = pwrite_segments(&handle, to, &[view.segment()]);
         assert_eq!(wrote, Ok(()));
         assert_eq!(pread(&handle, to, 500), Ok(before), "{from} {to}");
     }
 }
 
 #[test]
-fn data_longer_than_any_memory_is_out_of_bounds() {
-    // The lengths of all segments together overflow; nothing is touched.
+fn data_longer_than_any_memory_is_refused() {
+    // The lengths of all segments together overflow: there is no such data, so no byte of it is touched.
+    // SAFETY: no byte is accessed.
+    let huge = unsafe { Segment::new(std::ptr::dangling(), usize::MAX / 2 + 1) };
+    assert!(Data::new(&[huge]).is_some());
+    assert!(Data::new(&[huge, huge]).is_none());
+}
+
+#[test]
+fn data_longer_than_the_mapping_is_out_of_bounds() {
+    // However long it is; nothing is touched.
     let scratch = Scratch::new();
     let handle = open_for(&scratch.file(page()), Access::ReadWrite);
     // SAFETY: refused before any byte is accessed.
-    let huge = unsafe { Segment::new(std::ptr::dangling(), usize::MAX / 2 + 1) };
-    for wait in [Wait::NonBlocking, Wait::Blocking] {
-        let wrote = handle.pwrite(wait, 0, &[huge, huge]);
+    let huge = unsafe { Segment::new(std::ptr::dangling(), usize::MAX) };
+    for offset in [0, 1, page(), usize::MAX] {
+        let wrote = pwrite_segments(&handle, offset, &[huge]);
         assert_eq!(wrote, Err(Error::OutOfBounds));
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::image;
 use crate::term::{self, BadArgument, Env, Term};
-use iommap_core::Error;
+use iommap_core::{Data, Error};
 use smallvec::SmallVec;
 
 /// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
@@ -173,7 +173,8 @@ impl Segments {
             return Err(Error::Fault);
         }
         // SAFETY: the segments are binaries of the call's arguments, or bytes that were gathered here.
-        let bytes = iommap_core::flatten(unsafe { term::segments(many) })?;
+        let segments = unsafe { term::segments(many) };
+        let bytes = iommap_core::flatten(Data::new(segments).ok_or(Error::NO_MEMORY)?)?;
         if is_lost() {
             return Err(Error::Fault);
         }

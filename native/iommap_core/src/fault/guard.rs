@@ -65,9 +65,8 @@ pub unsafe fn gather(to: *mut u8, data: Data) -> Result<(), Error> {
     })
 }
 
-/// The bytes of the segments, one after another; `Fault` as for `copy`, and an error if there is no memory for them.
-pub fn flatten(segments: &[Segment]) -> Result<Vec<u8>, Error> {
-    let data = Data::new(segments).ok_or(Error::NO_MEMORY)?;
+/// Copies the data to a vector; `Fault` as for `copy`, and an error if there is no memory for it.
+pub fn flatten(data: Data) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     bytes
         .try_reserve_exact(data.length())

@@ -1,7 +1,7 @@
 //! Writes to a range: copies segments in (`pwrite`).
 
 use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
-use crate::buffer::{Data, Segment};
+use crate::buffer::Data;
 use crate::error::Error;
 use crate::fault::guard;
 use crate::lock::Lock;
@@ -20,11 +20,9 @@ impl<V> Handle<V> {
         }
     }
 
-    /// Copies the segments in, one after another; all of them or none for every error but `Fault`. They may lie in mappings of
-    /// ours, if the call may wait.
+    /// Copies the data in, all of it or none for every error but `Fault`. It may lie in mappings of ours, if the call may wait.
     #[inline]
-    pub fn pwrite(&self, wait: Wait, offset: u64, segments: &[Segment]) -> Result<(), Error> {
-        let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
+    pub fn pwrite(&self, wait: Wait, offset: u64, data: Data) -> Result<(), Error> {
         match wait {
             Wait::NonBlocking => self.pwrite_non_blocking(offset, data),
             Wait::Blocking => self.pwrite_blocking(offset, data),

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each test uses a part of it
 
-use iommap_core::{Access, Error, Handle, Options, Segment, View, Wait};
+use iommap_core::{Access, Data, Error, Handle, Options, Segment, View, Wait};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -105,7 +105,11 @@ pub fn pread(handle: &AHandle, offset: usize, length: usize) -> Result<Vec<u8>, 
 }
 
 pub fn pwrite_as(handle: &AHandle, wait: Wait, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-    handle.pwrite(wait, offset, &[bytes.into()])
+    handle.pwrite(wait, offset, Data::new(&[bytes.into()]).unwrap())
+}
+
+pub fn pwrite_segments(handle: &AHandle, offset: usize, segments: &[Segment]) -> Result<(), Error> {
+    handle.pwrite(Wait::Blocking, offset as u64, Data::new(segments).unwrap())
 }
 
 pub fn pwrite(handle: &AHandle, offset: usize, bytes: &[u8]) -> Result<(), Error> {

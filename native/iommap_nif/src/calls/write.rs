@@ -6,7 +6,7 @@ use crate::atoms::atoms;
 use crate::iodata::Segments;
 use crate::term::{self, Env, Term};
 use crate::{dispatch, image, resource};
-use iommap_core::{Error, Wait};
+use iommap_core::{Data, Error, Wait};
 
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
 #[inline(always)]
@@ -101,7 +101,8 @@ fn pwrite_segments(
     }
     // SAFETY: the segments are binaries of the call's arguments, or gathered bytes that live as long as this call.
     let segments_of_call = unsafe { term::segments(segments) };
-    handle.pwrite(wait, offset, segments_of_call)?;
+    let data = Data::new(segments_of_call).ok_or(Error::OutOfBounds)?;
+    handle.pwrite(wait, offset, data)?;
     if is_lost() {
         return Err(Error::Fault.into());
     }

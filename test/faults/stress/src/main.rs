@@ -6,7 +6,7 @@
 //! `whole`: no file is truncated, for a sanitizer that blocks all signals in a handler and so cannot follow our
 //! jump out of it.
 
-use iommap_core::{intact, Access, Error, Handle, Options, View, Wait};
+use iommap_core::{intact, Access, Data, Error, Handle, Options, View, Wait};
 use parking_lot::Mutex;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -65,7 +65,8 @@ fn pread(handle: &Shared, offset: usize, length: usize) -> Result<Vec<u8>, Error
 fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
     let (first, second) = data.split_at(data.len() / 2);
     let segments = [first.into(), second.into()];
-    let write = |wait| handle.pwrite(wait, offset as u64, &segments);
+    let data = Data::new(&segments).ok_or(Error::OutOfBounds)?;
+    let write = |wait| handle.pwrite(wait, offset as u64, data);
     match write(Wait::NonBlocking) {
         Err(Error::WouldBlock) => write(Wait::Blocking),
         done => done,
