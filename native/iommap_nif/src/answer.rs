@@ -3,7 +3,6 @@
 use crate::atoms::atoms;
 use crate::errno;
 use crate::image::Image;
-use crate::iodata::Refusal;
 use crate::term::{self, BadArgument, Env, Term};
 use iommap_core::Error;
 
@@ -38,17 +37,6 @@ impl From<BadArgument> for Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
         Stop::Error(error)
-    }
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        match refusal {
-            Refusal::NotIodata => Stop::Raise,
-            Refusal::Long => Stop::Error(Error::WouldBlock),
-            Refusal::Error(error) => Stop::Error(error),
-            Refusal::Killed => Stop::Raise, // nobody hears it
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::calls::{advise, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
-use crate::image;
+use crate::image::{self, Image};
+use crate::{atoms, resource};
 use iommap_core::Wait;
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_uint, c_void, CStr};
@@ -60,11 +61,11 @@ macro_rules! scheduler {
 }
 
 /// The table of NIFs.
-pub struct Functions(pub &'static [ErlNifFunc]);
+struct Functions(&'static [ErlNifFunc]);
 // SAFETY: the table is constant; the pointers in it are to static strings and functions.
 unsafe impl Sync for Functions {}
 
-pub static FUNCTIONS: Functions = Functions(nifs! {
+static FUNCTIONS: Functions = Functions(nifs! {
     0: "open_nif" / 4, dirty_io, open::open;
     1: "close" / 1, dirty_io, open::close;
     2: "pread" / 3, normal, read::pread;
@@ -81,13 +82,29 @@ pub static FUNCTIONS: Functions = Functions(nifs! {
     13: "pwrite_nif" / 4, normal, write::pwrite_long;
 });
 
+/// What this image is to others.
+struct This {
+    #[cfg(feature = "alternate_layout")]
+    _elsewhere: [u64; 9],
+    image: Image,
+}
+
+static THIS: This = This {
+    #[cfg(feature = "alternate_layout")]
+    _elsewhere: [0; 9],
+    image: Image::new(FUNCTIONS.0, resource::drop_handle, resource::drop_view),
+};
+
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
     _priv_data: *mut *mut c_void,
     older: ERL_NIF_TERM,
 ) -> c_int {
-    // SAFETY: called by the VM with a live environment, once at a time.
-    let loaded = std::panic::catch_unwind(|| unsafe { image::load(env, older) });
+    let loaded = std::panic::catch_unwind(|| {
+        atoms::make(env);
+        // SAFETY: called by the VM with a live environment, once at a time, and the number that `iommap.erl` has kept.
+        unsafe { image::load(env, &THIS.image, older) && resource::open_types(env) }
+    });
     c_int::from(!matches!(loaded, Ok(true)))
 }
 

@@ -8,9 +8,7 @@
 //! persistent term: it survives even the deletion of the module. The next one tells all others: handles of any may meet
 //! views of any.
 
-use crate::entry::FUNCTIONS;
 use crate::term::{self, Env, Number, Term};
-use crate::{atoms, resource};
 use rustler::sys::{ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
@@ -48,43 +46,39 @@ pub struct Image {
 // SAFETY: everything but `older` is constant, and points to constants.
 unsafe impl Sync for Image {}
 
-/// This image.
-pub struct This {
-    #[cfg(feature = "alternate_layout")]
-    _elsewhere: [u64; 9],
-    image: Image,
-}
-
-/// This image's table.
-pub static THIS: This = This {
-    #[cfg(feature = "alternate_layout")]
-    _elsewhere: [0; 9],
-    image: Image {
-        magic: MAGIC,
-        size: size_of::<Image>(),
-        calls: FUNCTIONS.0.as_ptr(),
-        call_count: FUNCTIONS.0.len(),
-        drop_handle: resource::drop_handle,
-        drop_view: resource::drop_view,
-        intact: intact_here,
-        older: AtomicPtr::new(ptr::null_mut()),
-        handler: iommap_core::Handler::own(),
-        set_newest,
-    },
-};
+/// This image. `load` sets it before anything else, so it is never null when a call runs.
+static THIS: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 
 /// The newest image.
 static NEWEST: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 
-impl This {
-    /// The table.
-    #[inline]
-    pub fn get(&'static self) -> *const Image {
-        &raw const self.image
-    }
+/// This image, as its objects name it.
+#[inline]
+pub fn this() -> *const Image {
+    THIS.load(Ordering::Relaxed)
 }
 
 impl Image {
+    /// The table of this image.
+    pub const fn new(
+        calls: &'static [ErlNifFunc],
+        drop_handle: unsafe extern "C" fn(*mut c_void),
+        drop_view: unsafe extern "C" fn(*mut c_void),
+    ) -> Image {
+        Image {
+            magic: MAGIC,
+            size: size_of::<Image>(),
+            calls: calls.as_ptr(),
+            call_count: calls.len(),
+            drop_handle,
+            drop_view,
+            intact: intact_here,
+            older: AtomicPtr::new(ptr::null_mut()),
+            handler: iommap_core::Handler::own(),
+            set_newest,
+        }
+    }
+
     /// The image, if it is one we understand.
     ///
     /// # Safety
@@ -122,29 +116,28 @@ fn images() -> impl Iterator<Item = &'static Image> {
     std::iter::successors(image(&NEWEST), move |newer| image(&newer.older))
 }
 
-/// Makes this image ready: `older` is the newest image that was loaded before, as a number, or 0.
+/// Puts this image at the head of the list: `older` is the newest image that was loaded before, as a number, or 0.
 ///
 /// # Safety
 ///
-/// The environment is the VM's, and `older` came from `newest`.
-pub unsafe fn load(env: Env, older: ERL_NIF_TERM) -> bool {
-    atoms::make(env);
+/// The environment is the VM's, `older` came from `newest`, and an image is always loaded with the same table.
+pub unsafe fn load(env: Env, table: &'static Image, older: Term) -> bool {
+    let this = ptr::from_ref(table).cast_mut();
+    THIS.store(this, Ordering::Relaxed);
     let older = match term::number(env, older) {
         Ok(Number::Natural(address)) => ptr::with_exposed_provenance_mut::<Image>(address as usize),
         _ => return false,
     };
-    let this = THIS.get();
     NEWEST.store(older, Ordering::Release);
     if !images().any(|image| ptr::eq(image, this)) {
-        // SAFETY: this image's own table.
-        unsafe { (*this).older.store(older, Ordering::Release) };
-        NEWEST.store(this.cast_mut(), Ordering::Release);
+        table.older.store(older, Ordering::Release);
+        NEWEST.store(this, Ordering::Release);
         for image in images() {
             // SAFETY: this image's own table.
-            unsafe { (image.set_newest)(this.cast_mut()) };
+            unsafe { (image.set_newest)(this) };
         }
     }
-    follow_first(this) && resource::open_types(env)
+    follow_first(this)
 }
 
 unsafe extern "C" fn set_newest(newest: *mut Image) {

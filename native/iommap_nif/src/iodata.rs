@@ -5,6 +5,7 @@
 //! and the call has seen that so many bytes fit into the mapping: so what is made of it here takes about as much memory as
 //! the mapping has bytes, at most. How many parts have no bytes nobody knows, so a walk ends with the process that waits for it.
 
+use crate::answer::Stop;
 use crate::image;
 use crate::term::{self, BadArgument, Env, Term};
 use iommap_core::{Data, Error};
@@ -19,30 +20,6 @@ const SMALL: usize = 64;
 
 /// How many list cells are visited before it is asked whether the process lives on.
 const CELLS_A_LOOK: usize = 256;
-
-/// Why there are no segments.
-pub enum Refusal {
-    /// It is not iodata.
-    NotIodata,
-    /// It is long, and the call must not take that long here.
-    Long,
-    /// Nobody waits for the answer any more.
-    Killed,
-    /// A part could not be copied.
-    Error(Error),
-}
-
-impl From<BadArgument> for Refusal {
-    fn from(_: BadArgument) -> Refusal {
-        Refusal::NotIodata
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
-        Refusal::Error(error)
-    }
-}
 
 /// The segments, in order. Valid as long as the call runs.
 #[derive(Default)]
@@ -76,7 +53,7 @@ impl Segments {
         term: Term,
         has_views: bool,
         non_blocking: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Stop> {
         let most = match (non_blocking, has_views) {
             (true, true) => MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost(),
             (true, false) => MAX_CELLS_NON_BLOCKING,
@@ -92,7 +69,7 @@ impl Segments {
         &self.segments
     }
 
-    fn walk(&mut self, env: Env, term: Term, most: usize, has_views: bool) -> Result<(), Refusal> {
+    fn walk(&mut self, env: Env, term: Term, most: usize, has_views: bool) -> Result<(), Stop> {
         let mut tails: SmallVec<[Term; 16]> = SmallVec::new();
         let mut cells = 0;
         let mut at = term;
@@ -100,7 +77,7 @@ impl Segments {
             if let Some((head, tail)) = term::list_cell(env, at) {
                 cells += 1;
                 if cells > most {
-                    return Err(Refusal::Long);
+                    return Err(Error::WouldBlock.into());
                 }
                 if cells % CELLS_A_LOOK == 0 {
                     self.pause(env, has_views)?;
@@ -133,9 +110,9 @@ impl Segments {
 
     /// What is to be done now and then in a long walk.
     #[cold]
-    fn pause(&mut self, env: Env, has_views: bool) -> Result<(), Refusal> {
+    fn pause(&mut self, env: Env, has_views: bool) -> Result<(), Stop> {
         if !term::is_alive(env) {
-            return Err(Refusal::Killed);
+            return Err(Stop::Raise); // nobody hears it
         }
         if self.segments.len() - self.done.segments >= MANY {
             let many = &self.segments[self.done.segments..];

@@ -5,7 +5,7 @@
 //! image that made it; whoever finds another image's name there lets that image do the work (`image`).
 
 use crate::answer::Stop;
-use crate::image::{Image, MAGIC, THIS};
+use crate::image::{self, Image, MAGIC};
 use crate::term::{BadArgument, Env, Term};
 use iommap_core::{Handle, View};
 use rustler::sys::{
@@ -96,7 +96,7 @@ pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop>
     // SAFETY: every object of this type begins with a header; it is a whole object of ours only if the image is ours.
     unsafe {
         let header = found.cast::<Header>();
-        if ptr::eq((*header).image, THIS.get()) {
+        if ptr::eq((*header).image, image::this()) {
             return Ok(&(*found.cast::<Object<ErlangHandle>>()).inside);
         }
         Err(Stop::foreign(recognized(header)))
@@ -130,7 +130,7 @@ fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>
         memory.write(Object {
             header: Header {
                 magic: MAGIC,
-                image: THIS.get(),
+                image: image::this(),
             },
             #[cfg(feature = "alternate_layout")]
             _elsewhere: [0xdead_beef; 5],
