@@ -1,66 +1,61 @@
 //! What a call answers, and why it may not: the one place that makes `{ok, _}` and `{error, _}`.
 
-use crate::atoms::atoms;
-use crate::errno;
 use crate::image::Image;
-use crate::term::{self, BadArgument, Env, Term};
+use crate::{atoms, errno};
 use iommap_core::Error;
+use rustler::{Atom, Encoder, Env, Term};
+use std::ffi::c_int;
 
 /// What the body of a call gives.
-pub type Answer = Result<Term, Stop>;
+pub type Answer<'a> = Result<Term<'a>, Stop>;
 
 /// Why a call has no answer of its own.
 pub enum Stop {
     /// The exception `badarg`.
     Raise,
-    /// `{error, badarg}`.
-    ErrorBadarg,
-    /// `{error, Reason}`; or, if it would have to wait, the call is made again where it may.
-    Error(Error),
+    /// The call would have to wait: it is made again where it may.
+    WouldBlock,
+    /// `{error, Reason}`.
+    Error(Atom),
+    /// `{error, Reason}` for an errno.
+    System(c_int),
     /// The handle is another image's, which does the call.
     Foreign(&'static Image),
 }
 
-impl Stop {
-    /// The handle is another image's, or of one that we do not understand.
-    pub fn foreign(image: Option<&'static Image>) -> Stop {
-        image.map_or(Stop::Raise, Stop::Foreign)
-    }
-}
-
-impl From<BadArgument> for Stop {
-    fn from(_: BadArgument) -> Stop {
+impl From<rustler::Error> for Stop {
+    /// An argument is of the wrong kind.
+    fn from(_: rustler::Error) -> Stop {
         Stop::Raise
     }
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
-        Stop::Error(error)
+        match error {
+            Error::Closed => Stop::Error(atoms::closed()),
+            Error::OutOfBounds => Stop::Error(atoms::out_of_bounds()),
+            Error::Fault => Stop::Error(atoms::sigbus()),
+            Error::WouldBlock => Stop::WouldBlock,
+            Error::System(errno) => Stop::System(errno),
+        }
     }
 }
 
-/// `{ok, Term}`.
+/// `{ok, Value}`.
 #[inline]
-pub fn ok(env: Env, term: Term) -> Term {
-    term::pair(env, atoms().ok, term)
-}
-
-/// `{error, badarg}`.
-#[cold]
-pub fn badarg(env: Env) -> Term {
-    term::pair(env, atoms().error, atoms().badarg)
+pub fn ok(env: Env, value: impl Encoder) -> Term {
+    (atoms::ok(), value).encode(env)
 }
 
 /// `{error, Reason}`.
 #[cold]
-pub fn error(env: Env, error: Error) -> Term {
-    let reason = match error {
-        Error::Closed => atoms().closed,
-        Error::OutOfBounds => atoms().out_of_bounds,
-        Error::Fault => atoms().sigbus,
-        Error::WouldBlock => term::atom(env, "eagain"),
-        Error::System(errno) => term::atom(env, &errno::name(errno)),
-    };
-    term::pair(env, atoms().error, reason)
+pub fn error(env: Env, reason: Atom) -> Term {
+    (atoms::error(), reason).encode(env)
+}
+
+/// `{error, Reason}` for an errno.
+#[cold]
+pub fn system_error(env: Env, errno: c_int) -> Term {
+    error(env, errno::atom(env, errno))
 }

@@ -8,24 +8,23 @@
 //! - the handle's lock is taken (`Handle::reading`, `Handle::writing`);
 //! - the copy is longer than `NON_BLOCKING_MAX`, or its data is of more list cells (`iodata`), or is a view, or takes long to
 //!   look at (`calls::write`);
-//! - the pages are not known to be in memory (`Mapping::is_ready_to_read`, `Mapping::is_ready_to_write`).
+//! - the pages are not known to be in memory (`Part::is_ready_to_read`, `WritablePart::is_ready_to_write`).
 //!
 //! What finishes on a normal scheduler is charged to the process's time slice.
 
 use crate::answer::{self, Answer, Stop};
-use crate::atoms::atoms;
-use crate::term::{self, Env, Term};
-use iommap_core::Error;
-use rustler::sys::{self, ErlNifEnv};
+use crate::atoms;
+use rustler::sys::{self, ErlNifEnv, ERL_NIF_TERM};
+use rustler::{Atom, Env, Term};
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, CStr};
+use std::ffi::{c_int, CStr};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// `ERL_NIF_DIRTY_JOB_IO_BOUND`.
 pub const DIRTY_IO: c_int = 2;
 
 /// An entry point, as the VM calls it.
-pub type Entry = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const Term) -> Term;
+pub type Entry = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ERL_NIF_TERM) -> ERL_NIF_TERM;
 
 /// What `enter` must know of a call besides its body.
 pub struct Call {
@@ -37,48 +36,84 @@ pub struct Call {
     pub dirty_io: Entry,
 }
 
-/// Does a call: the way in from the VM, and the only way out. No panic passes.
+/// Runs a call: the way in from the VM, and the only way out. No panic passes.
 ///
 /// # Safety
 ///
-/// The VM gave the environment and `argc` arguments.
+/// The VM gave the environment, which is live until this returns, and `N` arguments of it.
 #[inline(always)]
-pub unsafe fn enter(
+pub unsafe fn enter<const N: usize>(
     call: &'static Call,
-    body: impl FnOnce(Env, &[Term]) -> Answer,
-    env: Env,
-    argc: c_int,
-    argv: *const Term,
-) -> Term {
-    // SAFETY: the caller's promise.
-    let arguments = unsafe { std::slice::from_raw_parts(argv, argc as usize) };
-    let answered = catch_unwind(AssertUnwindSafe(|| match body(env, arguments) {
-        Ok(term) => term,
+    body: impl for<'a> FnOnce(Env<'a>, [Term<'a>; N]) -> Answer<'a>,
+    env: *mut ErlNifEnv,
+    argv: *const ERL_NIF_TERM,
+) -> ERL_NIF_TERM {
+    let answered = catch_unwind(AssertUnwindSafe(move || {
+        let lifetime = ();
+        // SAFETY: the environment is live as long as the call runs, and so longer than `lifetime`, which is no other's.
+        let env = unsafe { Env::new(&lifetime, env) };
         // SAFETY: the caller's promise.
-        Err(stop) => unsafe { stopped(call, stop, env, argc, argv) },
+        let arguments = std::array::from_fn(|index| unsafe { Term::new(env, *argv.add(index)) });
+        match body(env, arguments) {
+            Ok(term) => term.as_c_arg(),
+            // SAFETY: the caller's promise.
+            Err(stop) => unsafe { stopped(call, stop, env, N as c_int, argv) },
+        }
     }));
-    answered.unwrap_or_else(|_| term::raise(env, atoms().nif_panicked))
+    // SAFETY: the environment is live.
+    answered.unwrap_or_else(|_| unsafe { raise(env, atoms::nif_panicked()) })
 }
 
-/// The answer of a call that stopped.
+/// Makes the answer of a call that stopped.
 ///
 /// # Safety
 ///
 /// The arguments are the running call's.
 #[cold]
-unsafe fn stopped(call: &Call, stop: Stop, env: Env, argc: c_int, argv: *const Term) -> Term {
+unsafe fn stopped(
+    call: &Call,
+    stop: Stop,
+    env: Env,
+    argc: c_int,
+    argv: *const ERL_NIF_TERM,
+) -> ERL_NIF_TERM {
     match stop {
-        Stop::Raise => term::raise_badarg(env),
-        Stop::ErrorBadarg => answer::badarg(env),
+        Stop::Raise => raise_badarg(env),
+        Stop::Error(reason) => answer::error(env, reason).as_c_arg(),
+        Stop::System(errno) => answer::system_error(env, errno).as_c_arg(),
         // SAFETY: the caller's promise.
-        Stop::Error(Error::WouldBlock) => unsafe {
-            dirty_io(env, call.name, call.dirty_io, argc, argv)
-        },
-        Stop::Error(error) => answer::error(env, error),
+        Stop::WouldBlock => unsafe { schedule(call, env, argc, argv) },
         // SAFETY: the caller's promise.
-        Stop::Foreign(image) => unsafe { image.call(call.number, env, argc, argv) }
-            .unwrap_or_else(|| term::raise_badarg(env)),
+        Stop::Foreign(image) => unsafe { image.call(call.number, env.as_c_arg(), argc, argv) }
+            .unwrap_or_else(|| raise_badarg(env)),
     }
+}
+
+/// Makes the call again on a dirty I/O scheduler (`enif_schedule_nif`).
+///
+/// # Safety
+///
+/// The arguments are the running call's.
+unsafe fn schedule(call: &Call, env: Env, argc: c_int, argv: *const ERL_NIF_TERM) -> ERL_NIF_TERM {
+    let name = call.name.as_ptr().cast();
+    // SAFETY: the caller's promise; the entry point takes as many arguments as this call.
+    unsafe { sys::enif_schedule_nif(env.as_c_arg(), name, DIRTY_IO, call.dirty_io, argc, argv) }
+}
+
+fn raise_badarg(env: Env) -> ERL_NIF_TERM {
+    // SAFETY: the environment is the running call's.
+    unsafe { sys::enif_make_badarg(env.as_c_arg()) }
+}
+
+/// Raises an exception.
+///
+/// # Safety
+///
+/// The environment is the running call's.
+#[cold]
+unsafe fn raise(env: *mut ErlNifEnv, reason: Atom) -> ERL_NIF_TERM {
+    // SAFETY: the caller's promise.
+    unsafe { sys::enif_raise_exception(env, reason.as_c_arg()) }
 }
 
 /// What a copy costs, in bytes a nanosecond: rather too slow than too fast.
@@ -86,34 +121,8 @@ const BYTES_A_NANOSECOND: usize = 8;
 /// One percent of a time slice, in nanoseconds.
 const PERCENT: usize = 10_000;
 
-/// Makes the call again on a dirty I/O scheduler.
-///
-/// # Safety
-///
-/// The arguments are the running call's, and `entry` is one that may wait.
-#[cold]
-pub unsafe fn dirty_io(
-    env: Env,
-    name: &CStr,
-    entry: Entry,
-    argc: c_int,
-    argv: *const Term,
-) -> Term {
-    // SAFETY: the caller's promise.
-    unsafe {
-        sys::enif_schedule_nif(
-            env,
-            name.as_ptr().cast::<c_char>(),
-            DIRTY_IO,
-            entry,
-            argc,
-            argv,
-        )
-    }
-}
-
-/// Charges a copy on a normal scheduler to the time slice. A short copy costs less than the smallest charge, so costs
-/// add up per scheduler until they are worth one.
+/// Charges a copy on a normal scheduler to the time slice (`enif_consume_timeslice`). A short copy costs less than the
+/// smallest charge, so costs add up per scheduler until they are worth one.
 #[inline]
 pub fn consume_timeslice(env: Env, bytes: usize) {
     thread_local! {
@@ -128,6 +137,7 @@ pub fn consume_timeslice(env: Env, bytes: usize) {
         return;
     }
     OWED.set(owed % PERCENT);
+    let percent = (owed / PERCENT).min(100) as c_int;
     // SAFETY: the environment is the running call's.
-    unsafe { sys::enif_consume_timeslice(env, (owed / PERCENT).min(100) as c_int) };
+    unsafe { sys::enif_consume_timeslice(env.as_c_arg(), percent) };
 }

@@ -3,10 +3,11 @@
 use crate::calls::{advise, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::{atoms, resource};
+use crate::resource;
 use iommap_core::Wait;
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
-use std::ffi::{c_int, c_uint, c_void, CStr};
+use rustler::{Env, Term};
+use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Once;
 
 /// Every NIF: its number for other images, its name and arity, where it starts, and its body.
@@ -15,34 +16,30 @@ use std::sync::Once;
 macro_rules! nifs {
     ($($number:literal: $name:literal / $arity:literal, $start:ident, $body:path;)*) => {
         &[$(ErlNifFunc {
-            name: concat!($name, "\0").as_ptr().cast(),
+            name: $name.as_ptr(),
             arity: $arity,
             function: {
-                const NAME: &CStr = match CStr::from_bytes_with_nul(concat!($name, "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => c"",
-                };
                 static CALL: Call = Call {
-                    name: NAME,
+                    name: $name,
                     number: $number,
                     dirty_io,
                 };
                 #[allow(dead_code)]
                 unsafe extern "C" fn normal(
                     env: *mut ErlNifEnv,
-                    argc: c_int,
+                    _argc: c_int,
                     argv: *const ERL_NIF_TERM,
                 ) -> ERL_NIF_TERM {
-                    // SAFETY: the VM gives a live environment and `argc` arguments.
-                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::NonBlocking), env, argc, argv) }
+                    // SAFETY: the VM gives a live environment, and as many arguments as the table says.
+                    unsafe { enter::<$arity>(&CALL, |env, arguments| $body(env, arguments, Wait::NonBlocking), env, argv) }
                 }
                 unsafe extern "C" fn dirty_io(
                     env: *mut ErlNifEnv,
-                    argc: c_int,
+                    _argc: c_int,
                     argv: *const ERL_NIF_TERM,
                 ) -> ERL_NIF_TERM {
-                    // SAFETY: the VM gives a live environment and `argc` arguments.
-                    unsafe { enter(&CALL, |env, arguments| $body(env, arguments, Wait::Blocking), env, argc, argv) }
+                    // SAFETY: as above.
+                    unsafe { enter::<$arity>(&CALL, |env, arguments| $body(env, arguments, Wait::Blocking), env, argv) }
                 }
                 $start
             },
@@ -66,20 +63,20 @@ struct Functions(&'static [ErlNifFunc]);
 unsafe impl Sync for Functions {}
 
 static FUNCTIONS: Functions = Functions(nifs! {
-    0: "open_nif" / 4, dirty_io, open::open;
-    1: "close" / 1, dirty_io, open::close;
-    2: "pread" / 3, normal, read::pread;
-    3: "pwrite_nif" / 3, normal, write::pwrite;
-    4: "region_binary" / 3, normal, view::region_binary;
-    5: "sync" / 2, dirty_io, advise::sync;
-    6: "truncate" / 2, dirty_io, resize::truncate;
-    7: "advise" / 4, dirty_io, advise::advise;
-    8: "position" / 1, normal, info::position;
-    9: "remap" / 1, dirty_io, resize::remap;
-    10: "info" / 1, normal, info::info;
-    11: "intact_nif" / 4, normal, view::intact;
-    12: "image_nif" / 0, normal, info::image;
-    13: "pwrite_nif" / 4, normal, write::pwrite_long;
+    0: c"open_nif" / 4, dirty_io, open::open;
+    1: c"close" / 1, dirty_io, open::close;
+    2: c"pread" / 3, normal, read::pread;
+    3: c"pwrite_nif" / 3, normal, write::pwrite;
+    4: c"region_binary" / 3, normal, view::region_binary;
+    5: c"sync" / 2, dirty_io, advise::sync;
+    6: c"truncate" / 2, dirty_io, resize::truncate;
+    7: c"advise" / 4, dirty_io, advise::advise;
+    8: c"position" / 1, normal, info::position;
+    9: c"remap" / 1, dirty_io, resize::remap;
+    10: c"info" / 1, normal, info::info;
+    11: c"intact_nif" / 4, normal, view::intact;
+    12: c"image_nif" / 0, normal, info::image;
+    13: c"pwrite_nif" / 4, normal, write::pwrite_long;
 });
 
 /// What this image is to others.
@@ -101,9 +98,14 @@ unsafe extern "C" fn load(
     older: ERL_NIF_TERM,
 ) -> c_int {
     let loaded = std::panic::catch_unwind(|| {
-        atoms::make(env);
-        // SAFETY: called by the VM with a live environment, once at a time, and the number that `iommap.erl` has kept.
-        unsafe { image::load(env, &THIS.image, older) && resource::open_types(env) }
+        let lifetime = ();
+        // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+        let env = unsafe { Env::new_init_env(&lifetime, env) };
+        // SAFETY: a term of the environment.
+        let older = unsafe { Term::new(env, older) }.decode();
+        // SAFETY: the number is one that `iommap.erl` has kept; loads are serialized by the VM.
+        older.is_ok_and(|older| unsafe { image::load(&THIS.image, older) })
+            && resource::open_types(env)
     });
     c_int::from(!matches!(loaded, Ok(true)))
 }

@@ -1,11 +1,17 @@
 //! The one place that turns an errno into its POSIX name.
 
+use rustler::{Atom, Env};
 use std::ffi::c_int;
+
+/// The name of an errno, as Erlang's `file:posix()`.
+pub fn atom(env: Env, errno: c_int) -> Atom {
+    Atom::from_str(env, &name(errno)).expect("names are short and ASCII")
+}
 
 macro_rules! names {
     ($($name:ident)* $(; $($number:literal = $new:ident)*)?) => {
-        /// The name in lower case, as Erlang's `file:posix()`; some errnos have two names, of which the first counts.
-        pub fn name(errno: c_int) -> String {
+        /// Gives the name in lower case; some errnos have two names, of which the first counts.
+        fn name(errno: c_int) -> String {
             let names = [$((libc::$name, stringify!($name)),)* $($(($number, stringify!($new)),)*)?];
             names
                 .iter()

@@ -8,8 +8,8 @@
 //! persistent term: it survives even the deletion of the module. The next one tells all others: handles of any may meet
 //! views of any.
 
-use crate::term::{self, Env, Number, Term};
-use rustler::sys::{ErlNifFunc, ERL_NIF_TERM};
+use iommap_core::{Handler, Segment};
+use rustler::sys::{ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
 use std::ptr;
@@ -36,9 +36,9 @@ pub struct Image {
     pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
     /// Of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is not, -1 if it lies elsewhere.
     /// Of address null: 1 if all mappings of the image are intact, else 0.
-    intact: unsafe extern "C" fn(*const u8, usize) -> c_int,
+    intact: extern "C" fn(*const u8, usize) -> c_int,
     older: AtomicPtr<Image>,
-    handler: iommap_core::Handler,
+    handler: Handler,
     /// Tells the image which is the newest.
     set_newest: unsafe extern "C" fn(*mut Image),
 }
@@ -74,7 +74,7 @@ impl Image {
             drop_view,
             intact: intact_here,
             older: AtomicPtr::new(ptr::null_mut()),
-            handler: iommap_core::Handler::own(),
+            handler: Handler::own(),
             set_newest,
         }
     }
@@ -84,7 +84,7 @@ impl Image {
     /// # Safety
     ///
     /// The pointer is null or that of an image.
-    pub unsafe fn recognized<'a>(image: *const Image) -> Option<&'a Image> {
+    pub unsafe fn recognized(image: *const Image) -> Option<&'static Image> {
         // SAFETY: the caller's promise; images are never unloaded.
         unsafe { image.as_ref() }.filter(|image| image.magic == MAGIC)
     }
@@ -97,10 +97,10 @@ impl Image {
     pub unsafe fn call(
         &self,
         number: usize,
-        env: Env,
+        env: *mut ErlNifEnv,
         argc: c_int,
         argv: *const ERL_NIF_TERM,
-    ) -> Option<Term> {
+    ) -> Option<ERL_NIF_TERM> {
         if number >= self.call_count {
             return None;
         }
@@ -120,14 +120,11 @@ fn images() -> impl Iterator<Item = &'static Image> {
 ///
 /// # Safety
 ///
-/// The environment is the VM's, `older` came from `newest`, and an image is always loaded with the same table.
-pub unsafe fn load(env: Env, table: &'static Image, older: Term) -> bool {
+/// `older` came from `newest`, and this image is always loaded with the same table.
+pub unsafe fn load(table: &'static Image, older: u64) -> bool {
     let this = ptr::from_ref(table).cast_mut();
     THIS.store(this, Ordering::Relaxed);
-    let older = match term::number(env, older) {
-        Ok(Number::Natural(address)) => ptr::with_exposed_provenance_mut::<Image>(address as usize),
-        _ => return false,
-    };
+    let older = ptr::with_exposed_provenance_mut(older as usize);
     NEWEST.store(older, Ordering::Release);
     if !images().any(|image| ptr::eq(image, this)) {
         table.older.store(older, Ordering::Release);
@@ -159,12 +156,9 @@ pub fn newest() -> u64 {
 
 /// Whether the bytes are what their file held, whichever image mapped it; `None` if they lie in no mapping.
 #[inline]
-pub fn intact(bytes: &libc::iovec) -> Option<bool> {
-    let address = bytes.iov_base.cast_const().cast::<u8>();
-    // SAFETY: the address is only compared.
-    let told = |image: &Image| unsafe { (image.intact)(address, bytes.iov_len) };
+pub fn intact(bytes: &Segment) -> Option<bool> {
     images()
-        .map(told)
+        .map(|image| (image.intact)(bytes.address(), bytes.length()))
         .find(|told| *told >= 0)
         .map(|told| told != 0)
 }
@@ -177,11 +171,10 @@ pub fn has_views() -> bool {
 
 /// Whether the bytes of all views there are are what their files held.
 pub fn all_intact() -> bool {
-    // SAFETY: null asks about all.
-    images().all(|image| unsafe { (image.intact)(ptr::null(), 0) } != 0)
+    images().all(|image| (image.intact)(ptr::null(), 0) != 0)
 }
 
-unsafe extern "C" fn intact_here(address: *const u8, length: usize) -> c_int {
+extern "C" fn intact_here(address: *const u8, length: usize) -> c_int {
     if address.is_null() {
         return c_int::from(iommap_core::all_intact());
     }

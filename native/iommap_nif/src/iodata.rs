@@ -6,9 +6,10 @@
 //! the mapping has bytes, at most. How many parts have no bytes nobody knows, so a walk ends with the process that waits for it.
 
 use crate::answer::Stop;
-use crate::image;
-use crate::term::{self, BadArgument, Env, Term};
-use iommap_core::{Data, Error};
+use crate::origin::Origin;
+use crate::{image, term};
+use iommap_core::{Data, Error, Segment, Wait};
+use rustler::{Env, Term};
 use smallvec::SmallVec;
 
 /// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
@@ -21,72 +22,105 @@ const SMALL: usize = 64;
 /// How many list cells are visited before it is asked whether the process lives on.
 const CELLS_A_LOOK: usize = 256;
 
-/// The segments, in order. Valid as long as the call runs.
+/// Segments, in order.
+pub type Segments<'a> = SmallVec<[Segment<'a>; 32]>;
+
+/// Iodata, taken apart.
 #[derive(Default)]
-pub struct Segments {
-    segments: SmallVec<[libc::iovec; 32]>,
-    /// The single bytes of lists. A segment of them has its offset here for an address until `relocate`.
+pub struct Iodata<'a> {
+    /// An empty one keeps the place of bytes that were gathered or flattened.
+    segments: Segments<'a>,
+    /// The single bytes of lists, and where those that follow one another belong.
     bytes: Vec<u8>,
-    from_bytes: SmallVec<[usize; 8]>,
-    /// The bytes of segments that were flattened.
-    flat: Vec<Vec<u8>>,
-    /// What is not flattened any more.
-    done: Lengths,
-    /// Whether any segment is a copy that the VM made of a part of a binary that may be a view.
-    pub copied: bool,
+    runs: SmallVec<[Run; 8]>,
+    /// The bytes of segments that were flattened, and which segment keeps their place.
+    flat: Vec<(usize, Vec<u8>)>,
+    done: Done,
+    /// Whether there may be views among it.
+    has_views: bool,
+    origin: Origin,
 }
 
-/// How long the lists of `Segments` were.
+/// Single bytes that follow one another, and which segment keeps their place.
+struct Run {
+    place: usize,
+    offset: usize,
+    length: usize,
+}
+
+/// How much is not flattened any more.
 #[derive(Default)]
-struct Lengths {
+struct Done {
     segments: usize,
     bytes: usize,
-    from_bytes: usize,
+    runs: usize,
 }
 
-impl Segments {
-    /// Fills in the segments of the term; no more than so many list cells of it if `non_blocking`. Gives `Fault` if what was
-    /// flattened is of a view that lost its file.
-    pub fn collect(
-        &mut self,
-        env: Env,
-        term: Term,
-        has_views: bool,
-        non_blocking: bool,
-    ) -> Result<(), Stop> {
-        let most = match (non_blocking, has_views) {
-            (true, true) => MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost(),
-            (true, false) => MAX_CELLS_NON_BLOCKING,
-            (false, _) => usize::MAX,
+impl<'a> Iodata<'a> {
+    /// Walks the term, through no more than so many list cells if it must not wait. Gives `Fault` if what was flattened is of a
+    /// view that lost its file.
+    pub fn collect(&mut self, term: Term<'a>, wait: Wait) -> Result<(), Stop> {
+        self.has_views = image::has_views();
+        let most = match (wait, self.has_views) {
+            (Wait::NonBlocking, true) => MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost(),
+            (Wait::NonBlocking, false) => MAX_CELLS_NON_BLOCKING,
+            (Wait::Blocking, _) => usize::MAX,
         };
-        self.walk(env, term, most, has_views)?;
-        self.relocate(0);
+        self.walk(term, most)
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The segments that it consists of; put together in `memory` if bytes were gathered.
+    pub fn segments<'s, 'm>(
+        &'s self,
+        memory: &'m mut Segments<'s>,
+    ) -> Result<&'m [Segment<'s>], Error> {
+        if self.runs.is_empty() && self.flat.is_empty() {
+            return Ok(&self.segments);
+        }
+        self.put_together(&Done::default(), memory)?;
+        for (place, bytes) in &self.flat {
+            memory[*place] = bytes.as_slice().into();
+        }
+        Ok(memory)
+    }
+
+    /// Puts together what is not done.
+    fn put_together<'s>(&'s self, done: &Done, memory: &mut Segments<'s>) -> Result<(), Error> {
+        let segments = &self.segments[done.segments..];
+        memory
+            .try_reserve_exact(segments.len())
+            .map_err(|_| Error::NO_MEMORY)?;
+        memory.extend_from_slice(segments);
+        let memory = memory.as_mut_slice();
+        for run in &self.runs[done.runs..] {
+            let bytes = &self.bytes[run.offset..run.offset + run.length];
+            memory[run.place - done.segments] = bytes.into();
+        }
         Ok(())
     }
 
-    /// As the guard takes them.
-    pub fn as_slice(&self) -> &[libc::iovec] {
-        &self.segments
-    }
-
-    fn walk(&mut self, env: Env, term: Term, most: usize, has_views: bool) -> Result<(), Stop> {
+    fn walk(&mut self, term: Term<'a>, most: usize) -> Result<(), Stop> {
         let mut tails: SmallVec<[Term; 16]> = SmallVec::new();
         let mut cells = 0;
         let mut at = term;
         loop {
-            if let Some((head, tail)) = term::list_cell(env, at) {
+            if let Some((head, tail)) = term::list_cell(at) {
                 cells += 1;
                 if cells > most {
-                    return Err(Error::WouldBlock.into());
+                    return Err(Stop::WouldBlock);
                 }
                 if cells % CELLS_A_LOOK == 0 {
-                    self.pause(env, has_views)?;
+                    self.pause(term.get_env())?;
                 }
-                if let Some(binary) = term::binary(env, head) {
-                    self.copied |= has_views && term::is_copied(env, head, &binary);
-                    self.push(binary);
+                if let Some(binary) = term::binary(head) {
+                    self.push(head, binary);
                     at = tail;
-                } else if let Some(byte) = term::byte(env, head) {
+                } else if let Some(byte) = term::byte(head) {
                     self.push_byte(byte);
                     at = tail;
                 } else {
@@ -96,10 +130,8 @@ impl Segments {
                 continue;
             }
             // The end of a list: empty, or a binary; or the whole, if that is a binary.
-            if !term::is_empty_list(env, at) {
-                let binary = term::binary(env, at).ok_or(BadArgument)?;
-                self.copied |= has_views && term::is_copied(env, at, &binary);
-                self.push(binary);
+            if !at.is_empty_list() {
+                self.push(at, term::binary(at).ok_or(Stop::Raise)?);
             }
             match tails.pop() {
                 Some(tail) => at = tail,
@@ -110,20 +142,22 @@ impl Segments {
 
     /// What is to be done now and then in a long walk.
     #[cold]
-    fn pause(&mut self, env: Env, has_views: bool) -> Result<(), Stop> {
+    fn pause(&mut self, env: Env) -> Result<(), Stop> {
         if !term::is_alive(env) {
             return Err(Stop::Raise); // nobody hears it
         }
         if self.segments.len() - self.done.segments >= MANY {
-            let many = &self.segments[self.done.segments..];
-            let length: usize = many.iter().map(|segment| segment.iov_len).sum();
-            if length / many.len() <= SMALL {
-                self.flatten(has_views)?;
+            if let Some(bytes) = self.flattened()? {
+                self.segments.truncate(self.done.segments);
+                self.bytes.truncate(self.done.bytes);
+                self.runs.truncate(self.done.runs);
+                self.flat.push((self.segments.len(), bytes));
+                self.segments.push(Segment::from(&[][..]));
             }
-            self.done = Lengths {
+            self.done = Done {
                 segments: self.segments.len(),
                 bytes: self.bytes.len(),
-                from_bytes: self.from_bytes.len(),
+                runs: self.runs.len(),
             };
         }
         self.reserve().map_err(|()| Error::NO_MEMORY.into())
@@ -135,67 +169,52 @@ impl Segments {
         self.segments
             .try_reserve(CELLS_A_LOOK + ends)
             .map_err(|_| ())?;
-        self.from_bytes.try_reserve(CELLS_A_LOOK).map_err(|_| ())?;
+        self.runs.try_reserve(CELLS_A_LOOK).map_err(|_| ())?;
         self.bytes.try_reserve(CELLS_A_LOOK).map_err(|_| ())
     }
 
-    /// Makes one segment of those that are not done. Zeros that stand where a view lost its file are not data: the views
-    /// among them are asked about before and after.
-    fn flatten(&mut self, has_views: bool) -> Result<(), Error> {
-        self.relocate(self.done.from_bytes);
-        let many = &self.segments[self.done.segments..];
-        let views = has_views && many.iter().any(|one| image::intact(one).is_some());
-        let is_lost = || views && many.iter().any(|one| image::intact(one) == Some(false));
-        if is_lost() {
+    /// Copies the segments that are not done together, if they are small. Whether they were lost is asked here for views, which
+    /// nobody can tell from other bytes afterwards, and at the end for copies.
+    fn flattened(&self) -> Result<Option<Vec<u8>>, Error> {
+        let mut segments = Segments::new();
+        self.put_together(&self.done, &mut segments)?;
+        let data = Data::new(&segments).ok_or(Error::OutOfBounds)?;
+        if data.length() / segments.len() > SMALL {
+            return Ok(None);
+        }
+        let bytes = iommap_core::flatten(data)?;
+        if self.origin.min(Origin::View).is_lost(&segments) {
             return Err(Error::Fault);
         }
-        // SAFETY: the segments are binaries of the call's arguments, or bytes that were gathered here.
-        let segments = unsafe { term::segments(many) };
-        let bytes = iommap_core::flatten(Data::new(segments).ok_or(Error::NO_MEMORY)?)?;
-        if is_lost() {
-            return Err(Error::Fault);
-        }
-        self.segments.truncate(self.done.segments);
-        self.bytes.truncate(self.done.bytes);
-        self.from_bytes.truncate(self.done.from_bytes);
-        self.segments.push(libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        });
-        self.flat.push(bytes);
-        Ok(())
+        Ok(Some(bytes))
     }
 
-    fn push(&mut self, segment: libc::iovec) {
-        if segment.iov_len > 0 {
-            self.segments.push(segment);
+    #[inline(always)]
+    fn push(&mut self, term: Term, binary: Segment<'a>) {
+        if binary.length() > 0 {
+            if self.has_views {
+                self.origin = self.origin.max(Origin::of(term, &binary));
+            }
+            self.segments.push(binary);
         }
     }
 
+    #[inline(always)]
     fn push_byte(&mut self, byte: u8) {
-        let last = self.segments.len().wrapping_sub(1);
-        if self
-            .from_bytes
-            .last()
-            .is_some_and(|index| *index == last && last >= self.done.segments)
-        {
-            self.segments[last].iov_len += 1;
-        } else {
-            self.from_bytes.push(self.segments.len());
-            self.segments.push(libc::iovec {
-                iov_base: std::ptr::without_provenance_mut(self.bytes.len()),
-                iov_len: 1,
-            });
-        }
+        let (place, offset) = (self.segments.len(), self.bytes.len());
         self.bytes.push(byte);
-    }
-
-    /// The bytes do not move any more: their segments get their addresses, from that one on.
-    fn relocate(&mut self, first: usize) {
-        for index in &self.from_bytes[first..] {
-            let segment = &mut self.segments[*index];
-            let offset = segment.iov_base.addr();
-            segment.iov_base = self.bytes[offset..].as_ptr().cast_mut().cast();
+        match self.runs.last_mut() {
+            Some(run) if run.place + 1 == place && run.place >= self.done.segments => {
+                run.length += 1;
+            }
+            _ => {
+                self.runs.push(Run {
+                    place,
+                    offset,
+                    length: 1,
+                });
+                self.segments.push(Segment::from(&[][..]));
+            }
         }
     }
 }

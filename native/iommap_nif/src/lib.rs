@@ -7,7 +7,6 @@
 
 mod answer;
 mod atoms;
-#[allow(unsafe_code)] // hands memory to the core
 mod calls;
 #[allow(unsafe_code)] // asks the VM to call again
 mod dispatch;
@@ -16,8 +15,8 @@ mod entry;
 mod errno;
 #[allow(unsafe_code)] // other images' tables
 mod image;
-#[allow(unsafe_code)] // flattens segments
 mod iodata;
+mod origin;
 #[allow(unsafe_code)] // resources
 mod resource;
 #[allow(unsafe_code)] // terms and binaries

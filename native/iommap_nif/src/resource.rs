@@ -6,12 +6,12 @@
 
 use crate::answer::Stop;
 use crate::image::{self, Image, MAGIC};
-use crate::term::{BadArgument, Env, Term};
 use iommap_core::{Handle, View};
 use rustler::sys::{
     self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceType, ErlNifResourceTypeInit,
 };
+use rustler::{Env, Term};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::mem::{align_of, size_of};
 use std::ptr::{self, NonNull};
@@ -56,15 +56,13 @@ impl ViewReference {
 
     /// A binary that shows memory of the view's mapping, and holds the resource.
     #[inline]
-    pub fn binary(&self, env: Env, address: *const u8, length: usize) -> Term {
-        // SAFETY: the memory stays mapped as long as the resource lives.
+    pub fn binary<'a>(&self, env: Env<'a>, address: *const u8, length: usize) -> Term<'a> {
+        let object = self.0.as_ptr().cast_const().cast();
+        // SAFETY: the memory stays mapped as long as the resource lives; the term is of the environment.
         unsafe {
-            sys::enif_make_resource_binary(
-                env,
-                self.0.as_ptr().cast_const().cast(),
-                address.cast(),
-                length,
-            )
+            let address = address.cast();
+            let term = sys::enif_make_resource_binary(env.as_c_arg(), object, address, length);
+            Term::new(env, term)
         }
     }
 }
@@ -77,21 +75,20 @@ pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
     let object = make(&HANDLES, handle);
     // SAFETY: the object was just made; the term takes its own reference, and ours is given back.
     unsafe {
-        let term = sys::enif_make_resource(env, object.as_ptr().cast());
+        let term = sys::enif_make_resource(env.as_c_arg(), object.as_ptr().cast());
         sys::enif_release_resource(object.as_ptr().cast());
-        term
+        Term::new(env, term)
     }
 }
 
 /// The handle in the term, which keeps it alive for as long as the call runs; or the image whose handle it is.
 #[inline]
-pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop> {
+pub fn decode_handle(term: Term<'_>) -> Result<&ErlangHandle, Stop> {
     let mut found: *const c_void = ptr::null();
-    // SAFETY: the environment is live; the pointer is written on success.
-    let got =
-        unsafe { sys::enif_get_resource(env, term, HANDLES.load(Ordering::Relaxed), &mut found) };
-    if got == 0 {
-        return Err(BadArgument.into());
+    let (env, kind) = (term.get_env().as_c_arg(), HANDLES.load(Ordering::Relaxed));
+    // SAFETY: the term is of a live environment; the pointer is written on success.
+    if unsafe { sys::enif_get_resource(env, term.as_c_arg(), kind, &mut found) } == 0 {
+        return Err(Stop::Raise);
     }
     // SAFETY: every object of this type begins with a header; it is a whole object of ours only if the image is ours.
     unsafe {
@@ -99,7 +96,7 @@ pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop>
         if ptr::eq((*header).image, image::this()) {
             return Ok(&(*found.cast::<Object<ErlangHandle>>()).inside);
         }
-        Err(Stop::foreign(recognized(header)))
+        Err(recognized(header).map_or(Stop::Raise, Stop::Foreign))
     }
 }
 
@@ -108,7 +105,7 @@ pub fn decode_handle<'a>(env: Env, term: Term) -> Result<&'a ErlangHandle, Stop>
 /// # Safety
 ///
 /// The header is of an object of one of our resource types.
-unsafe fn recognized<'a>(header: *const Header) -> Option<&'a Image> {
+unsafe fn recognized(header: *const Header) -> Option<&'static Image> {
     // SAFETY: the caller's promise; images are never unloaded.
     unsafe {
         if (*header).magic != MAGIC {
@@ -183,7 +180,7 @@ fn open_type(
         let open = std::mem::transmute::<*mut c_void, OpenResourceType>(symbol);
         let mut tried = 0;
         let opened = open(
-            env,
+            env.as_c_arg(),
             name.as_ptr(),
             &callbacks,
             CREATE_OR_TAKE_OVER,

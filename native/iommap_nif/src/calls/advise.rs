@@ -1,41 +1,45 @@
 //! What the system is told of a range: write it back, expect this of it.
 
-use super::naturals;
 use crate::answer::{Answer, Stop};
-use crate::atoms::atoms;
-use crate::resource;
-use crate::term::{BadArgument, Env, Term};
+use crate::{atoms, resource, term};
 use iommap_core::{Hint, Wait};
+use rustler::{Env, Term};
 
 /// `sync(Handle, sync | async)`
-pub fn sync(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let asynchronously = match arguments[1] {
-        mode if mode == atoms().sync => false,
-        mode if mode == atoms().async_ => true,
-        _ => return Err(Stop::ErrorBadarg),
+pub fn sync<'a>(env: Env<'a>, [handle, mode]: [Term<'a>; 2], _wait: Wait) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let asynchronously = if atoms::sync() == mode {
+        false
+    } else if atoms::async_() == mode {
+        true
+    } else {
+        return Err(Stop::Error(atoms::badarg()));
     };
     handle.sync(asynchronously)?;
-    Ok(atoms().ok)
+    Ok(atoms::ok().to_term(env))
 }
 
 /// `advise(Handle, Offset, Length, Hint)`
-pub fn advise(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let hint = hint(arguments[3])?;
-    let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
+pub fn advise<'a>(
+    env: Env<'a>,
+    [handle, offset, length, hint]: [Term<'a>; 4],
+    _wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let hint = decode_hint(hint)?;
+    let [offset, length] = term::naturals([offset, length])?;
     handle.advise(offset, length, hint)?;
-    Ok(atoms().ok)
+    Ok(atoms::ok().to_term(env))
 }
 
-fn hint(hint: Term) -> Result<Hint, BadArgument> {
-    let atoms = atoms();
-    match hint {
-        hint if hint == atoms.normal => Ok(Hint::Normal),
-        hint if hint == atoms.random => Ok(Hint::Random),
-        hint if hint == atoms.sequential => Ok(Hint::Sequential),
-        hint if hint == atoms.willneed => Ok(Hint::WillNeed),
-        hint if hint == atoms.dontneed => Ok(Hint::DontNeed),
-        _ => Err(BadArgument),
-    }
+fn decode_hint(term: Term) -> Result<Hint, Stop> {
+    let hints = [
+        (atoms::normal(), Hint::Normal),
+        (atoms::random(), Hint::Random),
+        (atoms::sequential(), Hint::Sequential),
+        (atoms::willneed(), Hint::WillNeed),
+        (atoms::dontneed(), Hint::DontNeed),
+    ];
+    let hint = hints.into_iter().find(|(atom, _)| *atom == term);
+    hint.map(|(_, hint)| hint).ok_or(Stop::Raise)
 }

@@ -1,22 +1,20 @@
 //! Changing the size.
 
-use super::naturals;
 use crate::answer::{self, Answer};
-use crate::atoms::atoms;
-use crate::resource;
-use crate::term::{self, Env, Term};
+use crate::{atoms, resource, term};
 use iommap_core::Wait;
+use rustler::{Env, Term};
 
 /// `truncate(Handle, Size)`
-pub fn truncate(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let [size] = naturals(env, [arguments[1]])?;
+pub fn truncate<'a>(env: Env<'a>, [handle, size]: [Term<'a>; 2], _wait: Wait) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [size] = term::naturals([size])?;
     handle.truncate(size)?;
-    Ok(atoms().ok)
+    Ok(atoms::ok().to_term(env))
 }
 
 /// `remap(Handle)`
-pub fn remap(env: Env, arguments: &[Term], _wait: Wait) -> Answer {
-    let size = resource::decode_handle(env, arguments[0])?.remap()?;
-    Ok(answer::ok(env, term::unsigned(env, size as u64)))
+pub fn remap<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], _wait: Wait) -> Answer<'a> {
+    let size = resource::decode_handle(handle)?.remap()?;
+    Ok(answer::ok(env, size))
 }

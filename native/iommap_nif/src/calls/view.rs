@@ -1,18 +1,21 @@
 //! Reading without a copy.
 
-use super::naturals;
 use crate::answer::{self, Answer, Stop};
-use crate::atoms::atoms;
-use crate::image;
+use crate::origin::Origin;
 use crate::resource::{self, ViewReference};
-use crate::term::{self, BadArgument, Env, Number, Term};
-use iommap_core::{Error, Range, Wait};
+use crate::{image, term};
+use iommap_core::{Range, Wait};
+use rustler::{Encoder, Env, Term};
 
 /// `region_binary(Handle, Offset, Length)`
 #[inline(always)]
-pub fn region_binary(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let [offset, length] = naturals(env, [arguments[1], arguments[2]])?;
+pub fn region_binary<'a>(
+    env: Env<'a>,
+    [handle, offset, length]: [Term<'a>; 3],
+    wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
     let show = |view: &ViewReference, address, length| view.binary(env, address, length);
     let binary = handle.region(wait, offset, length, ViewReference::keep, show)?;
     Ok(answer::ok(env, binary))
@@ -20,38 +23,28 @@ pub fn region_binary(env: Env, arguments: &[Term], wait: Wait) -> Answer {
 
 /// `intact_nif(Binary, Offset, Length, Size)`: `Binary` is of `Size` bytes, as `iommap.erl` has measured it. A range that
 /// is not inside raises, as it does in `binary:part/3`.
-pub fn intact(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let natural = |term| match term::number(env, term)? {
-        Number::Natural(number) => Ok(number),
-        Number::Negative => Err(BadArgument),
-    };
-    let (offset, length) = (natural(arguments[1])?, natural(arguments[2])?);
-    let size = usize::try_from(natural(arguments[3])?).map_err(|_| Stop::Raise)?;
+pub fn intact<'a>(
+    env: Env<'a>,
+    [binary, offset, length, size]: [Term<'a>; 4],
+    wait: Wait,
+) -> Answer<'a> {
+    let (offset, length, size) = (offset.decode()?, length.decode()?, size.decode()?);
     let range = Range::checked(offset, length, size).map_err(|_| Stop::Raise)?;
-    let intact = !image::has_views() || is_intact(env, arguments[0], range, size, wait)?;
-    Ok(if intact {
-        atoms().true_
-    } else {
-        atoms().false_
-    })
+    let is_lost = image::has_views() && is_lost(binary, range, size, wait)?;
+    Ok((!is_lost).encode(env))
 }
 
-fn is_intact(env: Env, term: Term, range: Range, size: usize, wait: Wait) -> Result<bool, Stop> {
-    // Where the bytes of a copy came from cannot be known, so all mappings are asked about, which may take long.
-    let all_intact = || match wait {
-        Wait::NonBlocking => Err(Error::WouldBlock.into()),
-        Wait::Blocking => Ok(image::all_intact()),
+fn is_lost(binary: Term, range: Range, size: usize, wait: Wait) -> Result<bool, Stop> {
+    // A long binary that begins inside a byte is not shown: that would take long, and only make a copy.
+    let (origin, part) = if size > term::LONG && term::is_unaligned(binary) {
+        (Origin::Copied, None)
+    } else {
+        let bytes = term::binary(binary).ok_or(Stop::Raise)?;
+        let part = bytes.part(range.offset(), range.length());
+        (Origin::of(binary, &bytes), part)
     };
-    if size as u64 > term::LONG && term::is_unaligned(env, term) {
-        return all_intact();
+    if origin == Origin::Copied && wait == Wait::NonBlocking {
+        return Err(Stop::WouldBlock);
     }
-    let binary = term::binary(env, term).ok_or(BadArgument)?;
-    if term::is_copied(env, term, &binary) {
-        return all_intact();
-    }
-    let part = libc::iovec {
-        iov_base: binary.iov_base.wrapping_byte_add(range.offset()),
-        iov_len: range.length(),
-    };
-    Ok(image::intact(&part).unwrap_or(true))
+    Ok(origin.is_lost(part.as_slice()))
 }

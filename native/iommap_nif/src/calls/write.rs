@@ -1,113 +1,90 @@
 //! Writing.
 
-use super::naturals;
-use crate::answer::Answer;
-use crate::atoms::atoms;
-use crate::iodata::Segments;
-use crate::term::{self, Env, Term};
-use crate::{dispatch, image, resource};
-use iommap_core::{Data, Error, Wait};
+use crate::answer::{Answer, Stop};
+use crate::iodata::{Iodata, Segments};
+use crate::origin::Origin;
+use crate::resource::{self, ErlangHandle};
+use crate::{atoms, dispatch, term};
+use iommap_core::{Data, Error, Segment, Wait};
+use rustler::{Env, Term};
 
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
 #[inline(always)]
-pub fn pwrite(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let [offset] = naturals(env, [arguments[1]])?;
+pub fn pwrite<'a>(env: Env<'a>, [handle, offset, data]: [Term<'a>; 3], wait: Wait) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset] = term::naturals([offset])?;
     handle.prefetch(offset, 1);
-    pwrite_data(env, handle, offset, arguments[2], wait)
+    pwrite_data(env, handle, offset, data, wait)
 }
 
 /// `pwrite_nif(Handle, Offset, Data, Size)`: the same of data of `Size` bytes, more than `LONG`.
 ///
 /// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
 /// copies the binary. So long data is checked first, and then looked at where that may take long.
-pub fn pwrite_long(env: Env, arguments: &[Term], wait: Wait) -> Answer {
-    let handle = resource::decode_handle(env, arguments[0])?;
-    let data = arguments[2];
-    let [offset, size] = naturals(env, [arguments[1], arguments[3]])?;
+pub fn pwrite_long<'a>(
+    env: Env<'a>,
+    [handle, offset, data, size]: [Term<'a>; 4],
+    wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, size] = term::naturals([offset, size])?;
     handle.prefetch(offset, 1);
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
-    if wait == Wait::NonBlocking && (term::is_list(env, data) || term::is_unaligned(env, data)) {
-        return Err(Error::WouldBlock.into());
+    if wait == Wait::NonBlocking && (data.is_list() || term::is_unaligned(data)) {
+        return Err(Stop::WouldBlock);
     }
     pwrite_data(env, handle, offset, data, wait)
 }
 
 #[inline(always)]
-fn pwrite_data(
-    env: Env,
-    handle: &resource::ErlangHandle,
+fn pwrite_data<'a>(
+    env: Env<'a>,
+    handle: &ErlangHandle,
     offset: u64,
-    data: Term,
+    data: Term<'a>,
     wait: Wait,
-) -> Answer {
-    let has_views = image::has_views();
-    match term::binary(env, data) {
+) -> Answer<'a> {
+    match term::binary(data) {
         Some(binary) => {
-            let source = Source {
-                has_views,
-                copied: has_views && term::is_copied(env, data, &binary),
-            };
-            pwrite_segments(env, handle, offset, &[binary], source, wait)
+            let origin = Origin::of(data, &binary);
+            pwrite_segments(env, handle, offset, &[binary], origin, wait)
         }
         None => {
-            let mut segments = Segments::default();
-            segments.collect(env, data, has_views, wait == Wait::NonBlocking)?;
-            let source = Source {
-                has_views,
-                copied: segments.copied,
-            };
-            pwrite_segments(env, handle, offset, segments.as_slice(), source, wait)
+            let mut iodata = Iodata::default();
+            iodata.collect(data, wait)?;
+            let mut memory = Segments::new();
+            let segments = iodata.segments(&mut memory)?;
+            pwrite_segments(env, handle, offset, segments, iodata.origin(), wait)
         }
     }
 }
 
-/// Where data may have come from.
-#[derive(Clone, Copy)]
-struct Source {
-    /// There are views.
-    has_views: bool,
-    /// Some segments are copies that the VM made of we do not know what.
-    copied: bool,
-}
-
-/// Zeros that stand where a view lost its file are not data: a write with any is `sigbus`.
 #[inline(always)]
-fn pwrite_segments(
-    env: Env,
-    handle: &resource::ErlangHandle,
+fn pwrite_segments<'a>(
+    env: Env<'a>,
+    handle: &ErlangHandle,
     offset: u64,
-    segments: &[libc::iovec],
-    Source { has_views, copied }: Source,
+    segments: &[Segment],
+    origin: Origin,
     wait: Wait,
-) -> Answer {
-    // A segment that lies in no mapping now lies in none for as long as the call runs.
-    let views = has_views && segments.iter().any(|one| image::intact(one).is_some());
-    if (views || copied) && wait == Wait::NonBlocking {
-        return Err(Error::WouldBlock.into()); // views are read where reading may wait, and all asked about where that may
+) -> Answer<'a> {
+    if origin != Origin::Plain && wait == Wait::NonBlocking {
+        return Err(Stop::WouldBlock); // views are read where reading may wait, and all asked about where that may
     }
-    let is_lost = || {
-        let lost = |segment| image::intact(segment) == Some(false);
-        views && segments.iter().any(lost) || copied && !image::all_intact()
-    };
-    let add = |length: usize, segment: &libc::iovec| length.saturating_add(segment.iov_len);
-    let length = segments.iter().fold(0, add);
+    let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
     if segments.len() > 1 {
-        handle.prefetch(offset, length);
+        handle.prefetch(offset, data.length());
     }
-    if is_lost() {
-        handle.check_pwrite(wait, offset, length)?;
+    if origin.is_lost(segments) {
+        handle.check_pwrite(wait, offset, data.length())?;
         return Err(Error::Fault.into());
     }
-    // SAFETY: the segments are binaries of the call's arguments, or gathered bytes that live as long as this call.
-    let segments_of_call = unsafe { term::segments(segments) };
-    let data = Data::new(segments_of_call).ok_or(Error::OutOfBounds)?;
     handle.pwrite(wait, offset, data)?;
-    if is_lost() {
+    if origin.is_lost(segments) {
         return Err(Error::Fault.into());
     }
     if wait == Wait::NonBlocking {
-        dispatch::consume_timeslice(env, length);
+        dispatch::consume_timeslice(env, data.length());
     }
-    Ok(atoms().ok)
+    Ok(atoms::ok().to_term(env))
 }
