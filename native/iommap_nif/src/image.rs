@@ -35,8 +35,9 @@ pub struct Image {
     pub(crate) drop_handle: unsafe extern "C" fn(*mut c_void),
     pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
     /// Of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is not, -1 if it lies elsewhere.
-    /// Of address null: 1 if all mappings of the image are intact, else 0.
     intact: extern "C" fn(*const u8, usize) -> c_int,
+    /// 1 if all mappings of the image are intact, else 0.
+    all_intact: extern "C" fn() -> c_int,
     older: AtomicPtr<Image>,
     handler: Handler,
     /// Tells the image which is the newest.
@@ -73,6 +74,7 @@ impl Image {
             drop_handle,
             drop_view,
             intact: intact_here,
+            all_intact: all_intact_here,
             older: AtomicPtr::new(ptr::null_mut()),
             handler: Handler::own(),
             set_newest,
@@ -171,12 +173,13 @@ pub fn has_views() -> bool {
 
 /// Whether the bytes of all views there are are what their files held.
 pub fn all_intact() -> bool {
-    images().all(|image| (image.intact)(ptr::null(), 0) != 0)
+    images().all(|image| (image.all_intact)() != 0)
+}
+
+extern "C" fn all_intact_here() -> c_int {
+    c_int::from(iommap_core::all_intact())
 }
 
 extern "C" fn intact_here(address: *const u8, length: usize) -> c_int {
-    if address.is_null() {
-        return c_int::from(iommap_core::all_intact());
-    }
     iommap_core::intact(address.addr(), length).map_or(-1, c_int::from)
 }
