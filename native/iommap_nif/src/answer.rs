@@ -1,4 +1,4 @@
-//! What a call answers, and why it may not: the one place that makes `{ok, _}` and `{error, _}`.
+//! The answer of a call, or the reason that it has none: the one place that makes `{ok, _}` and `{error, _}`.
 
 use crate::image::Image;
 use crate::{atoms, errno};
@@ -6,25 +6,25 @@ use iommap_core::Error;
 use rustler::{Atom, Encoder, Env, Term};
 use std::ffi::c_int;
 
-/// What the body of a call gives.
+/// The result of a call's body.
 pub type Answer<'a> = Result<Term<'a>, Stop>;
 
-/// Why a call has no answer of its own.
+/// The reason that a call has no answer of its own.
 pub enum Stop {
     /// The exception `badarg`.
     Raise,
-    /// The call would have to wait: it is made again where it may.
+    /// The call would have to wait, and is made again on a dirty I/O scheduler.
     WouldBlock,
     /// `{error, Reason}`.
     Error(Atom),
     /// `{error, Reason}` for an errno.
     System(c_int),
-    /// The handle is another image's, which does the call.
+    /// The handle is that image's, which does the call.
     Foreign(&'static Image),
 }
 
 impl From<rustler::Error> for Stop {
-    /// An argument is of the wrong kind.
+    /// Raises for an argument of the wrong kind.
     fn from(_: rustler::Error) -> Stop {
         Stop::Raise
     }
@@ -42,19 +42,19 @@ impl From<Error> for Stop {
     }
 }
 
-/// `{ok, Value}`.
+/// Makes `{ok, Value}`.
 #[inline]
 pub fn ok(env: Env, value: impl Encoder) -> Term {
     (atoms::ok(), value).encode(env)
 }
 
-/// `{error, Reason}`.
+/// Makes `{error, Reason}`.
 #[cold]
 pub fn error(env: Env, reason: Atom) -> Term {
     (atoms::error(), reason).encode(env)
 }
 
-/// `{error, Reason}` for an errno.
+/// Makes `{error, Reason}` for an errno.
 #[cold]
 pub fn system_error(env: Env, errno: c_int) -> Term {
     error(env, errno::atom(env, errno))

@@ -1,16 +1,16 @@
-//! Where a call runs.
+//! Runs a call, on its process's normal scheduler or on a dirty I/O scheduler.
 //!
-//! The table in `entry` says where a call starts: what always waits is born on a dirty I/O scheduler, all others start on
-//! the normal scheduler of their process, with `Wait::NonBlocking`. There a call finishes if nothing could make it wait, else
-//! it answers `WouldBlock`, having done nothing, and the one way out (`enter`) makes the same call again on a dirty
-//! I/O scheduler, with `Wait::Blocking`. What could make it wait:
+//! Calls that always wait start on a dirty I/O scheduler (the table in `entry` tells). All others start on the normal
+//! scheduler, with `Wait::NonBlocking`, and finish there if nothing could make them wait. Else the body stops with
+//! `WouldBlock`, having done nothing, and the same call is made again on a dirty I/O scheduler, with `Wait::Blocking`.
+//! A call has to wait if
 //!
 //! - the handle's lock is taken (`Handle::reading`, `Handle::writing`);
-//! - the copy is longer than `NON_BLOCKING_MAX`, or its data is of more list cells (`iodata`), or is a view, or takes long to
-//!   look at (`calls::write`);
+//! - the copy is longer than `NON_BLOCKING_MAX`, or its data has too many list cells (`iodata`), or is a view, or takes
+//!   long to inspect (`calls::write`);
 //! - the pages are not known to be in memory (`Part::is_ready_to_read`, `WritablePart::is_ready_to_write`).
 //!
-//! What finishes on a normal scheduler is charged to the process's time slice.
+//! A copy on a normal scheduler is charged to the process's time slice.
 
 use crate::answer::{self, Answer, Stop};
 use crate::atoms;
@@ -26,7 +26,7 @@ pub const DIRTY_IO: c_int = 2;
 /// An entry point, as the VM calls it.
 pub type Entry = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ERL_NIF_TERM) -> ERL_NIF_TERM;
 
-/// What `enter` must know of a call besides its body.
+/// A call, as `enter` needs to know it besides its body.
 pub struct Call {
     /// The NIF's name.
     pub name: &'static CStr,
@@ -36,7 +36,7 @@ pub struct Call {
     pub dirty_io: Entry,
 }
 
-/// Runs a call: the way in from the VM, and the only way out. No panic passes.
+/// Runs a call: builds its environment and terms, calls the body, makes the answer. A panic is raised as `nif_panicked`.
 ///
 /// # Safety
 ///
@@ -116,7 +116,7 @@ unsafe fn raise(env: *mut ErlNifEnv, reason: Atom) -> ERL_NIF_TERM {
     unsafe { sys::enif_raise_exception(env, reason.as_c_arg()) }
 }
 
-/// What a copy costs, in bytes a nanosecond: rather too slow than too fast.
+/// The speed of a copy, in bytes a nanosecond: rather too slow than too fast.
 const BYTES_A_NANOSECOND: usize = 8;
 /// One percent of a time slice, in nanoseconds.
 const PERCENT: usize = 10_000;

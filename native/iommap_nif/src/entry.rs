@@ -1,16 +1,17 @@
-//! What the VM sees of the library: the table of NIFs, and its loading.
+//! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
 use crate::calls::{advise, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::resource;
-use iommap_core::Wait;
+use crate::resource::{self, drop_object, ErlangHandle};
+use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Once;
 
-/// Every NIF: its number for other images, its name and arity, where it starts, and its body.
+/// Builds the table of NIFs. An entry has a number for other images, name and arity, the scheduler it starts on, and
+/// its body.
 ///
 /// The numbers count from 0, and are only ever added to (see `image`).
 macro_rules! nifs {
@@ -79,7 +80,7 @@ static FUNCTIONS: Functions = Functions(nifs! {
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
 });
 
-/// What this image is to others.
+/// This image, as others see it.
 struct This {
     #[cfg(feature = "alternate_layout")]
     _elsewhere: [u64; 9],
@@ -89,7 +90,11 @@ struct This {
 static THIS: This = This {
     #[cfg(feature = "alternate_layout")]
     _elsewhere: [0; 9],
-    image: Image::new(FUNCTIONS.0, resource::drop_handle, resource::drop_view),
+    image: Image::new(
+        FUNCTIONS.0,
+        drop_object::<ErlangHandle>,
+        drop_object::<View>,
+    ),
 };
 
 unsafe extern "C" fn load(
@@ -100,7 +105,7 @@ unsafe extern "C" fn load(
     let loaded = std::panic::catch_unwind(|| {
         let lifetime = ();
         // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
-        let env = unsafe { Env::new_init_env(&lifetime, env) };
+        let env = unsafe { Env::new(&lifetime, env) };
         // SAFETY: a term of the environment.
         let older = unsafe { Term::new(env, older) }.decode();
         // SAFETY: the number is one that `iommap.erl` has kept; loads are serialized by the VM.
@@ -142,11 +147,11 @@ static ENTRY: Entry = Entry(ErlNifEntry {
     min_erts: c"erts-12.0".as_ptr(),
 });
 
-/// What the VM looks for in the library.
+/// Gives the VM the table: it looks this function up (`dlsym`).
 #[no_mangle]
 pub extern "C" fn nif_init() -> *const ErlNifEntry {
     static LOOKED_UP: Once = Once::new();
-    // SAFETY: once, before anything else of this image runs; looks the VM's functions up.
+    // SAFETY: called once, before anything else of this image runs; looks the VM's functions up.
     LOOKED_UP.call_once(|| unsafe { rustler::codegen_runtime::internal_write_symbols() });
     &raw const ENTRY.0
 }

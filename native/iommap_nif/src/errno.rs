@@ -3,7 +3,7 @@
 use rustler::{Atom, Env};
 use std::ffi::c_int;
 
-/// The name of an errno, as Erlang's `file:posix()`.
+/// Makes the atom of an errno, as Erlang's `file:posix()`.
 pub fn atom(env: Env, errno: c_int) -> Atom {
     Atom::from_str(env, &name(errno)).expect("names are short and ASCII")
 }

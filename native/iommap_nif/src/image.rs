@@ -1,12 +1,11 @@
-//! The loaded copies of this library. A code upgrade with a rebuilt library loads another image beside the old one, with
-//! its own statics and perhaps other layouts. Images are never unloaded, and work on each other's objects only through
-//! the table each of them shows here.
+//! The loaded copies of this library. A code upgrade with a rebuilt library loads another image beside the old one,
+//! with its own statics and perhaps other layouts. Images are never unloaded, and work on each other's objects only
+//! through the table (`Image`) that each of them shows here. The table only ever grows, at its end; calls are numbered,
+//! and numbers are only added.
 //!
-//! What an image is to others (`Image`) is fixed for ever; calls are numbered, and numbers are only added.
-//!
-//! The images form a list, newest first. Its head is handed from one to the next by `iommap.erl`, which keeps it in a
-//! persistent term: it survives even the deletion of the module. The next one tells all others: handles of any may meet
-//! views of any.
+//! The images form a list, newest first. `iommap.erl` hands its head from one to the next in a persistent term, which
+//! survives even the deletion of the module. A new image tells all others that it is the newest: handles of any may
+//! meet views of any.
 
 use iommap_core::{Handler, Segment};
 use rustler::sys::{ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
@@ -22,11 +21,12 @@ pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "unknown_abi") {
     *b"iommap\x00\x01"
 });
 
-/// What one image is to the others. Fields are only ever added, at the end; an older image has no more than its size.
+/// The table that an image shows to the others. Fields are only ever added, at the end; an older image has no more than
+/// its size.
 #[repr(C)]
 pub struct Image {
     magic: u64,
-    /// Of this table, in bytes: who uses a field that was added later sees first whether it is there.
+    /// Of this table, in bytes. A user of a field that was added later checks first that it is there.
     #[allow(dead_code)] // for later images
     size: usize,
     /// The NIFs, by their numbers.
@@ -34,9 +34,9 @@ pub struct Image {
     call_count: usize,
     pub(crate) drop_handle: unsafe extern "C" fn(*mut c_void),
     pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
-    /// Of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is not, -1 if it lies elsewhere.
+    /// Tells of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is lost, -1 if it lies elsewhere.
     intact: extern "C" fn(*const u8, usize) -> c_int,
-    /// 1 if all mappings of the image are intact, else 0.
+    /// Tells 1 if all mappings of the image are intact, else 0.
     all_intact: extern "C" fn() -> c_int,
     older: AtomicPtr<Image>,
     handler: Handler,
@@ -53,14 +53,14 @@ static THIS: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 /// The newest image.
 static NEWEST: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 
-/// This image, as its objects name it.
+/// Gives this image, as its objects name it.
 #[inline]
 pub fn this() -> *const Image {
     THIS.load(Ordering::Relaxed)
 }
 
 impl Image {
-    /// The table of this image.
+    /// Makes the table of this image.
     pub const fn new(
         calls: &'static [ErlNifFunc],
         drop_handle: unsafe extern "C" fn(*mut c_void),
@@ -81,7 +81,7 @@ impl Image {
         }
     }
 
-    /// The image, if it is one we understand.
+    /// Recognizes an image by its magic number.
     ///
     /// # Safety
     ///
@@ -91,7 +91,7 @@ impl Image {
         unsafe { image.as_ref() }.filter(|image| image.magic == MAGIC)
     }
 
-    /// Lets the image do a call that was made with its object.
+    /// Makes the image do a call that was made with an object of its own; `None` if it has no such call.
     ///
     /// # Safety
     ///
@@ -118,7 +118,7 @@ fn images() -> impl Iterator<Item = &'static Image> {
     std::iter::successors(image(&NEWEST), move |newer| image(&newer.older))
 }
 
-/// Puts this image at the head of the list: `older` is the newest image that was loaded before, as a number, or 0.
+/// Puts this image at the head of the list; `older` is the newest image that was loaded before, as a number, or 0.
 ///
 /// # Safety
 ///
@@ -143,7 +143,7 @@ unsafe extern "C" fn set_newest(newest: *mut Image) {
     NEWEST.store(newest, Ordering::Release);
 }
 
-/// The first image of the process handles the signal for all.
+/// Leaves the signal to the handler of the process's first image.
 fn follow_first(this: *const Image) -> bool {
     match images().last() {
         Some(first) if !ptr::eq(first, this) => iommap_core::follow(first.handler).is_ok(),
@@ -151,12 +151,12 @@ fn follow_first(this: *const Image) -> bool {
     }
 }
 
-/// The newest image, as a number for the next one's `load`.
+/// Gives the newest image, as a number for the next one's `load`.
 pub fn newest() -> u64 {
     NEWEST.load(Ordering::Acquire).expose_provenance() as u64
 }
 
-/// Whether the bytes are what their file held, whichever image mapped it; `None` if they lie in no mapping.
+/// Asks every image whether the bytes are what their file held; `None` if they lie in no mapping.
 #[inline]
 pub fn intact(bytes: &Segment) -> Option<bool> {
     images()
@@ -165,13 +165,13 @@ pub fn intact(bytes: &Segment) -> Option<bool> {
         .map(|told| told != 0)
 }
 
-/// Whether there may be a view, so that a binary may show a mapping.
+/// Tells whether there may be a view, of this image or another.
 #[inline]
 pub fn has_views() -> bool {
     iommap_core::has_views() || images().nth(1).is_some()
 }
 
-/// Whether the bytes of all views there are are what their files held.
+/// Asks every image whether all its mappings are what their files held.
 pub fn all_intact() -> bool {
     images().all(|image| (image.all_intact)() != 0)
 }

@@ -1,9 +1,10 @@
-//! Iodata as the segments it consists of. Binaries stay where they are, and only single bytes, which are nowhere yet, are
-//! gathered; and very many short segments are flattened as they come, so that the list of them does not outgrow the data.
+//! Iodata as segments. Binaries stay where they are; single bytes, which lie nowhere yet, are gathered; and very many
+//! short segments are flattened as they come, so that the list of them does not outgrow the data.
 //!
-//! A list may name its parts again and again: 60 cells can be 2^60 parts. `iommap.erl` has measured it when it comes here,
-//! and the call has seen that so many bytes fit into the mapping: so what is made of it here takes about as much memory as
-//! the mapping has bytes, at most. How many parts have no bytes nobody knows, so a walk ends with the process that waits for it.
+//! A list may name its parts again and again: 60 cells can be 2^60 parts. `iommap.erl` has measured it when it comes
+//! here, and the call has checked that so many bytes fit into the mapping: so the segments and bytes made here take
+//! about as much memory as the mapping has bytes, at most. But any number of parts may be empty, so a walk ends with
+//! its process.
 
 use crate::answer::Stop;
 use crate::origin::Origin;
@@ -12,15 +13,15 @@ use iommap_core::{Data, Error, Segment, Wait};
 use rustler::{Env, Term};
 use smallvec::SmallVec;
 
-/// How many list cells are visited without waiting; less if each may have to be looked up among many mappings.
+/// The most list cells that are visited without waiting; fewer if each may have to be looked up among many mappings.
 const MAX_CELLS_NON_BLOCKING: usize = 2048;
 
-/// So many segments are flattened to one, if they are `SMALL` on the average: a segment is of 16 bytes itself.
+/// So many segments are flattened to one, if they are `SMALL` on the average. (A segment itself takes 16 bytes.)
 const MANY: usize = 1 << 16;
 const SMALL: usize = 64;
 
-/// How many list cells are visited before it is asked whether the process lives on.
-const CELLS_A_LOOK: usize = 256;
+/// The list cells that are visited between two pauses of the walk.
+const CELLS_A_PAUSE: usize = 256;
 
 /// Segments, in order.
 pub type Segments<'a> = SmallVec<[Segment<'a>; 32]>;
@@ -36,7 +37,7 @@ pub struct Iodata<'a> {
     /// The bytes of segments that were flattened, and which segment keeps their place.
     flat: Vec<(usize, Vec<u8>)>,
     done: Done,
-    /// Whether there may be views among it.
+    /// There may be views among it.
     has_views: bool,
     origin: Origin,
 }
@@ -48,7 +49,7 @@ struct Run {
     length: usize,
 }
 
-/// How much is not flattened any more.
+/// The lengths of the lists up to which nothing is flattened any more.
 #[derive(Default)]
 struct Done {
     segments: usize,
@@ -57,8 +58,8 @@ struct Done {
 }
 
 impl<'a> Iodata<'a> {
-    /// Walks the term, through no more than so many list cells if it must not wait. Gives `Fault` if what was flattened is of a
-    /// view that lost its file.
+    /// Walks the term, through a limited number of list cells if it must not wait. Gives `Fault` if data was flattened
+    /// that is of a view that lost its file.
     pub fn collect(&mut self, term: Term<'a>, wait: Wait) -> Result<(), Stop> {
         self.has_views = image::has_views();
         let most = match (wait, self.has_views) {
@@ -69,12 +70,12 @@ impl<'a> Iodata<'a> {
         self.walk(term, most)
     }
 
-    /// Where it comes from.
+    /// Gives the origin of all binaries together.
     pub fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// The segments that it consists of; put together in `memory` if bytes were gathered.
+    /// Gives all segments; puts them together in `memory` if bytes were gathered.
     pub fn segments<'s, 'm>(
         &'s self,
         memory: &'m mut Segments<'s>,
@@ -89,7 +90,7 @@ impl<'a> Iodata<'a> {
         Ok(memory)
     }
 
-    /// Puts together what is not done.
+    /// Puts together the segments that are not done.
     fn put_together<'s>(&'s self, done: &Done, memory: &mut Segments<'s>) -> Result<(), Error> {
         let segments = &self.segments[done.segments..];
         memory
@@ -114,7 +115,7 @@ impl<'a> Iodata<'a> {
                 if cells > most {
                     return Err(Stop::WouldBlock);
                 }
-                if cells % CELLS_A_LOOK == 0 {
+                if cells % CELLS_A_PAUSE == 0 {
                     self.pause(term.get_env())?;
                 }
                 if let Some(binary) = term::binary(head) {
@@ -129,7 +130,7 @@ impl<'a> Iodata<'a> {
                 }
                 continue;
             }
-            // The end of a list: empty, or a binary; or the whole, if that is a binary.
+            // A list ends in an empty one, or in a binary.
             if !at.is_empty_list() {
                 self.push(at, term::binary(at).ok_or(Stop::Raise)?);
             }
@@ -140,11 +141,11 @@ impl<'a> Iodata<'a> {
         }
     }
 
-    /// What is to be done now and then in a long walk.
+    /// Pauses a long walk: ends it if the process is dead, flattens, and reserves memory for the next cells.
     #[cold]
     fn pause(&mut self, env: Env) -> Result<(), Stop> {
         if !term::is_alive(env) {
-            return Err(Stop::Raise); // nobody hears it
+            return Err(Stop::Raise); // reaches no process
         }
         if self.segments.len() - self.done.segments >= MANY {
             if let Some(bytes) = self.flattened()? {
@@ -163,18 +164,18 @@ impl<'a> Iodata<'a> {
         self.reserve().map_err(|()| Error::NO_MEMORY.into())
     }
 
-    /// Finds memory for what the next cells may add, which would end the VM if it were found wanting only then.
+    /// Reserves memory for the next cells: a push without memory would end the VM.
     fn reserve(&mut self) -> Result<(), ()> {
-        let ends = CELLS_A_LOOK + 1; // lists may end in a binary
+        let ends = CELLS_A_PAUSE + 1; // lists may end in a binary
         self.segments
-            .try_reserve(CELLS_A_LOOK + ends)
+            .try_reserve(CELLS_A_PAUSE + ends)
             .map_err(|_| ())?;
-        self.runs.try_reserve(CELLS_A_LOOK).map_err(|_| ())?;
-        self.bytes.try_reserve(CELLS_A_LOOK).map_err(|_| ())
+        self.runs.try_reserve(CELLS_A_PAUSE).map_err(|_| ())?;
+        self.bytes.try_reserve(CELLS_A_PAUSE).map_err(|_| ())
     }
 
-    /// Copies the segments that are not done together, if they are small. Whether they were lost is asked here for views, which
-    /// nobody can tell from other bytes afterwards, and at the end for copies.
+    /// Copies the segments that are not done together, if they are small. Views among them are asked about here, as
+    /// their bytes are told from others only by their place; copies at the end, by the caller.
     fn flattened(&self) -> Result<Option<Vec<u8>>, Error> {
         let mut segments = Segments::new();
         self.put_together(&self.done, &mut segments)?;
@@ -182,8 +183,12 @@ impl<'a> Iodata<'a> {
         if data.length() / segments.len() > SMALL {
             return Ok(None);
         }
+        let views = self.origin.min(Origin::View);
+        if views.is_lost(&segments) {
+            return Err(Error::Fault);
+        }
         let bytes = iommap_core::flatten(data)?;
-        if self.origin.min(Origin::View).is_lost(&segments) {
+        if views.is_lost(&segments) {
             return Err(Error::Fault);
         }
         Ok(Some(bytes))
@@ -193,7 +198,7 @@ impl<'a> Iodata<'a> {
     fn push(&mut self, term: Term, binary: Segment<'a>) {
         if binary.length() > 0 {
             if self.has_views {
-                self.origin = self.origin.max(Origin::of(term, &binary));
+                self.origin = self.origin.max(Origin::look_up(term, &binary));
             }
             self.segments.push(binary);
         }

@@ -1,23 +1,24 @@
 //! The Erlang face of iommap: terms, resources and schedulers. Makes no system call of its own.
 //!
-//! The way of a call is down: the table in `entry` names it, `dispatch` says where it runs, `calls` decodes the arguments and
-//! makes the answer, `iommap_core` does it. `unsafe` lives in the rooms that talk to the VM, and is refused elsewhere.
+//! A call goes down: `entry` has it in its table, `dispatch` runs it on one scheduler or another, `calls` decodes the
+//! arguments and encodes the answer, `iommap_core` does the work. `unsafe` is allowed in the rooms that call the VM's C
+//! functions, and refused in all others.
 
 #![deny(unsafe_code)]
 
 mod answer;
 mod atoms;
 mod calls;
-#[allow(unsafe_code)] // asks the VM to call again
+#[allow(unsafe_code)] // receives calls, schedules them again
 mod dispatch;
-#[allow(unsafe_code)] // entered by the VM
+#[allow(unsafe_code)] // called by the VM
 mod entry;
 mod errno;
-#[allow(unsafe_code)] // other images' tables
+#[allow(unsafe_code)] // follows other images' tables
 mod image;
 mod iodata;
 mod origin;
-#[allow(unsafe_code)] // resources
+#[allow(unsafe_code)] // allocates and destroys resources
 mod resource;
-#[allow(unsafe_code)] // terms and binaries
+#[allow(unsafe_code)] // inspects and allocates binaries
 mod term;

@@ -1,36 +1,37 @@
-//! Where data that a call was given comes from: the one place that asks whether it is a view that lost its file.
+//! The origin of data that a call was given: the one place that asks whether it is a view that lost its file.
 //!
-//! Zeros that stand where a view lost its file are not data. So who reads data that may come from a view asks about it, after
-//! the reading: what was lost before counts then too.
+//! Zeros that stand where a view lost its file are not data. So a call that reads data of a view asks about it before, to
+//! do nothing with what is lost already, and again after.
 
 use crate::{image, term};
 use iommap_core::Segment;
 use rustler::Term;
 
-/// Where bytes come from; of several, what is told of the later counts for all.
+/// The origin of bytes. That of several binaries together is the greatest of theirs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// They lie in no mapping, and do not for as long as the call runs.
+    /// They lie in no mapping, and in none as long as the call runs.
     #[default]
     Plain,
-    /// They lie in a mapping: to read them may have to wait for the disk.
+    /// Some lie in a mapping: reading them may wait for the disk.
     View,
-    /// They are a copy that the VM made to show them, of a place that cannot be known, and which may be a view.
+    /// Some are a copy that the VM made to show them, from a place that cannot be known: it may be a view.
     Copied,
 }
 
 impl Origin {
-    /// The origin of a binary, whose bytes are shown there.
+    /// Finds the origin of a binary, whose bytes are those.
     #[inline]
     pub fn of(term: Term, bytes: &Segment) -> Origin {
         if image::has_views() {
-            Origin::looked_up(term, bytes)
+            Origin::look_up(term, bytes)
         } else {
             Origin::Plain
         }
     }
 
-    fn looked_up(term: Term, bytes: &Segment) -> Origin {
+    /// Finds it where there are views: looks the bytes up among all mappings of all images.
+    pub fn look_up(term: Term, bytes: &Segment) -> Origin {
         if term::is_copied(term, bytes) {
             Origin::Copied
         } else if image::intact(bytes).is_some() {
@@ -40,7 +41,7 @@ impl Origin {
         }
     }
 
-    /// Whether any of these bytes, which are of this origin, were lost. Of a copy all views are asked about, which may take
+    /// Tells whether any of these bytes, of this origin, were lost. For a copy all mappings are asked, which may take
     /// long.
     #[inline]
     pub fn is_lost(self, segments: &[Segment]) -> bool {

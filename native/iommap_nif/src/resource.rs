@@ -1,8 +1,8 @@
-//! The two resources: a handle, and what keeps a mapping alive for its views.
+//! The two resources of the VM: a handle, and a view, which keeps a mapping alive for its binaries.
 //!
-//! An object may outlive the library image that made it: after a code upgrade the VM gives us objects whose layout,
-//! locks and thread-locals are another image's. So every object begins with a header that never changes, and names the
-//! image that made it; whoever finds another image's name there lets that image do the work (`image`).
+//! An object may meet another library image than the one that made it: after a code upgrade the VM gives us objects
+//! whose layout, locks and thread-locals are another image's. So every object begins with a header that never changes,
+//! and names the image that made it. An image that finds another's name there lets that image do the work (`image`).
 
 use crate::answer::Stop;
 use crate::image::{self, Image, MAGIC};
@@ -33,7 +33,7 @@ struct Object<T> {
     inside: T,
 }
 
-/// A reference to the resource that the views of a mapping hold. The VM counts the references.
+/// A reference to the resource that the binaries of a mapping hold. The VM counts the references.
 pub struct ViewReference(NonNull<Object<View>>);
 
 // SAFETY: the VM's reference counts are atomic, and what is inside is only dropped.
@@ -49,12 +49,12 @@ impl Drop for ViewReference {
 }
 
 impl ViewReference {
-    /// A resource around the view.
+    /// Allocates a resource for the view (`enif_alloc_resource`).
     pub fn keep(view: View) -> ViewReference {
         ViewReference(make(&VIEWS, view))
     }
 
-    /// A binary that shows memory of the view's mapping, and holds the resource.
+    /// Makes a binary of memory of the view's mapping, which holds the resource (`enif_make_resource_binary`).
     #[inline]
     pub fn binary<'a>(&self, env: Env<'a>, address: *const u8, length: usize) -> Term<'a> {
         let object = self.0.as_ptr().cast_const().cast();
@@ -70,7 +70,7 @@ impl ViewReference {
 /// The handle type of this library.
 pub type ErlangHandle = Handle<ViewReference>;
 
-/// A term that holds the handle.
+/// Makes a term that holds the handle (`enif_make_resource`).
 pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
     let object = make(&HANDLES, handle);
     // SAFETY: the object was just made; the term takes its own reference, and ours is given back.
@@ -81,7 +81,8 @@ pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
     }
 }
 
-/// The handle in the term, which keeps it alive for as long as the call runs; or the image whose handle it is.
+/// Finds the handle in the term (`enif_get_resource`), which keeps it alive while the call runs; or the image whose it
+/// is.
 #[inline]
 pub fn decode_handle(term: Term<'_>) -> Result<&ErlangHandle, Stop> {
     let mut found: *const c_void = ptr::null();
@@ -100,7 +101,7 @@ pub fn decode_handle(term: Term<'_>) -> Result<&ErlangHandle, Stop> {
     }
 }
 
-/// The image of a header, if both are of a kind we understand.
+/// Recognizes a header and its image, by the magic numbers of both.
 ///
 /// # Safety
 ///
@@ -115,6 +116,7 @@ unsafe fn recognized(header: *const Header) -> Option<&'static Image> {
     }
 }
 
+/// Allocates an object with its header (`enif_alloc_resource`).
 fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>> {
     const { assert!(align_of::<Object<T>>() <= align_of::<u64>()) };
     // SAFETY: the type is open; the memory is as large as the object, and aligned for it.
@@ -140,7 +142,7 @@ fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>
 static HANDLES: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 static VIEWS: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 
-/// Opens the resource types, or takes over those of the image before this one.
+/// Opens the resource types, or takes over those of the image before this one (`enif_open_resource_type_x`).
 pub fn open_types(env: Env) -> bool {
     open_type(env, c"iommap handle 1", drop_any_handle, &HANDLES)
         && open_type(env, c"iommap view 1", drop_any_view, &VIEWS)
@@ -154,7 +156,7 @@ fn open_type(
     destructor: Destructor,
     kind: &AtomicPtr<ErlNifResourceType>,
 ) -> bool {
-    /// With the flags as the number they are: rustler's enum has no value for both.
+    /// Takes the flags as a number: rustler's enum has no value for both.
     type OpenResourceType = unsafe extern "C" fn(
         *mut ErlNifEnv,
         *const c_char,
@@ -167,7 +169,7 @@ fn open_type(
     let callbacks = ErlNifResourceTypeInit {
         dtor: destructor as *const ErlNifResourceDtor,
         stop: ptr::null(),
-        down: nobody_went_down as *const ErlNifResourceDown,
+        down: on_down as *const ErlNifResourceDown,
         members: 3,
         dyncall: ptr::null(),
     };
@@ -191,10 +193,10 @@ fn open_type(
     }
 }
 
-/// Never called: nobody is monitored. But a type must always have this callback. While a load takes a type over, the VM
-/// puts one of its own in its place, and `enif_alloc_resource` on another thread looks twice whether there is one; if it
-/// saw none first and one then, it would lay its mutex over the object (seen in OTP 25).
-unsafe extern "C" fn nobody_went_down(
+/// Is never called, as no process is monitored. But a type must always have this callback. While a load takes a type
+/// over, the VM puts one of its own in its place, and `enif_alloc_resource` on another thread looks twice whether there
+/// is one; if it saw none first and one then, it would lay its mutex over the object (seen in OTP 25).
+unsafe extern "C" fn on_down(
     _env: *mut ErlNifEnv,
     _object: *mut c_void,
     _process: *const ErlNifPid,
@@ -203,7 +205,7 @@ unsafe extern "C" fn nobody_went_down(
 }
 
 unsafe extern "C" fn drop_any_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM destroys an object of the type once; its image knows how. One that nobody understands is leaked.
+    // SAFETY: the VM destroys an object of the type once; its image knows how. One of an unknown image is leaked.
     unsafe {
         if let Some(image) = recognized(object.cast()) {
             (image.drop_handle)(object);
@@ -220,20 +222,15 @@ unsafe extern "C" fn drop_any_view(_env: *mut ErlNifEnv, object: *mut c_void) {
     }
 }
 
-/// Destroys a handle that this image made.
-pub unsafe extern "C" fn drop_handle(object: *mut c_void) {
-    // SAFETY: the object is a handle of this image, and is destroyed once.
+/// Destroys an object that this image made.
+///
+/// # Safety
+///
+/// The object is one of this image, with a `T` inside, and is destroyed once.
+pub unsafe extern "C" fn drop_object<T>(object: *mut c_void) {
+    // SAFETY: the caller's promise.
     let dropped = std::panic::catch_unwind(|| unsafe {
-        ptr::drop_in_place(&raw mut (*object.cast::<Object<ErlangHandle>>()).inside);
-    });
-    debug_assert!(dropped.is_ok());
-}
-
-/// Destroys what a mapping's views held, made by this image.
-pub unsafe extern "C" fn drop_view(object: *mut c_void) {
-    // SAFETY: the object is a view of this image, and is destroyed once.
-    let dropped = std::panic::catch_unwind(|| unsafe {
-        ptr::drop_in_place(&raw mut (*object.cast::<Object<View>>()).inside);
+        ptr::drop_in_place(&raw mut (*object.cast::<Object<T>>()).inside);
     });
     debug_assert!(dropped.is_ok());
 }

@@ -1,5 +1,5 @@
-//! Terms, where rustler is not enough: binaries that may lie in a mapping, and so are never made a Rust slice; numbers that
-//! may be negative; and the binary that a read makes.
+//! Terms, where rustler is not enough: binaries that may lie in a mapping, and so are never made a Rust slice; numbers
+//! that may be negative; list cells without a `rustler::Error` to drop; and the binary that a read makes.
 
 use crate::answer::Stop;
 use crate::atoms;
@@ -74,11 +74,11 @@ pub fn byte(term: Term) -> Option<u8> {
     u8::try_from(number).ok()
 }
 
-/// More bytes than the VM may copy on a normal scheduler just to show them: that takes up to 3 ns a byte.
+/// The most bytes that the VM may copy on a normal scheduler just to show them: that takes up to 3 ns a byte.
 pub const LONG: usize = 1 << 16;
 
-/// Whether those bytes are a copy of the binary's: the VM makes one, to a new place each time, to show a binary that does
-/// not begin at a whole byte of the one it is a part of.
+/// Tells whether those bytes are a copy of the binary's. The VM makes one, to a new place each time, to show a binary
+/// that begins inside a byte of the one it is a part of.
 pub fn is_copied(term: Term, bytes: &Segment) -> bool {
     if bytes.length() > LONG {
         return is_unaligned(term);
@@ -86,7 +86,7 @@ pub fn is_copied(term: Term, bytes: &Segment) -> bool {
     binary(term).is_some_and(|again| again.address() != bytes.address())
 }
 
-/// Whether the VM has to copy the binary, which is of more than `LONG` bytes, to show it. Looks at the first bytes alone: a
+/// Tells whether the VM has to copy a binary of more than `LONG` bytes to show it. Inspects the first bytes alone: a
 /// part that is longer than those that the VM copies on its own (64 bytes) begins at the same bit.
 pub fn is_unaligned(term: Term) -> bool {
     const PART: usize = 128;
@@ -99,7 +99,7 @@ pub fn is_unaligned(term: Term) -> bool {
     binary(part).is_some_and(|bytes| is_copied(part, &bytes))
 }
 
-/// Whether the process that called lives on, and wants the answer.
+/// Tells whether the calling process is alive (`enif_is_current_process_alive`).
 pub fn is_alive(env: Env) -> bool {
     // SAFETY: the environment is that of the running call, which is on this thread.
     unsafe { sys::enif_is_current_process_alive(env.as_c_arg()) != 0 }
@@ -126,8 +126,8 @@ impl<'a> BinaryBuffer<'a> {
             return Some(BinaryBuffer::Long(Box::new(OwnedBinary::new(length)?)));
         }
         let mut term = 0;
-        // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of memory for
-        // this little.
+        // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of memory
+        // for this little.
         let memory = unsafe { sys::enif_make_new_binary(env.as_c_arg(), length, &mut term) };
         Some(BinaryBuffer::Short {
             memory: NonNull::new(memory)?,
@@ -148,7 +148,7 @@ impl<'a> BinaryBuffer<'a> {
     }
 }
 
-// SAFETY: the memory is the VM's, as long as was asked for, and nobody else's until the process has a term.
+// SAFETY: the memory is the VM's, as long as was asked for, and no one else's until the process has a term.
 unsafe impl Buffer for BinaryBuffer<'_> {
     #[inline]
     fn as_mut_ptr(&mut self) -> *mut u8 {

@@ -1,4 +1,4 @@
-//! What the system is told of a range: write it back, expect this of it.
+//! Advice to the system: write changes back, expect this use of a range.
 
 use crate::answer::{Answer, Stop};
 use crate::{atoms, resource, term};

@@ -1,4 +1,4 @@
-//! What a handle tells of itself, and this image.
+//! Facts about a handle, and about the images.
 
 use crate::answer::{self, Answer};
 use crate::{atoms, image, resource};

@@ -1,7 +1,7 @@
 //! The calls: arguments in, answer out.
 //!
-//! The order of checks is the contract's: what raises comes before what is answered, and that before the state of the
-//! handle, which the core looks at.
+//! The order of checks is the contract's: arguments that raise, then arguments that are answered, then the state of the
+//! handle, which the core checks.
 
 pub mod advise;
 pub mod info;

@@ -1,4 +1,4 @@
-//! Opening and closing.
+//! Opens and closes handles.
 
 use crate::answer::{self, Answer, Stop};
 use crate::{atoms, resource};

@@ -1,4 +1,4 @@
-//! Reading: copies.
+//! Reads by copying.
 
 use crate::answer::{self, Answer};
 use crate::term::{self, BinaryBuffer};

@@ -1,4 +1,4 @@
-//! Changing the size.
+//! Changes the size of a mapping.
 
 use crate::answer::{self, Answer};
 use crate::{atoms, resource, term};

@@ -1,4 +1,4 @@
-//! Reading without a copy.
+//! Reads without a copy: makes views, and tells whether one is intact.
 
 use crate::answer::{self, Answer, Stop};
 use crate::origin::Origin;
@@ -41,7 +41,7 @@ fn is_lost(binary: Term, range: Range, size: usize, wait: Wait) -> Result<bool, 
     } else {
         let bytes = term::binary(binary).ok_or(Stop::Raise)?;
         let part = bytes.part(range.offset(), range.length());
-        (Origin::of(binary, &bytes), part)
+        (Origin::look_up(binary, &bytes), part)
     };
     if origin == Origin::Copied && wait == Wait::NonBlocking {
         return Err(Stop::WouldBlock);

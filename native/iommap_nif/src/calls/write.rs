@@ -1,4 +1,4 @@
-//! Writing.
+//! Writes iodata.
 
 use crate::answer::{Answer, Stop};
 use crate::iodata::{Iodata, Segments};
@@ -19,8 +19,8 @@ pub fn pwrite<'a>(env: Env<'a>, [handle, offset, data]: [Term<'a>; 3], wait: Wai
 
 /// `pwrite_nif(Handle, Offset, Data, Size)`: the same of data of `Size` bytes, more than `LONG`.
 ///
-/// Only the VM knows the size of a binary without looking at its bytes, and to show a NIF bytes that begin inside a byte it
-/// copies the binary. So long data is checked first, and then looked at where that may take long.
+/// The VM alone knows the size of a binary without showing its bytes, and it copies a binary that begins inside a byte
+/// to show it. So long data is checked first, and then inspected on a dirty I/O scheduler.
 pub fn pwrite_long<'a>(
     env: Env<'a>,
     [handle, offset, data, size]: [Term<'a>; 4],
@@ -69,7 +69,7 @@ fn pwrite_segments<'a>(
     wait: Wait,
 ) -> Answer<'a> {
     if origin != Origin::Plain && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock); // views are read where reading may wait, and all asked about where that may
+        return Err(Stop::WouldBlock); // reading a view may wait, and so may asking about all
     }
     let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
     if segments.len() > 1 {
