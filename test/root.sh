@@ -79,7 +79,7 @@ copy_sources() {
     mkdir -p "$root$1"
     (cd "$root$1" && find . -mindepth 1 -maxdepth 1 ! -name _build ! -name target ! -name priv -exec rm -rf {} +)
     git -C "$checkout" -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
-        tar --create --null --files-from=- --directory "$checkout" --ignore-failed-read 2>/dev/null |
+        tar --create --directory "$checkout" --ignore-failed-read --null --files-from=- 2>/dev/null |
         tar --extract --no-same-owner --directory "$root$1"
 }
 
