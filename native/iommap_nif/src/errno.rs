@@ -5,6 +5,7 @@ use std::ffi::c_int;
 
 /// Makes the atom of an errno, as Erlang's `file:posix()`.
 pub fn atom(env: Env, errno: c_int) -> Atom {
+    // Never: an atom may have 255 characters, and the names stand below.
     Atom::from_str(env, &name(errno)).expect("names are short and ASCII")
 }
 

@@ -25,6 +25,7 @@ impl Part<'_> {
     #[inline]
     pub fn copy_out(self, buffer: &mut impl Buffer) -> Result<(), Error> {
         let (mapping, range) = (self.mapping, self.range);
+        // Never: buffers are made of the length of the part. It is what makes this function safe.
         assert!(range.length() <= buffer.len(), "a buffer too short");
         let to = buffer.as_mut_ptr();
         // SAFETY: the part is mapped as long as the mapping lives; the buffer is long enough, and no part of a mapping.
@@ -42,6 +43,7 @@ impl Part<'_> {
     /// Brings the part into memory through the descriptor, which does not drag its neighbours along and cannot fault.
     /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
     pub fn fetch(self, scratch: &mut impl Buffer) {
+        // Never, as above.
         assert!(self.length() <= scratch.len(), "a buffer too short");
         let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
         // SAFETY: the buffer is writable for the length.

@@ -55,6 +55,7 @@ impl WritablePart<'_> {
     #[inline]
     pub fn copy_in(self, data: Data) -> Result<(), Error> {
         let Part { mapping, range } = self.0;
+        // Never: parts to write to are made of the length of the data. It is what makes this function safe.
         assert!(data.length() <= range.length(), "a range too short");
         mapping.check_not_faulted()?;
         mapping.mark_private(range);
