@@ -123,12 +123,11 @@ zeros_are_at_hand(Mount, Path, Vm) ->
         ok = test_mounts:control(Mount, "slow", {hang, []}),
         ok = test_mounts:control(Mount, "slow", {hang_close, []}),
         receive after 1500 -> ok end,
-        %% The system may tell late of closes that came before: of who wrote the file, for one.
-        Before = test_mounts:waiting(Mount, "slow"),
         Seen = {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros},
-        Before = test_mounts:waiting(Mount, "slow"),
+        0 = test_mounts:waiting(Mount, "slow"),
+        Before = test_mounts:closing(Mount, "slow"),
         Dropper ! drop,
-        ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > Before end),
+        ok = test_processes:eventually(fun() -> test_mounts:closing(Mount, "slow") > Before end),
         ok = every_scheduler_runs(),
         Seen
     end),

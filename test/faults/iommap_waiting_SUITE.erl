@@ -58,7 +58,7 @@ hang_in_close(Mount) ->
         ok = test_mounts:control(Mount, "slow", {hang_close, []}),
         {ok, _} = Opened
     end),
-    test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end).
+    test_processes:eventually(fun() -> test_mounts:closing(Mount, "slow") > 0 end).
 
 lets_go(Config, Kind, Hanging, Vm) ->
     Other = filename:join(?config(directory, Config), "other"),
@@ -72,7 +72,7 @@ lets_go(Config, Kind, Hanging, Vm) ->
             end),
             Begun = erlang:monotonic_time(millisecond),
             ok = test_processes:eventually(fun() -> descriptors(Path) =:= 0 end),
-            true = test_mounts:waiting(Hanging, "slow") > 0,
+            true = test_mounts:closing(Hanging, "slow") > 0,
             ok = test_scene:every_scheduler_runs(),
             [400, 0, erlang:monotonic_time(millisecond) - Begun]
         end)

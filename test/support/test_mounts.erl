@@ -7,6 +7,7 @@
 -export([behind/2]).
 -export([control/3]).
 -export([waiting/2]).
+-export([closing/2]).
 
 -export_type([mount/0, kind/0]).
 
@@ -102,10 +103,18 @@ control(#{kind := faultfs} = Mount, Name, {Verb, Numbers}) ->
     Command = lists:join(" ", [atom_to_list(Verb), "/" ++ Name | [integer_to_list(N) || N <- Numbers]]),
     ok = file:write_file(path(Mount, ".control"), Command).
 
-%% How many calls of the file hang in faultfs now.
+%% How many calls of the file hang in faultfs now, but for closes.
 -spec waiting(mount(), file:filename()) -> non_neg_integer().
-waiting(#{kind := faultfs} = Mount, Name) ->
+waiting(Mount, Name) ->
+    reported(Mount, Name, waiting).
+
+%% How many closes of it hang. The system may send those late that came before, as that of a writer.
+-spec closing(mount(), file:filename()) -> non_neg_integer().
+closing(Mount, Name) ->
+    reported(Mount, Name, closing).
+
+reported(#{kind := faultfs} = Mount, Name, What) ->
     {ok, Report} = file:read_file(path(Mount, ".control")),
     Lines = [string:lexemes(Line, " ") || Line <- string:lexemes(binary_to_list(Report), "\n")],
-    lists:sum([list_to_integer(Waiting) || ["/" ++ File, "reads", _, "waiting", Waiting] <- Lines,
-                                           File =:= Name]).
+    lists:sum([case What of waiting -> list_to_integer(Waiting); closing -> list_to_integer(Closing) end
+               || ["/" ++ File, "reads", _, "waiting", Waiting, "closing", Closing] <- Lines, File =:= Name]).

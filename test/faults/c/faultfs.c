@@ -17,7 +17,8 @@
  *
  * A name is a path from the mount point, as in "delay /data 50". The trouble is
  * in what reaches the file system: what the page cache holds, it serves and takes.
- * Reading .control gives "NAME reads R waiting W" for every file ever named.
+ * Reading .control gives "NAME reads R waiting W closing C" for every file ever named: W calls
+ * that hang, and C closes, which the system may send late.
  */
 #define FUSE_USE_VERSION 31
 #define _GNU_SOURCE
@@ -44,7 +45,7 @@ struct trouble {
     off_t eio_start, eio_end;
     off_t eio_write_start, eio_write_end;
     bool hang, hang_close;
-    long reads, waiting;
+    long reads, waiting, closing;
 };
 
 static int root;
@@ -119,12 +120,13 @@ static int obey(const char *command)
     return error;
 }
 
-static void wait_while(const bool *hanging, struct trouble *t)
+/* Counts the caller among `waiting` meanwhile. */
+static void wait_while(const bool *hanging, long *waiting)
 {
-    t->waiting++;
+    ++*waiting;
     while (*hanging)
         pthread_cond_wait(&released, &lock);
-    t->waiting--;
+    --*waiting;
 }
 
 /* What a read of [start, end) has to suffer first. */
@@ -137,7 +139,7 @@ static int suffer_read(const char *path, off_t start, off_t end)
     pthread_mutex_lock(&lock);
     if ((t = find(path))) {
         t->reads++;
-        wait_while(&t->hang, t);
+        wait_while(&t->hang, &t->waiting);
         delay_ms = t->delay_ms;
         if (start < t->eio_end && end > t->eio_start)
             error = -EIO;
@@ -158,7 +160,7 @@ static int suffer_write(const char *path, off_t start, off_t end)
 
     pthread_mutex_lock(&lock);
     if ((t = find(path))) {
-        wait_while(&t->hang, t);
+        wait_while(&t->hang, &t->waiting);
         if (start < t->eio_write_end && end > t->eio_write_start)
             error = -EIO;
     }
@@ -172,8 +174,12 @@ static void suffer_wait(const char *path, bool closes)
     struct trouble *t;
 
     pthread_mutex_lock(&lock);
-    if ((t = find(path)))
-        wait_while(closes ? &t->hang_close : &t->hang, t);
+    if ((t = find(path))) {
+        if (closes)
+            wait_while(&t->hang_close, &t->closing);
+        else
+            wait_while(&t->hang, &t->waiting);
+    }
     pthread_mutex_unlock(&lock);
 }
 
@@ -184,8 +190,8 @@ static int report(char *text, size_t size, off_t offset)
 
     pthread_mutex_lock(&lock);
     for (struct trouble *t = troubles; t && length < sizeof whole - 512; t = t->next)
-        length += snprintf(whole + length, sizeof whole - length, "%s reads %ld waiting %ld\n",
-                           t->name, t->reads, t->waiting);
+        length += snprintf(whole + length, sizeof whole - length, "%s reads %ld waiting %ld closing %ld\n",
+                           t->name, t->reads, t->waiting, t->closing);
     pthread_mutex_unlock(&lock);
     if ((size_t)offset >= length)
         return 0;
