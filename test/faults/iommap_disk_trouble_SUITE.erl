@@ -133,7 +133,8 @@ a_failing_disk_under_ext4_is_sigbus_until_it_heals(Config) ->
                               " && mount -o loop ", Image, " ", Point]) of
             {0, _} ->
                 try
-                    failing_disk(Disk, Image, filename:join(Point, "file"))
+                    %% A process that lives on might keep the view where the collector seldom looks.
+                    test_processes:in_a_process(fun() -> failing_disk(Disk, Image, filename:join(Point, "file")) end)
                 after
                     test_mounts:control(Disk, "disk", {clear, []}),
                     %% Descriptors are closed a moment after the last view is collected.
