@@ -65,11 +65,16 @@ run_words() {
     exit "$status"
 }
 
+# What a word leaves running may hold its output open: so that is a file, and nobody waits for its end.
 run_word() {
-    local name=$1 result=ok start=$SECONDS
+    local name=$1 result=ok start=$SECONDS word
     shift
     title "$what: $name"
-    "$@" 2>&1 | tee -a "$log" || { result=FAILED; status=1; }
+    "$@" >"$log.word" 2>&1 &
+    word=$!
+    tail --follow --lines=+1 --pid="$word" "$log.word"
+    wait "$word" || { result=FAILED; status=1; }
+    cat "$log.word" >>"$log"
     results+=("$(printf '%-8s%-40s%5d s' "$result" "$name" $((SECONDS - start)))")
 }
 
