@@ -351,11 +351,12 @@ fn a_file_given_to_another_owner_is_read_by_nobody_who_may_not_wait() {
         become_user(0);
         chown(&path, Some(0), None).unwrap();
         become_user(NOBODY);
-        // The question may have the system read ahead; so a page may be there when it is asked about.
+        // The question itself has the system read ahead, so a page may be there when it is asked about: what is sure is
+        // that nobody waited for it.
         let waits = waits_for_a_disk();
-        assert_eq!(pread_page_non_blocking(&handle, 20), Err(Error::WouldBlock));
         for number in 0..PAGES {
-            let _ = pread_page_non_blocking(&handle, number);
+            let read = pread_page_non_blocking(&handle, number);
+            assert!(matches!(read, Ok(_) | Err(Error::WouldBlock)));
         }
         assert_eq!(waits_for_a_disk(), waits, "a page fault waited");
         assert!(pread(&handle, 60 * page(), 8).is_ok());
