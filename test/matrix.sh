@@ -70,7 +70,8 @@ run_word() {
     local name=$1 result=ok start=$SECONDS word
     shift
     title "$what: $name"
-    "$@" >"$log.word" 2>&1 &
+    : >"$log.word"
+    "$@" >>"$log.word" 2>&1 &
     word=$!
     tail --follow --lines=+1 --pid="$word" "$log.word"
     wait "$word" || { result=FAILED; status=1; }
