@@ -5,7 +5,8 @@
 -export([prepare/2, round/0, cases/0]).
 -export_type([settings/0, result/0]).
 
--type settings() :: #{directory := file:filename(), samples := pos_integer(), sample_time := pos_integer()}.
+-type settings() :: #{directory := file:filename(), samples := pos_integer(), sample_time := pos_integer(),
+                      cases => [Case :: string()], contenders => [atom()]}. % only these
 -type result() :: {{Case :: string(), Contender :: atom()}, float()}.
 
 -define(SIZE, (1 bsl 26)).
@@ -25,7 +26,7 @@
 cases() ->
     [{Name, nanoseconds} || Name <- [
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
-        "read 8 B of zeros", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
+        "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
         "grow by 4 KB"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
@@ -36,7 +37,7 @@ prepare(Settings, Checked) ->
     Caller = self(),
     _ = spawn(fun() ->
         register(?MODULE, self()),
-        Cells = cells(fixture(Settings)),
+        Cells = only(Settings, cells(fixture(Settings))),
         Wrong = [{Case, Name} || {Case, _, Contenders} <- Cells, #{name := Name} = Contender <- Contenders,
                                  not bench_loop:answers(Contender, Checked)],
         Caller ! {prepared, case Wrong of [] -> ok; _ -> {wrong, Wrong} end},
@@ -44,6 +45,13 @@ prepare(Settings, Checked) ->
                          || {Case, Unit, Contenders} <- Cells])
     end),
     receive {prepared, Answer} -> Answer end.
+
+only(Settings, Cells) ->
+    [{Case, Unit, [Contender || #{name := Name} = Contender <- Contenders, takes_part(Settings, contenders, Name)]}
+     || {Case, Unit, Contenders} <- Cells, takes_part(Settings, cases, Case)].
+
+takes_part(Settings, Key, Name) ->
+    lists:member(Name, maps:get(Key, Settings, [Name])).
 
 %% One round: of every case several samples of every contender, in another order each time, and their median.
 -spec round() -> [result()].
@@ -77,34 +85,39 @@ shuffle(List) ->
 
 %% ---- What is measured on
 
-fixture(#{directory := Directory}) ->
+fixture(#{directory := Directory} = Settings) ->
     Read = filename:join(Directory, "read-" ++ os:getpid()),
     Write = filename:join(Directory, "write-" ++ os:getpid()),
     ok = bench_file:make(Read, ?SIZE),
     ok = bench_file:make(Write, ?SIZE),
     Zeros = filename:join(Directory, "zeros-" ++ os:getpid()),
     ok = file:write_file(Zeros, binary:copy(<<0>>, ?SIZE)),
+    ZeroWords = filename:join(Directory, "zero-words-" ++ os:getpid()),
+    ok = file:write_file(ZeroWords, binary:copy(<<0:8/unit:8, 1:(?LINE_SIZE - 8)/unit:8>>, ?SIZE div ?LINE_SIZE)),
     {ok, Handle} = iommap:open(Read, read, []),
-    {ok, ZerosHandle} = iommap:open(Zeros, read, []),
     {ok, WriteHandle} = iommap:open(Write, read_write, []),
     {ok, Floor} = floor:open(Read, read),
-    {ok, ZerosFloor} = floor:open(Zeros, read),
     {ok, WriteFloor} = floor:open(Write, write),
+    Zeroed = fun(Path) ->
+        {ok, ZerosHandle} = iommap:open(Path, read, []),
+        {ok, ZerosFloor} = floor:open(Path, read),
+        {Path, ZerosHandle, ZerosFloor}
+    end,
     {ok, View} = iommap:region_binary(Handle, 0, ?SIZE),
     #{
         read => Read, handle => Handle, floor => Floor, view => View,
-        zeros => Zeros, zeros_handle => ZerosHandle, zeros_floor => ZerosFloor,
+        zeros => Zeroed(Zeros), zero_words => Zeroed(ZeroWords),
         grow => filename:join(Directory, "grow-" ++ os:getpid()),
         write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
-        tables => maps:from_list([{Length, table(Length)} || Length <- lengths()])
+        tables => maps:from_list([{Length, table(Length, Settings)} || Length <- lengths()])
     }.
 
 lengths() -> [8, 64, ?PAGE, 1 bsl 16, ?BLOCK].
 
-table(Length) ->
+table(Length, Settings) ->
     Table = ets:new(table, [public, {read_concurrency, true}]),
     [ets:insert(Table, {Offset, bench_file:contents(Offset, Length)})
-     || Offset <- lists:seq(0, ?SIZE - 1, max(?LINE_SIZE, Length))],
+     || takes_part(Settings, contenders, ets), Offset <- lists:seq(0, ?SIZE - 1, max(?LINE_SIZE, Length))],
     Table.
 
 %% ---- Who takes part in what
@@ -115,8 +128,9 @@ cells(Fixture) ->
     ++ [{"read " ++ Size, nanoseconds, Readers(Length)}
         || {Size, Length} <- lists:zip(["8 B", "64 B", "4 KB", "64 KB", "1 MB"], lengths())]
     ++ [{"read 8 B, same page", nanoseconds, [Reader#{mask := ?FIRST_PAGE} || Reader <- Readers(8)]},
-        {"read 8 B of zeros", nanoseconds, readers_of_zeros(Fixture, 8)},
-        {"read 4 KB of zeros", nanoseconds, readers_of_zeros(Fixture, ?PAGE)},
+        {"read 8 B of zeros", nanoseconds, readers_of_zeros(maps:get(zeros, Fixture), 8)},
+        {"read 8 B of zeros among data", nanoseconds, readers_of_zeros(maps:get(zero_words, Fixture), 8)},
+        {"read 4 KB of zeros", nanoseconds, readers_of_zeros(maps:get(zeros, Fixture), ?PAGE)},
         {"view 4 KB", nanoseconds, viewers(Fixture) ++ nothings()}]
     ++ [{"read 64 B, " ++ Name, {processes, Count}, Readers(64)}
         || {Name, Count} <- [{"1 process", 1}, {"2 processes", 2}, {"4 processes", 4}]]
@@ -150,7 +164,7 @@ readers(#{read := Path, handle := Handle, floor := Floor, view := View, tables :
         Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3, expect := Bytes,
                 argument := 2}].
 
-readers_of_zeros(#{zeros := Path, zeros_handle := Handle, zeros_floor := Floor}, Length) ->
+readers_of_zeros({Path, Handle, Floor}, Length) ->
     Zeros = <<0:Length/unit:8>>,
     readers(#{argument => Length, mask => ?ANYWHERE(Length), expect => fun(Answer, _) -> Answer =:= {ok, Zeros} end},
             Path, Handle, Floor).

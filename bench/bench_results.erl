@@ -4,7 +4,7 @@
 -export([values/4, times_table/2, rates_table/1, notes/2, csv/1, latency/1, throughput/1]).
 -export_type([results/0]).
 
--type vm() :: busy_wait | no_busy_wait.
+-type vm() :: atom() | string().
 -type results() :: #{{vm(), Case :: string(), Contender :: atom()} => OfTheRounds :: [float()]}.
 
 %% The results of the rounds, times without what the loop itself took in the same round.
