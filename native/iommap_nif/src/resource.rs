@@ -6,7 +6,7 @@
 
 use crate::answer::Stop;
 use crate::image::{self, Image, MAGIC};
-use iommap_core::{Handle, View};
+use iommap_core::{Handle, Region, View};
 use rustler::sys::{
     self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceType, ErlNifResourceTypeInit,
@@ -43,27 +43,28 @@ unsafe impl Sync for ViewReference {}
 
 impl Drop for ViewReference {
     fn drop(&mut self) {
-        // SAFETY: gives back the reference that `keep` made.
+        // SAFETY: gives back the reference that `from` made.
         unsafe { sys::enif_release_resource(self.0.as_ptr().cast()) };
     }
 }
 
-impl ViewReference {
+impl From<View> for ViewReference {
     /// Allocates a resource for the view (`enif_alloc_resource`).
-    pub fn keep(view: View) -> ViewReference {
+    fn from(view: View) -> ViewReference {
         ViewReference(make(&VIEWS, view))
     }
+}
 
-    /// Makes a binary of memory of the view's mapping, which holds the resource (`enif_make_resource_binary`).
-    #[inline]
-    pub fn binary<'a>(&self, env: Env<'a>, address: *const u8, length: usize) -> Term<'a> {
-        let object = self.0.as_ptr().cast_const().cast();
-        // SAFETY: the memory stays mapped as long as the resource lives; the term is of the environment.
-        unsafe {
-            let address = address.cast();
-            let term = sys::enif_make_resource_binary(env.as_c_arg(), object, address, length);
-            Term::new(env, term)
-        }
+/// Makes a binary of the region, which holds the resource of its view (`enif_make_resource_binary`).
+#[inline]
+pub fn encode_region<'a>(env: Env<'a>, region: Region<ViewReference>) -> Term<'a> {
+    let object = region.keeper().0.as_ptr().cast_const().cast();
+    let (address, length) = (region.address().cast(), region.length());
+    // SAFETY: the resource holds the view of the region, and so the memory is mapped as long as it lives; the term is of
+    // the environment.
+    unsafe {
+        let term = sys::enif_make_resource_binary(env.as_c_arg(), object, address, length);
+        Term::new(env, term)
     }
 }
 

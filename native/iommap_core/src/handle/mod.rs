@@ -11,7 +11,7 @@
 //!
 //! `read`, `write` and `resize` have the operations of those names.
 
-mod read;
+pub mod read;
 mod resize;
 mod write;
 
@@ -40,7 +40,7 @@ pub enum Wait {
     Blocking,
 }
 
-/// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
+/// A handle. `V` keeps the mapping alive for views: it is made of a `View` when the first view is asked for.
 pub struct Handle<V> {
     /// Where the mapping begins, or began a moment ago: only good to prefetch.
     start: AtomicPtr<u8>,

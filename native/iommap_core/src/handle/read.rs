@@ -7,6 +7,32 @@ use crate::lock::Lock;
 use crate::mapping::view::View;
 use crate::mapping::{Mapping, Part};
 
+/// A range of a mapping, and what was made of a `View` of that very mapping. Nobody but `Handle::region` makes one.
+pub struct Region<'a, V> {
+    part: Part<'a>,
+    keeper: &'a V,
+}
+
+impl<'a, V> Region<'a, V> {
+    /// The first byte. The bytes stay mapped as long as the view lives; others may change them.
+    #[inline]
+    pub fn address(&self) -> *const u8 {
+        self.part.address()
+    }
+
+    /// How many bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.part.length()
+    }
+
+    /// What was made of the view.
+    #[inline]
+    pub fn keeper(&self) -> &'a V {
+        self.keeper
+    }
+}
+
 impl<V> Handle<V> {
     /// Copies a range out, to a buffer that `make` makes, or `None` if there is no memory. `make` is called once at most,
     /// with the length, when the range is known to be good.
@@ -66,23 +92,25 @@ impl<V> Handle<V> {
         self.two_phase(prepare, Lock::read, read)
     }
 
-    /// Shows a range: `show` gets what keeps it alive (made by `make` for the first view), where it is, and how long.
+    /// Shows a range: `show` gets it together with what keeps it alive, which is made for the first view.
     pub fn region<R>(
         &self,
         wait: Wait,
         offset: u64,
         length: u64,
-        make: impl FnOnce(View) -> V,
-        show: impl FnOnce(&V, *const u8, usize) -> R,
-    ) -> Result<R, Error> {
+        show: impl FnOnce(Region<'_, V>) -> R,
+    ) -> Result<R, Error>
+    where
+        V: From<View>,
+    {
         let reading = self.reading(wait)?;
         let open = opened(&reading)?;
         let part = self.readable_part(&open.mapping, offset, length)?;
         open.mapping.check_not_faulted()?;
-        let view = open
+        let keeper = open
             .view
-            .get_or_init(|| make(View::new(open.mapping.clone())));
-        Ok(show(view, part.address(), part.length()))
+            .get_or_init(|| View::new(open.mapping.clone()).into());
+        Ok(show(Region { part, keeper }))
     }
 
     #[inline]

@@ -2,9 +2,8 @@
 
 use crate::answer::{self, Answer, Stop};
 use crate::origin::Origin;
-use crate::resource::{self, ViewReference};
-use crate::{image, term};
-use iommap_core::{Range, Wait};
+use crate::{image, resource, term};
+use iommap_core::{Range, Region, Wait};
 use rustler::{Encoder, Env, Term};
 
 /// `region_binary(Handle, Offset, Length)`
@@ -16,8 +15,8 @@ pub fn region_binary<'a>(
 ) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset, length] = term::naturals([offset, length])?;
-    let show = |view: &ViewReference, address, length| view.binary(env, address, length);
-    let binary = handle.region(wait, offset, length, ViewReference::keep, show)?;
+    let encode = |region: Region<_>| resource::encode_region(env, region);
+    let binary = handle.region(wait, offset, length, encode)?;
     Ok(answer::ok(env, binary))
 }
 
