@@ -252,9 +252,25 @@ open_checked(Path, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
     {Sharing, Flags, Size} = options(Options),
     case path(Path) of
-        {ok, Name} -> open_nif(Name, Mode, [Sharing | Flags], Size);
-        error -> {error, badarg}
+        {ok, Name} ->
+            try
+                open_nif(Name, Mode, [Sharing | Flags], Size)
+            catch
+                error:badarg -> refuse_nul(Path)
+            end;
+        error ->
+            {error, badarg}
     end.
+
+%% A zero of a view that lost its file is no NUL that anybody wrote.
+refuse_nul(Path) ->
+    case is_lost(Path) of
+        true -> {error, sigbus};
+        false -> throw({badarg, path})
+    end.
+
+is_lost([Head | Tail]) -> is_lost(Head) orelse is_lost(Tail);
+is_lost(Path) -> is_binary(Path) andalso not intact(Path).
 
 mode(Options) ->
     try lists:partition(fun is_mode/1, Options) of
@@ -286,22 +302,16 @@ option(Flag, {Sharing, Flags, Size} = Options) ->
     end.
 
 path(Path) when is_binary(Path) ->
-    without_nul(Path);
+    {ok, Path};
 path(Path) when is_list(Path) ->
     try unicode:characters_to_binary(Path, unicode, file:native_name_encoding()) of
-        Name when is_binary(Name) -> without_nul(Name);
+        Name when is_binary(Name) -> {ok, Name};
         _ -> error
     catch
         error:badarg -> error
     end;
 path(_Path) ->
     error.
-
-without_nul(Name) ->
-    case binary:match(Name, <<0>>) of
-        nomatch -> {ok, Name};
-        _ -> throw({badarg, path})
-    end.
 
 error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].

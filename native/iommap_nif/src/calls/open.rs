@@ -1,17 +1,17 @@
 //! Opens and closes handles.
 
 use crate::answer::{self, Answer, Stop};
-use crate::{atoms, resource};
-use iommap_core::{Access, Handle, Options, Wait};
-use rustler::{Atom, Binary, Env, Term};
+use crate::{atoms, resource, term};
+use iommap_core::{Access, Data, Error, Handle, Options, Segment, Wait};
+use rustler::{Atom, Env, Term};
 use std::ffi::CString;
 
-/// `open_nif(Path :: binary(), Mode, [Option :: atom()], Size)`, as `iommap.erl` has checked and sorted them.
+/// `open_nif(Path :: binary(), Mode, [Option :: atom()], Size)`, as `iommap.erl` has checked and sorted them, but for a NUL
+/// in the path, which raises.
 pub fn open<'a>(env: Env<'a>, [path, mode, flags, size]: [Term<'a>; 4], _wait: Wait) -> Answer<'a> {
-    let path: Binary = path.decode()?;
+    let path = decode_path(path)?;
     let flags: Vec<Atom> = flags.decode()?;
     let size = size.decode()?;
-    let path = CString::new(path.as_slice()).map_err(|_| Stop::Raise)?;
     assert!(!cfg!(feature = "unknown_abi") || path.as_c_str() != c"panic on purpose");
     let is_set = |flag| flags.contains(&flag);
 
@@ -29,6 +29,14 @@ pub fn open<'a>(env: Env<'a>, [path, mode, flags, size]: [Term<'a>; 4], _wait: W
         },
     )?;
     Ok(answer::ok(env, resource::encode_handle(env, handle)))
+}
+
+/// Copies the path, which may be a view, and ends it with a NUL. One that has a NUL inside raises.
+fn decode_path(path: Term) -> Result<CString, Stop> {
+    let path = term::binary(path).ok_or(Stop::Raise)?;
+    let segments = [path, Segment::from(&[0][..])];
+    let bytes = iommap_core::flatten(Data::new(&segments).ok_or(Error::OutOfBounds)?)?;
+    CString::from_vec_with_nul(bytes).map_err(|_| Stop::Raise)
 }
 
 fn decode_access(mode: Term) -> Result<Access, Stop> {
