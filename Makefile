@@ -22,8 +22,8 @@ test-core:          ## cargo's tests of the core
 	$(CARGO) test --locked --workspace --no-run
 	$(alone) $(CARGO) test --locked --workspace --no-fail-fast
 
-test-model:         ## the lock's model with more threads: millions of states
-	$(CARGO) test --locked --release -p iommap_core --test lock_model -- --ignored
+test-model:         ## the models of the lock and of a claim with more threads: millions of states
+	$(CARGO) test --locked --release -p iommap_core --test lock_model --test thread_data_model -- --ignored
 
 test-injection:     ## failure at every system call, on four file systems
 	test/injection.sh
