@@ -131,7 +131,7 @@ zeros_are_at_hand(Mount, Path, Vm) ->
         ok = every_scheduler_runs(),
         Seen
     end),
-    receive {Reader, Result} -> {true, true, true} = Result after 20_000 -> error(waits) end.
+    receive {Reader, Result} -> {true, true, true} = Result after 60_000 -> error(waits) end.
 
 %% close/1 from another process harms no scheduler and does not wait; the reads end once they can.
 a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
@@ -139,7 +139,7 @@ a_handle_of_a_hanging_file_system_is_closed_from_elsewhere(Config) ->
         Self = self(),
         Closer = spawn_link(fun() -> Self ! {self(), iommap:close(Handle)} end),
         ok = every_scheduler_runs(),
-        receive {Closer, Closed} -> ok = Closed after 10_000 -> error(close_waits) end,
+        receive {Closer, Closed} -> ok = Closed after 60_000 -> error(close_waits) end,
         ok = every_scheduler_runs(),
         Release(),
         [receive {Reader, Result} -> true = Result =:= {error, closed} orelse element(1, Result) =:= ok end
@@ -219,7 +219,7 @@ write_to_a_frozen_file_system(Config, #{point := Point} = Mount) ->
         end),
         ok = test_processes:eventually(fun() -> filelib:is_file(Frozen) andalso waiting_threads(Vm) > 0 end),
         Others = test_vm:begin_run(Vm, fun() -> everything_else_works(Directory) end),
-        receive {Others, Worked} -> ok = Worked after 20_000 -> error(others_wait) end,
+        receive {Others, Worked} -> ok = Worked after 60_000 -> error(others_wait) end,
         true = waiting_threads(Vm) > 0,
         true = is_process_alive(Writer),
         thaw(Point),
