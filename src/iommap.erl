@@ -39,6 +39,7 @@
     advise/4,
     position/1,
     remap/1,
+    ensure_size/2,
     info/1,
     intact/1, intact/3
 ]).
@@ -58,6 +59,7 @@
     advise/4,
     position/1,
     remap/1,
+    ensure_size/2,
     info/1,
     intact_nif/4,
     image_nif/0
@@ -86,11 +88,13 @@
     | nocache
     | create
     | truncate
-    | {size, non_neg_integer()}.
+    | {size, non_neg_integer()}
+    | {reserve, non_neg_integer()}.
 %% `shared' (the default): changes reach the file; `private': they stay in this mapping. `lock': lock the pages in memory,
 %% if the system permits ({@link info/1} tells). `populate': read the file in at once. `nocache': ask the system not to
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
-%% the file to so many bytes, with blocks allocated, if it is smaller.
+%% the file to so many bytes, with blocks allocated, if it is smaller. `{reserve, Bytes}': keep address space, and no memory, for
+%% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
 
 -type info() :: #{
     size := pos_integer(),
@@ -207,6 +211,28 @@ position(_Handle) ->
 remap(_Handle) ->
     erlang:nif_error(not_loaded).
 
+%% @doc Makes file and mapping at least `Bytes' bytes long, and gives the size that they have then. Made for appending: they
+%% grow by half at least, if there is room for that, so that each of many small growths costs little. What is long enough is
+%% left as it is, and then the call neither waits nor asks the system. Takes over what others made the file longer by, and never
+%% makes it shorter, not even at {@link close/1}: use {@link truncate/2} for that.
+%%
+%% Clears no fault: answers `{error, sigbus}' where the mapping is faulted, or the file shorter than the mapping and has to grow.
+%%
+%% ```
+%% {ok, Log} = iommap:open("log", read_write, [create, {size, 1}]),
+%% Append = fun(Record, End) ->
+%%     {ok, _} = iommap:ensure_size(Log, End + byte_size(Record)),
+%%     ok = iommap:pwrite(Log, End, Record),
+%%     End + byte_size(Record)
+%% end,
+%% End = lists:foldl(Append, 0, [<<"one,">>, <<"two,">>, <<"three.">>]),
+%% {ok, <<"one,two,three.">>} = iommap:pread(Log, 0, End),
+%% ok = iommap:truncate(Log, End).
+%% '''
+-spec ensure_size(handle(), Bytes :: non_neg_integer()) -> {ok, Size :: pos_integer()} | {error, reason()}.
+ensure_size(_Handle, _Bytes) ->
+    erlang:nif_error(not_loaded).
+
 %% @doc What there is to know about a handle.
 -spec info(handle()) -> {ok, info()} | {error, closed}.
 info(_Handle) ->
@@ -250,9 +276,9 @@ describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option
 
 open_checked(Path, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
-    {Sharing, Flags, Size} = options(Options),
+    {Sharing, Flags, Numbers} = options(Options),
     case path(Path) of
-        {ok, Name} -> open_nif(Name, Mode, [Sharing | Flags], Size);
+        {ok, Name} -> open_nif(Name, Mode, [Sharing | Flags], Numbers);
         error -> {error, badarg}
     end.
 
@@ -269,21 +295,29 @@ is_mode(Mode) ->
 
 options(Options) ->
     try
-        lists:foldl(fun option/2, {shared, [], 0}, Options)
+        lists:foldl(fun option/2, {shared, [], []}, Options)
     catch
         error:_ -> throw({badarg, options})
     end.
 
-option(Sharing, {_, Flags, Size}) when Sharing =:= shared; Sharing =:= private ->
-    {Sharing, Flags, Size};
-option({size, Size}, {Sharing, Flags, _}) when is_integer(Size), Size >= 0, Size < 1 bsl 64 ->
-    {Sharing, Flags, Size};
-option(Flag, {Sharing, Flags, Size} = Options) ->
+%% Later numbers come first, and count.
+option(Sharing, {_, Flags, Numbers}) when Sharing =:= shared; Sharing =:= private ->
+    {Sharing, Flags, Numbers};
+option({Key, Number} = Option, {Sharing, Flags, Numbers}) ->
+    case is_integer(Number) andalso Number >= 0 andalso Number =< most(Key) of
+        true -> {Sharing, Flags, [Option | Numbers]};
+        false -> throw({badarg, {option, Option}})
+    end;
+option(Flag, {Sharing, Flags, Numbers} = Options) ->
     case lists:member(Flag, [lock, populate, nocache, create, truncate]) of
-        true -> {Sharing, [Flag | Flags], Size};
+        true -> {Sharing, [Flag | Flags], Numbers};
         false when Flag =:= read; Flag =:= write; Flag =:= read_write -> Options;
         false -> throw({badarg, {option, Flag}})
     end.
+
+%% The largest number that an option takes.
+most(Key) when Key =:= size; Key =:= reserve -> 1 bsl 64 - 1;
+most(_) -> -1.
 
 path(Path) when is_binary(Path) ->
     without_nul(Path);
@@ -306,7 +340,7 @@ without_nul(Name) ->
 error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
-open_nif(_Path, _Mode, _Options, _Size) ->
+open_nif(_Path, _Mode, _Flags, _Numbers) ->
     erlang:nif_error(not_loaded).
 
 %% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and

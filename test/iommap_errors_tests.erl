@@ -56,6 +56,14 @@ truncate_checks_in_order_test_() ->
                answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
     end))}.
 
+ensure_size_checks_in_order_test_() ->
+    %% ensure_size answers by the first row that fits, for every handle and size.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:ensure_size/2, [Handle, Size], [HandleRow, integer_row(Size), may(write, HandleRow)]}
+            || {HandleRow, Handle} <- Handles, Size <- integers(),
+               answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
+    end))}.
+
 sync_checks_in_order_test_() ->
     %% sync answers by the first row that fits, for every handle and mode.
     {timeout, 60, ?_test(with_handles(fun(Handles) ->
@@ -270,6 +278,7 @@ options(_Mode) ->
             [{size, "1"}], [{size, ?LARGEST + 1}], [{size, 1 bsl 200}], [{shared, true}], [{create, true}],
             [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown],
             [{size, -1}], [{size, -(1 bsl 63)}], [{size, -(1 bsl 63) - 1}], [{size, -(1 bsl 200)}], [{size, -1}, {size, 1}],
-            [readwrite], [{read, true}], [read, 'WRITE']]]
+            [readwrite], [{read, true}], [read, 'WRITE'],
+            [reserve], [{reserve, -1}], [{reserve, atom}], [{reserve, 1.0}], [{reserve, ?LARGEST + 1}]]]
         ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}],
-            [read], [write], [shared, read_write, {size, 1}], [read, write]]].
+            [read], [write], [shared, read_write, {size, 1}], [read, write], [{reserve, 0}], [{reserve, ?LARGEST}]]].

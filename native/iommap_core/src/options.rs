@@ -42,6 +42,8 @@ pub struct Options {
     pub populate: bool,
     /// Ask the system not to cache the file.
     pub nocache: bool,
+    /// Keep address space for the mapping to grow into: so many bytes in all, at least.
+    pub reserve: u64,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             lock: false,
             populate: false,
             nocache: false,
+            reserve: 0,
         }
     }
 }

@@ -35,12 +35,12 @@ const MAX_HEADROOM: usize = 64 << 30;
 
 impl Reservation {
     /// Reserves address space for the first `size` bytes of a file with pages of `unit` bytes, with room to grow to about the
-    /// double. Where that much is not to be had, there is no room.
-    pub fn new(size: usize, unit: usize) -> Result<Reservation, Error> {
-        let headroom = size.clamp(MIN_HEADROOM, MAX_HEADROOM);
-        size.checked_add(headroom)
-            .ok_or(Error::NO_MEMORY)
-            .and_then(|most| Reservation::exact(0, most, unit))
+    /// double, and to `reserve` bytes at least. Where that much is not to be had, there is room for the double, or none.
+    pub fn new(size: usize, reserve: u64, unit: usize) -> Result<Reservation, Error> {
+        let double = size.saturating_add(size.clamp(MIN_HEADROOM, MAX_HEADROOM));
+        let wanted = usize::try_from(reserve).unwrap_or(usize::MAX);
+        Reservation::exact(0, double.max(wanted), unit)
+            .or_else(|_| Reservation::exact(0, double, unit))
             .or_else(|_| Reservation::exact(0, size, unit))
     }
 

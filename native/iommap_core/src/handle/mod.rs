@@ -1,16 +1,17 @@
 //! A handle: a lock around an open mapping, or around nothing once it is closed.
 //!
 //! ```text
-//! open --truncate, remap--> open (another size, perhaps another mapping) --close--> closed
+//! open --truncate, remap, ensure_size--> open (another size, perhaps another mapping) --close--> closed
 //! ```
 //!
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
 //! and let the mapping do it. A call that may wait does so in two phases (`two_phase`): it prepares on a counted reference,
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
-//! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
+//! in the moment since they were fetched or faulted in, and by what resizes while it swaps mappings.
 //!
-//! `read`, `write` and `resize` have the operations of those names.
+//! `read`, `write`, `resize` and `extend` have the operations of those names.
 
+mod extend;
 mod read;
 mod resize;
 mod write;

@@ -44,7 +44,7 @@ impl<V> Handle<V> {
         drop(mapping);
         post_eof::zero(&file, size)?;
         file.grow_to(size)?;
-        match self.replace(fresh, shrink) {
+        match self.replace(fresh, |_| shrink()) {
             Err(Error::Closed) if !is_longer => Ok(()),
             replaced => replaced,
         }
@@ -61,7 +61,7 @@ impl<V> Handle<V> {
         if !mapping.can_grow_to(size) {
             let fresh = self.replacement(&mapping, size)?;
             drop(mapping);
-            self.replace(fresh, || Ok(()))?;
+            self.replace(fresh, |_| Ok(()))?;
         } else {
             if mapping.size() < size {
                 self.publish(mapping.prepare_growth(size)?);
@@ -73,32 +73,34 @@ impl<V> Handle<V> {
         Ok(size)
     }
 
-    fn publish(&self, growth: Growth) {
+    pub(super) fn publish(&self, growth: Growth) {
         // Others see the new end at once; only changes of a private mapping must not come in between.
         let _nobody_writes = self.options.private.then(|| self.lock.write());
         growth.publish();
     }
 
     /// A mapping of the same file, to take the place of one that cannot become so long.
-    fn replacement(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
+    pub(super) fn replacement(&self, mapping: &Mapping, size: usize) -> Result<Mapping, Error> {
         let fresh = unmapper::retry_after_reclaim(|| {
             Mapping::new(mapping.file().clone(), size, &self.options)
         })?;
         fresh.take_hint(mapping);
-        Ok(Arc::new(fresh))
+        Ok(fresh)
     }
 
-    /// Puts a fresh mapping in the place of the present one, which lives on for its views. Nothing has changed if it fails.
-    fn replace(
+    /// Puts a fresh mapping in the place of the present one, which lives on for its views, after `last` was done, to which the
+    /// present one is shown. Nothing has changed if that fails.
+    pub(super) fn replace(
         &self,
-        fresh: Arc<Mapping>,
-        shrink_file: impl FnOnce() -> Result<(), Error>,
+        fresh: Mapping,
+        last: impl FnOnce(&Mapping) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let fresh = Arc::new(fresh);
         let replaced = {
             let mut writing = self.lock.write();
             let open = writing.as_mut().ok_or(Error::Closed)?;
             fresh.copy_private_pages(&open.mapping);
-            shrink_file()?;
+            last(&open.mapping)?;
             self.start.store(fresh.address(), Ordering::Relaxed);
             let open_anew = Open {
                 mapping: fresh.clone(),

@@ -64,8 +64,8 @@ pub struct Mapping {
     written: AtomicBool,
     /// How many calls write back now.
     writebacks: AtomicU32,
-    /// The errno of the last write-back that failed, or 0.
-    writeback_error: AtomicI32,
+    /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
+    writeback_error: Arc<AtomicI32>,
     locked: AtomicBool,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
@@ -92,7 +92,7 @@ impl Mapping {
             writable: options.access.writes(),
             populate: options.populate && !options.private,
         };
-        let memory = Reservation::new(size, file.page_size())?;
+        let memory = Reservation::new(size, options.reserve, file.page_size())?;
         memory.map(file.fd(), 0, size, kind)?;
         let slot = registry::register(&registry::Entry {
             start: memory.start(),
@@ -115,7 +115,7 @@ impl Mapping {
             writes,
             written: AtomicBool::new(false),
             writebacks: AtomicU32::new(0),
-            writeback_error: AtomicI32::new(0),
+            writeback_error: Arc::new(AtomicI32::new(0)),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             private_pages: options.private.then(Mutex::default),

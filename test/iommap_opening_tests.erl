@@ -1,0 +1,156 @@
+%% How files are opened beyond the original: room to grow, new files' permissions, descriptors, memory without a name, windows.
+-module(iommap_opening_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(test_files, [with_directory/1, with_file/2, with_mapping/2, with_mapping/4]).
+-import(test_pattern, [bytes/1, bytes/2, zeros/1, page/0]).
+
+%% Growing ahead: ensure_size, {reserve, N}
+
+ensure_size_makes_file_and_mapping_at_least_so_long_test() ->
+    %% Whatever size is asked for, both are as long as it answers, which is the larger of that and half as much again; new bytes are zero.
+    [with_mapping(bytes(Old), Mode, Options, fun(Handle, Path) ->
+         Size = if Bytes > Old -> max(Bytes, Old + Old div 2); true -> Old end,
+         ?assertEqual({Old, Bytes, {ok, Size}}, {Old, Bytes, iommap:ensure_size(Handle, Bytes)}),
+         ?assertEqual({ok, Size}, iommap:position(Handle)),
+         Expected = <<(bytes(Old))/binary, (zeros(Size - Old))/binary>>,
+         ?assertEqual({ok, Expected}, file:read_file(Path)),
+         Mode =:= write orelse ?assertEqual({ok, Expected}, iommap:pread(Handle, 0, Size)),
+         ?assertEqual(ok, iommap:pwrite(Handle, Size - 1, <<"a">>)),
+         ?assertEqual({error, out_of_bounds}, iommap:pwrite(Handle, Size, <<"a">>))
+     end) || {Mode, Options} <- [{write, []}, {read_write, []}, {read_write, [private]}],
+             Old <- [1, 10, page() - 1, page(), 3 * page() + 17],
+             Bytes <- [0, 1, Old - 1, Old, Old + 1, Old + page(), 3 * Old, 1_000_000]].
+
+ensure_size_of_what_is_long_enough_touches_nothing_test() ->
+    %% The file keeps its size also if another process made it longer: nobody looks.
+    with_mapping(bytes(1000), fun(Handle, Path) ->
+        ok = test_system:truncate(Path, 2000),
+        ?assertEqual({ok, 1000}, iommap:ensure_size(Handle, 1000)),
+        ?assertEqual({ok, 1000}, iommap:position(Handle)),
+        ?assertEqual(2000, filelib:file_size(Path))
+    end).
+
+ensure_size_makes_appending_grow_seldom_test() ->
+    %% Of 20,000 appends of 64 bytes few make the file longer, each by half at least; the bytes are those of a plain binary.
+    with_mapping(<<0>>, fun(Handle, Path) ->
+        Record = fun(Number) -> <<Number:64, (bytes(56))/binary>> end,
+        Sizes = [begin
+                     End = Number * 64,
+                     {ok, Size} = iommap:ensure_size(Handle, End),
+                     ok = iommap:pwrite(Handle, End - 64, Record(Number)),
+                     Size
+                 end || Number <- lists:seq(1, 20_000)],
+        Steps = lists:uniq(Sizes),
+        ?assertEqual(Steps, lists:sort(Steps)),
+        [?assert(Larger >= Smaller + Smaller div 2) || {Smaller, Larger} <- lists:zip(lists:droplast(Steps), tl(Steps))],
+        ok = iommap:truncate(Handle, 20_000 * 64),
+        ?assertEqual({ok, << <<(Record(Number))/binary>> || Number <- lists:seq(1, 20_000) >>}, file:read_file(Path))
+    end).
+
+ensure_size_keeps_what_others_appended_test() ->
+    %% What another process appended is part of the mapping then, however much it is.
+    [with_mapping(bytes(1000), read_write, Options, fun(Handle, Path) ->
+         ok = iommap:pwrite(Handle, 0, <<"mine">>),
+         Appended = bytes(1000, Length),
+         ok = file:write_file(Path, Appended, [append]),
+         Size = max(1500, 1000 + Length),
+         ?assertEqual({ok, Size}, iommap:ensure_size(Handle, 1001)),
+         ?assertEqual(Size, filelib:file_size(Path)),
+         Expected = <<"mine", (bytes(4, 996))/binary, Appended/binary, (zeros(Size - 1000 - Length))/binary>>,
+         ?assertEqual({ok, Expected}, iommap:pread(Handle, 0, Size))
+     end) || Options <- [[], [private]], Length <- [1, 100, 5000, 300_000]].
+
+ensure_size_leaves_the_padding_at_close_test() ->
+    %% The file is as long after close as ensure_size said.
+    with_mapping(bytes(1000), fun(Handle, Path) ->
+        {ok, 1500} = iommap:ensure_size(Handle, 1001),
+        ok = iommap:close(Handle),
+        ?assertEqual({ok, <<(bytes(1000))/binary, (zeros(500))/binary>>}, file:read_file(Path))
+    end).
+
+ensure_size_keeps_views_test() ->
+    %% A view shows the same memory as the handle, however far the mapping has grown since.
+    with_mapping(bytes(1000), fun(Handle, _Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 1000),
+        [{ok, _} = iommap:ensure_size(Handle, Bytes) || Bytes <- [1001, 100_000, 10_000_000]],
+        ok = iommap:pwrite(Handle, 500, <<"new">>),
+        ?assertEqual(<<"new">>, binary:part(View, 500, 3)),
+        ?assert(iommap:intact(View))
+    end).
+
+ensure_size_of_a_faulted_mapping_is_sigbus_test() ->
+    %% A handle that lost bytes says so to ensure_size, too, also if it is long enough, and the file stays as it is.
+    with_mapping(bytes(3 * page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 3 * page()),
+        ok = test_system:truncate(Path, page()),
+        _ = binary:last(View),
+        [?assertEqual({error, sigbus}, iommap:ensure_size(Handle, Bytes)) || Bytes <- [0, 1, 3 * page(), 10 * page()]],
+        ?assertEqual(page(), filelib:file_size(Path)),
+        {ok, _} = iommap:remap(Handle),
+        ?assertEqual({ok, 2 * page()}, iommap:ensure_size(Handle, 2 * page()))
+    end).
+
+ensure_size_does_not_hide_that_the_file_was_cut_test() ->
+    %% Where the file lost bytes that nobody has read yet, growing would show zeros in their place: sigbus, and the file stays.
+    with_mapping(bytes(3 * page()), fun(Handle, Path) ->
+        ok = test_system:truncate(Path, 2 * page()),
+        ?assertEqual({error, sigbus}, iommap:ensure_size(Handle, 4 * page())),
+        ?assertEqual(2 * page(), filelib:file_size(Path)),
+        ?assertEqual({ok, bytes(2 * page())}, iommap:pread(Handle, 0, 2 * page()))
+    end).
+
+ensure_size_beyond_what_a_file_can_be_is_an_error_test() ->
+    %% Sizes that no file can have change nothing.
+    with_mapping(bytes(1000), fun(Handle, Path) ->
+        [?assertMatch({Bytes, {error, Reason}} when Reason =:= efbig; Reason =:= enomem; Reason =:= enospc,
+            {Bytes, iommap:ensure_size(Handle, Bytes)}) || Bytes <- [1 bsl 62, 1 bsl 63, 1 bsl 64 - 1]],
+        ?assertEqual({ok, bytes(1000)}, file:read_file(Path)),
+        ?assertEqual({ok, bytes(1000)}, iommap:pread(Handle, 0, 1000))
+    end).
+
+ensure_size_by_many_processes_loses_nothing_test_() ->
+    %% Processes that append to parts of their own, each making room for itself, find all of their bytes in the file.
+    {timeout, 60, ?_test(with_mapping(<<0>>, fun(Handle, Path) ->
+        Numbers = lists:seq(1, 8),
+        Append = fun(Part) ->
+            [begin
+                 Start = (Round * 8 + Part - 1) * 100,
+                 {ok, Size} = iommap:ensure_size(Handle, Start + 100),
+                 ?assert(Size >= Start + 100),
+                 ok = iommap:pwrite(Handle, Start, bytes(Start, 100))
+             end || Round <- lists:seq(0, 499)]
+        end,
+        _ = test_processes:together([fun() -> Append(Part) end || Part <- Numbers]),
+        ?assertEqual(bytes(400_000), binary:part(element(2, file:read_file(Path)), 0, 400_000))
+    end))}.
+
+reserve_keeps_room_to_grow_where_the_mapping_is_test() ->
+    %% With room reserved a mapping that has a view grows a thousandfold where it is: one range of addresses, not two.
+    Grown = fun(Options, Grow) ->
+        with_mapping(bytes(page()), read_write, Options, fun(Handle, Path) ->
+            {ok, View} = iommap:region_binary(Handle, 0, page()),
+            ok = Grow(Handle, Path),
+            ok = iommap:pwrite(Handle, 1000 * page() - 3, <<"end">>),
+            ?assertEqual(bytes(page()), View),
+            length(test_system:ranges(Path))
+        end)
+    end,
+    Size = 1000 * page(),
+    Ways = [fun(Handle, _) -> iommap:truncate(Handle, Size) end,
+            fun(Handle, _) -> {ok, Size} = iommap:ensure_size(Handle, Size), ok end,
+            fun(Handle, Path) -> ok = test_system:truncate(Path, Size), {ok, Size} = iommap:remap(Handle), ok end],
+    [begin
+         ?assertEqual(2, Grown([], Grow)),
+         ?assertEqual(1, Grown([{reserve, Size}], Grow))
+     end || Grow <- Ways].
+
+reserve_that_cannot_be_had_is_no_error_test() ->
+    %% However much address space is asked for, the file is mapped, and can be resized.
+    [with_mapping(bytes(1000), read_write, [{reserve, Bytes}], fun(Handle, _Path) ->
+         ?assertEqual({ok, 1000}, iommap:position(Handle)),
+         ok = iommap:truncate(Handle, 200_000),
+         ok = iommap:truncate(Handle, 500),
+         ?assertEqual({ok, bytes(500)}, iommap:pread(Handle, 0, 500))
+     end) || Bytes <- [0, 1, 1 bsl 30, 1 bsl 40, 1 bsl 47, 1 bsl 62, 1 bsl 63, 1 bsl 64 - 1]].
