@@ -44,7 +44,7 @@
     intact/1, intact/3
 ]).
 -export([format_error/2]).
--export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
+-export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
 
 -on_load(load/0).
 
@@ -71,6 +71,9 @@
 -opaque handle() :: reference().
 %% A mapped file.
 
+-type source() :: file:name_all() | {fd, non_neg_integer()}.
+%% What can be opened: the file of a path, or what a descriptor of this OS process stands for.
+
 -type mode() :: read | write | read_write.
 %% What a handle may do. Reading through a `write' handle answers `{error, eacces}', and so does writing through `read'.
 
@@ -89,11 +92,13 @@
     | create
     | truncate
     | {size, non_neg_integer()}
+    | {permissions, 0..8#7777}
     | {reserve, non_neg_integer()}.
 %% `shared' (the default): changes reach the file; `private': they stay in this mapping. `lock': lock the pages in memory,
 %% if the system permits ({@link info/1} tells). `populate': read the file in at once. `nocache': ask the system not to
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
-%% the file to so many bytes, with blocks allocated, if it is smaller. `{reserve, Bytes}': keep address space, and no memory, for
+%% the file to so many bytes, with blocks allocated, if it is smaller. `{permissions, Mode}': of a file that
+%% `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
 %% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
 
 -type info() :: #{
@@ -110,14 +115,14 @@
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
 %% file no longer backs the bytes, or the device failed under them.
 
-%% @doc The same as `open(Path, read_write, Options)'; but if `Options' holds a mode, that is the mode.
--spec open(file:name_all(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
-open(Path, Options) ->
+%% @doc The same as `open(Source, read_write, Options)'; but if `Options' holds a mode, that is the mode.
+-spec open(source(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
+open(Source, Options) ->
     try
         {Mode, Rest} = mode(Options),
-        open_checked(Path, Mode, Rest)
+        open_checked(Source, Mode, Rest)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Path, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Options], error_info(Cause))
     end.
 
 %% @doc Opens a file and maps it.
@@ -127,12 +132,16 @@ open(Path, Options) ->
 %%
 %% Answers `{error, einval}', and touches nothing, for `create', `truncate' or a larger `{size, Bytes}' together with
 %% mode `read', and if the file would be empty.
--spec open(file:name_all(), mode(), [open_option()]) -> {ok, handle()} | {error, reason()}.
-open(Path, Mode, Options) ->
+%%
+%% `{fd, N}' opens what a descriptor stands for that came from elsewhere: {@link socket} can receive one. It is duplicated, and
+%% may be closed after; its position does not move, and `create' and `{permissions, Mode}' are ignored. A descriptor that is not
+%% open is `{error, ebadf}'; one that may not be read, or not be written where the mode needs that, `{error, eacces}'.
+-spec open(source(), mode(), [open_option()]) -> {ok, handle()} | {error, reason()}.
+open(Source, Mode, Options) ->
     try
-        open_checked(Path, Mode, Options)
+        open_checked(Source, Mode, Options)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Path, Mode, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Mode, Options], error_info(Cause))
     end.
 
 %% @doc Closes the handle, after the calls that have its lock. Views stay valid; the mapping goes with the last of them.
@@ -270,15 +279,16 @@ format_error(badarg, [{?MODULE, open, Arguments, Info} | _]) ->
     #{Position => Text}.
 
 describe(path, _) -> {1, "contains a NUL character"};
+describe(fd, _) -> {1, "is not a descriptor: an integer from 0 on"};
 describe(mode, _) -> {2, "is not read, write or read_write"};
 describe(options, Arity) -> {Arity, "is not a proper list"};
 describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option", [Option])}.
 
-open_checked(Path, Mode, Options) ->
+open_checked(Source, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
     {Sharing, Flags, Numbers} = options(Options),
-    case path(Path) of
-        {ok, Name} -> open_nif(Name, Mode, [Sharing | Flags], Numbers);
+    case source(Source) of
+        {ok, Found} -> open_nif(Found, Mode, [Sharing | Flags], Numbers);
         error -> {error, badarg}
     end.
 
@@ -317,7 +327,13 @@ option(Flag, {Sharing, Flags, Numbers} = Options) ->
 
 %% The largest number that an option takes.
 most(Key) when Key =:= size; Key =:= reserve -> 1 bsl 64 - 1;
+most(permissions) -> 8#7777;
 most(_) -> -1.
+
+%% A number that no descriptor can have stays one.
+source({fd, Fd}) when is_integer(Fd), Fd >= 0 -> {ok, {fd, min(Fd, 16#7FFFFFFF)}};
+source({fd, _}) -> throw({badarg, fd});
+source(Path) -> path(Path).
 
 path(Path) when is_binary(Path) ->
     without_nul(Path);
@@ -340,7 +356,7 @@ without_nul(Name) ->
 error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
-open_nif(_Path, _Mode, _Flags, _Numbers) ->
+open_nif(_Source, _Mode, _Flags, _Numbers) ->
     erlang:nif_error(not_loaded).
 
 %% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and

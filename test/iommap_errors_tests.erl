@@ -133,6 +133,8 @@ open_says_which_argument_is_wrong_test() ->
      end || {Position, Arguments} <- [
          {1, [<<"a", 0>>, []]},
          {1, ["a\0", []]},
+         {1, [{fd, -1}, []]},
+         {1, [{fd, atom}, read, []]},
          {2, ["a", [unknown]]},
          {2, ["a", not_a_list]},
          {1, [<<"a", 0>>, read, []]},
@@ -279,6 +281,8 @@ options(_Mode) ->
             [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown],
             [{size, -1}], [{size, -(1 bsl 63)}], [{size, -(1 bsl 63) - 1}], [{size, -(1 bsl 200)}], [{size, -1}, {size, 1}],
             [readwrite], [{read, true}], [read, 'WRITE'],
+            [permissions], [{permissions, -1}], [{permissions, 8#10000}], [{permissions, atom}], [{permissions, 6.0}],
             [reserve], [{reserve, -1}], [{reserve, atom}], [{reserve, 1.0}], [{reserve, ?LARGEST + 1}]]]
         ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}],
-            [read], [write], [shared, read_write, {size, 1}], [read, write], [{reserve, 0}], [{reserve, ?LARGEST}]]].
+            [read], [write], [shared, read_write, {size, 1}], [read, write], [{reserve, 0}], [{reserve, ?LARGEST}],
+            [{permissions, 0}], [{permissions, 8#7777}]]].

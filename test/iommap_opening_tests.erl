@@ -2,6 +2,7 @@
 -module(iommap_opening_tests).
 
 -include_lib("eunit/include/eunit.hrl").
+-include_lib("kernel/include/file.hrl").
 
 -import(test_files, [with_directory/1, with_file/2, with_mapping/2, with_mapping/4]).
 -import(test_pattern, [bytes/1, bytes/2, zeros/1, page/0]).
@@ -154,3 +155,149 @@ reserve_that_cannot_be_had_is_no_error_test() ->
          ok = iommap:truncate(Handle, 500),
          ?assertEqual({ok, bytes(500)}, iommap:pread(Handle, 0, 500))
      end) || Bytes <- [0, 1, 1 bsl 30, 1 bsl 40, 1 bsl 47, 1 bsl 62, 1 bsl 63, 1 bsl 64 - 1]].
+
+%% {permissions, M}
+
+permissions_are_those_of_a_new_file_test() ->
+    %% A file that create makes has the permissions given, under the umask; the last of two counts.
+    Umask = umask(),
+    [with_directory(fun(Directory) ->
+         Path = filename:join(Directory, "new"),
+         {ok, Handle} = iommap:open(Path, read_write, [create, {size, 5000} | Options]),
+         ?assertEqual({Options, Mode band bnot Umask}, {Options, permissions(Path)}),
+         ok = iommap:pwrite(Handle, 0, <<"written">>),
+         ?assertEqual({ok, <<"written">>}, iommap:pread(Handle, 0, 7))
+     end) || {Options, Mode} <- [{[], 8#644}] ++ [{[{permissions, Mode}], Mode} ||
+                 Mode <- [0, 8#200, 8#400, 8#600, 8#660, 8#666, 8#755, 8#777, 8#1600, 8#2770, 8#4711, 8#7777]]
+                 ++ [{[{permissions, 8#777}, {permissions, 8#600}], 8#600}]].
+
+permissions_of_a_file_that_is_there_stay_test() ->
+    %% Without create, and where there is a file already, permissions are accepted and change nothing.
+    with_file(bytes(10), fun(Path) ->
+        ok = file:change_mode(Path, 8#640),
+        [begin
+             ?assertMatch({ok, _}, iommap:open(Path, Mode, [{permissions, 8#777} | Options])),
+             ?assertEqual(8#640, permissions(Path))
+         end || {Mode, Options} <- [{read, []}, {write, [create]}, {read_write, [create, truncate, {size, 20}]}]]
+    end).
+
+permissions(Path) ->
+    {ok, #file_info{mode = Mode}} = file:read_file_info(Path),
+    Mode band 8#7777.
+
+umask() ->
+    {ok, Status} = file:read_file("/proc/self/status"),
+    {match, [Umask]} = re:run(Status, "Umask:\\s*(\\d+)", [{capture, all_but_first, list}]),
+    list_to_integer(Umask, 8).
+
+%% {fd, N}
+
+a_descriptor_is_mapped_as_its_file_is_test() ->
+    %% Through a descriptor, in every mode, reads, writes and resizes are those of its file, and its position stays.
+    [with_descriptor(bytes(5000), [read, write], fun(Fd, File, Path) ->
+         {ok, 1234} = file:position(File, 1234),
+         {ok, Handle} = iommap:open({fd, Fd}, Mode, Options),
+         ?assertEqual({ok, 5000}, iommap:position(Handle)),
+         Mode =:= write orelse ?assertEqual({ok, bytes(5000)}, iommap:pread(Handle, 0, 5000)),
+         Mode =:= read orelse begin
+             ok = iommap:pwrite(Handle, 10, <<"new">>),
+             ok = iommap:truncate(Handle, 200_000),
+             {ok, 300_000} = iommap:ensure_size(Handle, 200_001),
+             ok = iommap:sync(Handle),
+             ok = iommap:truncate(Handle, 20),
+             Written = case lists:member(private, Options) of true -> bytes(10, 3); false -> <<"new">> end,
+             ?assertEqual({ok, <<(bytes(10))/binary, Written/binary, (bytes(13, 7))/binary>>}, file:read_file(Path))
+         end,
+         ok = iommap:close(Handle),
+         ?assertEqual({ok, 1234}, file:position(File, {cur, 0}))
+     end) || Mode <- [read, write, read_write], Options <- [[], [private], [populate, lock]]].
+
+a_descriptor_takes_options_as_a_path_does_test() ->
+    %% size and truncate do with a descriptor what they do with a path; create and permissions are ignored, in every mode.
+    [with_descriptor(bytes(100), [read, write], fun(Fd, _File, Path) ->
+         Answer = case iommap:open({fd, Fd}, Mode, Options) of {ok, _} -> ok; Error -> Error end,
+         ?assertEqual({Mode, Options, Expected}, {Mode, Options, Answer}),
+         ?assertEqual({Mode, Options, {ok, Bytes}}, {Mode, Options, file:read_file(Path)})
+     end) || {Mode, Options, Expected, Bytes} <- [
+         {read, [create, {permissions, 8#777}], ok, bytes(100)},
+         {read, [truncate], {error, einval}, bytes(100)},
+         {read, [{size, 101}], {error, einval}, bytes(100)},
+         {read, [{size, 100}], ok, bytes(100)},
+         {read_write, [truncate], {error, einval}, bytes(100)},
+         {read_write, [truncate, create, {size, 50}], ok, zeros(50)},
+         {write, [{size, 150}], ok, <<(bytes(100))/binary, (zeros(50))/binary>>}]].
+
+a_descriptor_without_the_access_is_eacces_test() ->
+    %% The mode needs what it needs of a path's file: to read always, to write unless the mode is read.
+    [with_descriptor(bytes(100), Modes, fun(Fd, _File, Path) ->
+         [?assertEqual({Mode, {error, eacces}}, {Mode, iommap:open({fd, Fd}, Mode, [])}) || Mode <- Refused],
+         ?assertEqual(100, filelib:file_size(Path))
+     end) || {Modes, Refused} <- [{[read], [write, read_write]}, {[append], [read, write, read_write]}]].
+
+a_descriptor_that_is_none_of_a_file_is_refused_test() ->
+    %% What is not open is ebadf, a directory eisdir, a pipe and an empty file einval; what is no number from 0 on raises.
+    [?assertEqual({error, ebadf}, iommap:open({fd, Fd}, read, [])) || Fd <- [100_000, 1 bsl 31, 1 bsl 64, 1 bsl 200]],
+    [?assertError(badarg, iommap:open({fd, Fd}, read, [])) || Fd <- [-1, -(1 bsl 70), atom, 1.0, <<1>>, "1", {}]],
+    [?assertError(badarg, iommap:open({fd, Fd}, [])) || Fd <- [-1, atom]],
+    [?assertEqual({error, badarg}, iommap:open(Source, [])) || Source <- [{fd}, {fd, 1, 2}, {file, 1}, fd]],
+    {ok, Socket} = socket:open(local, stream),
+    {ok, SocketFd} = socket:getopt(Socket, {otp, fd}),
+    ?assertEqual({error, einval}, iommap:open({fd, SocketFd}, read, [])),
+    with_descriptor(<<>>, [read, write], fun(Fd, _File, Path) ->
+        ?assertEqual({error, einval}, iommap:open({fd, Fd}, read_write, [])),
+        {ok, Directory} = file:open(filename:dirname(Path), [read, raw, binary, directory]),
+        ?assertEqual({error, eisdir}, iommap:open({fd, descriptor(Directory)}, read, [])),
+        ?assertEqual({error, eisdir}, iommap:open({fd, descriptor(Directory)}, read_write, []))
+    end).
+
+a_descriptor_may_be_closed_after_test() ->
+    %% The mapping has a descriptor of its own, which is closed in other programs, and goes with the handle.
+    with_descriptor(bytes(100), [read, write], fun(Fd, File, Path) ->
+        Before = test_system:descriptors(Path),
+        {ok, Handle} = iommap:open({fd, Fd}, read_write, []),
+        [Own] = test_system:descriptors(Path) -- Before,
+        {ok, Facts} = file:read_file("/proc/self/fdinfo/" ++ Own),
+        {match, [Flags]} = re:run(Facts, "flags:\\s*(\\d+)", [{capture, all_but_first, list}]),
+        ?assertEqual(8#2000000, list_to_integer(Flags, 8) band 8#2000000),
+        ok = file:close(File),
+        ok = iommap:truncate(Handle, 200),
+        ?assertEqual({ok, <<(bytes(100))/binary, (zeros(100))/binary>>}, iommap:pread(Handle, 0, 200)),
+        ok = iommap:close(Handle),
+        ?assertEqual([], test_system:descriptors(Path))
+    end).
+
+a_descriptor_that_a_socket_received_is_mapped_test() ->
+    %% A file whose name is gone is mapped by the descriptor that came over a socket.
+    with_directory(fun(Directory) ->
+        with_descriptor(bytes(100), [read, write], fun(Fd, File, Path) ->
+            Received = pass(Fd, filename:join(Directory, "socket")),
+            ok = file:delete(Path),
+            {ok, Handle} = iommap:open({fd, Received}, read_write, []),
+            ok = iommap:pwrite(Handle, 0, <<"shared">>),
+            ?assertEqual({ok, <<"shared">>}, file:pread(File, 0, 6))
+        end)
+    end).
+
+%% The number that a descriptor has after it went through a socket.
+pass(Fd, Path) ->
+    {ok, Listener} = socket:open(local, stream),
+    ok = socket:bind(Listener, #{family => local, path => Path}),
+    ok = socket:listen(Listener),
+    {ok, Sender} = socket:open(local, stream),
+    ok = socket:connect(Sender, #{family => local, path => Path}),
+    {ok, Receiver} = socket:accept(Listener),
+    Rights = #{level => socket, type => rights, data => <<Fd:32/native>>},
+    ok = socket:sendmsg(Sender, #{iov => [<<"x">>], ctrl => [Rights]}),
+    {ok, #{ctrl := [#{type := rights, data := <<Received:32/native>>}]}} = socket:recvmsg(Receiver),
+    Received.
+
+%% A descriptor of a file with these contents, and what the file module has of it.
+with_descriptor(Contents, Modes, Test) ->
+    with_file(Contents, fun(Path) ->
+        {ok, File} = file:open(Path, [raw, binary | Modes]),
+        try Test(descriptor(File), File, Path) after file:close(File) end
+    end).
+
+descriptor(File) ->
+    <<Fd:32/native>> = prim_file:get_handle(File),
+    Fd.

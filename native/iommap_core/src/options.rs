@@ -42,6 +42,8 @@ pub struct Options {
     pub populate: bool,
     /// Ask the system not to cache the file.
     pub nocache: bool,
+    /// The permissions of a file that is made, under the umask.
+    pub permissions: u32,
     /// Keep address space for the mapping to grow into: so many bytes in all, at least.
     pub reserve: u64,
 }
@@ -58,6 +60,7 @@ impl Options {
             lock: false,
             populate: false,
             nocache: false,
+            permissions: 0o644,
             reserve: 0,
         }
     }

@@ -6,5 +6,5 @@ rustler::atoms! {
     sync, async_ = "async",
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
-    reserve,
+    reserve, permissions, fd,
 }

@@ -8,9 +8,8 @@ pub mod post_eof;
 use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
-use crate::platform::{self, file as system, name, page_cache, time};
+use crate::platform::{self, descriptor, file as system, name, page_cache, time};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -55,7 +54,7 @@ impl BackingFile {
     /// The size in bytes, as it is now.
     pub fn size(&self) -> Result<u64, Error> {
         if self.is_block_device {
-            return Ok((&self.file).seek(SeekFrom::End(0))?);
+            return descriptor::device_size(self.fd());
         }
         Ok(self.file.metadata()?.len())
     }
@@ -263,6 +262,23 @@ mod tests {
         file.touch();
         assert!(times().0 > long_ago);
         assert_eq!(times().1, long_ago);
+    }
+
+    #[test]
+    fn a_descriptor_that_appends_is_grown_without_a_write() {
+        // pwrite(2) would append, whatever offset it is given: zeros are refused, and the last byte is set by the size.
+        use std::os::unix::fs::FileExt;
+        let scratch = tempfile::NamedTempFile::new().unwrap();
+        scratch.as_file().write_all_at(b"kept", 0).unwrap();
+        let appending = std::fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(scratch.path())
+            .unwrap();
+        let fd = appending.as_raw_fd();
+        assert_eq!(system::write_zeros(fd, 0, 2), Err(Error::INVALID));
+        assert_eq!(system::write_last_byte(fd, 10), Ok(()));
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"kept\0\0\0\0\0\0");
     }
 
     #[test]

@@ -18,13 +18,13 @@ mod write;
 
 use crate::error::Error;
 use crate::fault::handler;
-use crate::file::{opening, BackingFile};
+use crate::file::opening::{self, Source};
+use crate::file::BackingFile;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
 use crate::options::{Access, Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
-use std::ffi::CStr;
 use std::ops::Deref;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
@@ -74,14 +74,15 @@ pub struct Info {
 
 impl<V> Handle<V> {
     /// Opens and maps the file.
-    pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    pub fn open<'a>(source: impl Into<Source<'a>>, options: Options) -> Result<Handle<V>, Error> {
         handler::install()?;
-        unmapper::retry_after_reclaim(|| Handle::open_once(path, options))
+        let source = source.into();
+        unmapper::retry_after_reclaim(|| Handle::open_once(source, options))
     }
 
-    fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    fn open_once(source: Source, options: Options) -> Result<Handle<V>, Error> {
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        let mapping = opening::open(path, &options, map)?;
+        let mapping = opening::open(source, &options, map)?;
         if options.populate && options.size > 0 {
             mapping.populate(); // what it was grown by was not there to be prefaulted
         }

@@ -114,7 +114,7 @@ mod tests {
             ..Options::new(Access::ReadWrite)
         };
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        crate::file::opening::open(&path, &options, map).unwrap()
+        crate::file::opening::open((&path).into(), &options, map).unwrap()
     }
 
     #[test]

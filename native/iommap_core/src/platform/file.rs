@@ -7,6 +7,7 @@
 //! | grow | fallocate | pwrite | posix_fallocate | pwrite |
 //! | zeros in place | FALLOC_FL_ZERO_RANGE | none: empty and grow | none | none |
 
+use super::descriptor::appends;
 #[cfg(target_os = "linux")]
 use super::file_system::{kind_and_free, EXT4, OVERLAYFS};
 #[cfg(target_os = "linux")]
@@ -160,15 +161,21 @@ pub fn grow(fd: RawFd, from: u64, last: u64, to: u64) -> Result<(), Error> {
 
 /// Makes a file longer by a byte that is written. `ftruncate(2)` would cut off what is appended beyond `size` between the look
 /// and the call; this makes one byte of it 0 at worst.
-fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
+pub fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
     if self::size(fd).is_some_and(|now| now >= size) {
         return Ok(());
+    }
+    if appends(fd) {
+        return set_size(fd, size);
     }
     write_at(fd, &[0], size - 1)
 }
 
-/// Writes zeros over a range.
+/// Writes zeros over a range. Refused where they would be appended.
 pub fn write_zeros(fd: RawFd, from: u64, to: u64) -> Result<(), Error> {
+    if appends(fd) {
+        return Err(Error::INVALID);
+    }
     let zeros = vec![0u8; 1 << 20];
     let mut at = from;
     while at < to {
