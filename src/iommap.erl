@@ -71,8 +71,8 @@
 -opaque handle() :: reference().
 %% A mapped file.
 
--type source() :: file:name_all() | {fd, non_neg_integer()}.
-%% What can be opened: the file of a path, or what a descriptor of this OS process stands for.
+-type source() :: file:name_all() | {fd, non_neg_integer()} | anonymous.
+%% What can be opened: the file of a path; what a descriptor of this OS process stands for; new memory that has no name.
 
 -type mode() :: read | write | read_write.
 %% What a handle may do. Reading through a `write' handle answers `{error, eacces}', and so does writing through `read'.
@@ -107,9 +107,10 @@
     sharing := shared | private,
     locked := boolean(),
     faulted := boolean(),
-    page_size := pos_integer()
+    page_size := pos_integer(),
+    path => binary()
 }.
-%% What {@link info/1} tells of a handle. Sizes are in bytes.
+%% What {@link info/1} tells of a handle. Sizes are in bytes. The path is that of anonymous memory, for other OS processes.
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
@@ -136,6 +137,19 @@ open(Source, Options) ->
 %% `{fd, N}' opens what a descriptor stands for that came from elsewhere: {@link socket} can receive one. It is duplicated, and
 %% may be closed after; its position does not move, and `create' and `{permissions, Mode}' are ignored. A descriptor that is not
 %% open is `{error, ebadf}'; one that may not be read, or not be written where the mode needs that, `{error, eacces}'.
+%%
+%% `anonymous' makes memory that has no name, of `{size, Bytes}', to share with other OS processes: those of the same user and
+%% PID namespace can open it by the `path' that {@link info/1} gives (Linux), as long as a handle or a view lives. It is
+%% allocated at once, and nobody can make it shorter: {@link truncate/2} to less is `{error, eperm}'. Without a size, with mode
+%% `read' or `private', it is `{error, einval}'; `create', `truncate' and `{permissions, Mode}' are ignored.
+%%
+%% ```
+%% {ok, Handle} = iommap:open(anonymous, read_write, [{size, 4096}]),
+%% {ok, #{path := Path}} = iommap:info(Handle),
+%% {ok, Other} = iommap:open(Path, read_write, []),
+%% ok = iommap:pwrite(Other, 0, <<"to all who open it">>),
+%% {ok, <<"to all">>} = iommap:pread(Handle, 0, 6).
+%% '''
 -spec open(source(), mode(), [open_option()]) -> {ok, handle()} | {error, reason()}.
 open(Source, Mode, Options) ->
     try
@@ -333,6 +347,7 @@ most(_) -> -1.
 %% A number that no descriptor can have stays one.
 source({fd, Fd}) when is_integer(Fd), Fd >= 0 -> {ok, {fd, min(Fd, 16#7FFFFFFF)}};
 source({fd, _}) -> throw({badarg, fd});
+source(anonymous) -> {ok, anonymous};
 source(Path) -> path(Path).
 
 path(Path) when is_binary(Path) ->

@@ -93,6 +93,8 @@ open_checks_in_order_test() ->
                {OptionsRow, Options} <- options(Mode)]),
         assert_rows([{fun iommap:open/2, [Path, Options], [PathRow, OptionsRow, SystemRow]}
             || {PathRow, SystemRow, Path} <- paths(File), {OptionsRow, Options} <- options(none)]),
+        assert_rows([{fun iommap:open/3, [anonymous, Mode, Options], [ModeRow, OptionsRow, anonymous_row(Mode, Options)]}
+            || {ModeRow, Mode} <- modes(), {OptionsRow, Options} <- options(Mode)]),
         ?assertEqual({ok, bytes(?SIZE)}, file:read_file(File)),
         ?assertEqual({ok, [filename:basename(File)]}, file:list_dir(filename:dirname(File)))
     end).
@@ -212,6 +214,15 @@ may(Access, {can, Can}) ->
     end;
 may(_Access, _HandleRow) ->
     ok.
+
+%% Memory without a name needs a size and to be written.
+anonymous_row(read, _Options) -> {error, einval};
+anonymous_row(_Mode, Options) when is_list(Options), length(Options) > 0 ->
+    case lists:keymember(size, 1, Options) andalso not lists:member(private, Options) of
+        true -> ok;
+        false -> {error, einval}
+    end;
+anonymous_row(_Mode, _Options) -> {error, einval}.
 
 integer_row(Integer) when not is_integer(Integer); Integer > ?LARGEST -> raises;
 integer_row(Integer) when Integer < 0 -> {error, badarg};

@@ -301,3 +301,109 @@ with_descriptor(Contents, Modes, Test) ->
 descriptor(File) ->
     <<Fd:32/native>> = prim_file:get_handle(File),
     Fd.
+
+%% Memory without a name
+
+anonymous_memory_is_zeros_of_the_size_asked_for_test() ->
+    %% It has exactly the size, and behaves as a file of zeros does: written, grown, viewed, synced, closed.
+    [begin
+         {ok, Handle} = iommap:open(anonymous, read_write, [{size, Size} | Options]),
+         ?assertEqual({ok, Size}, iommap:position(Handle)),
+         ?assertEqual({ok, zeros(Size)}, iommap:pread(Handle, 0, Size)),
+         ok = iommap:pwrite(Handle, 0, bytes(Size)),
+         {ok, View} = iommap:region_binary(Handle, 0, Size),
+         ?assertEqual({ok, Size}, iommap:remap(Handle)),
+         ?assertEqual(ok, iommap:sync(Handle)),
+         ?assertEqual(ok, iommap:truncate(Handle, 3 * Size)),
+         ?assertEqual({ok, <<(bytes(Size))/binary, (zeros(2 * Size))/binary>>}, iommap:pread(Handle, 0, 3 * Size)),
+         ?assertEqual({ok, 3 * Size + 3 * Size div 2}, iommap:ensure_size(Handle, 3 * Size + 1)),
+         ok = iommap:close(Handle),
+         ?assertEqual(bytes(Size), View),
+         ?assert(iommap:intact(View))
+     end || Size <- [1, page() - 1, page(), page() + 1, 3_000_000],
+            Options <- [[], [shared, create, truncate, {permissions, 8#777}], [populate, lock, {reserve, 1 bsl 30}]]].
+
+anonymous_memory_needs_a_size_and_writing_and_sharing_test() ->
+    %% Without a size, or of mode read or private, there is nothing to share; of mode write it cannot be read.
+    [?assertEqual({error, einval}, iommap:open(anonymous, Mode, Options)) || {Mode, Options} <- [
+        {read_write, []}, {read_write, [{size, 0}]}, {read_write, [create, truncate]}, {read, [{size, 10}]},
+        {read_write, [private, {size, 10}]}, {write, []}]],
+    ?assertEqual({error, einval}, iommap:open(anonymous, [])),
+    ?assertMatch({ok, _}, iommap:open(anonymous, [{size, 1}])),
+    {ok, Handle} = iommap:open(anonymous, write, [{size, 10}]),
+    ?assertEqual({error, eacces}, iommap:pread(Handle, 0, 1)),
+    ?assertEqual(ok, iommap:pwrite(Handle, 0, <<"a">>)).
+
+anonymous_memory_never_gets_shorter_test() ->
+    %% truncate to less is eperm, and changes nothing.
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 5000}]),
+    ok = iommap:pwrite(Handle, 0, bytes(5000)),
+    [?assertEqual({error, eperm}, iommap:truncate(Handle, Size)) || Size <- [1, 4096, 4999]],
+    ?assertEqual({error, einval}, iommap:truncate(Handle, 0)),
+    ?assertEqual(ok, iommap:truncate(Handle, 5000)),
+    ?assertEqual({ok, bytes(5000)}, iommap:pread(Handle, 0, 5000)).
+
+anonymous_memory_is_shared_with_another_process_test() ->
+    %% Another OS process reads and writes it by the path of info/1, and makes it longer; neither side can make it shorter.
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 5000}]),
+    {ok, #{path := Path}} = iommap:info(Handle),
+    ok = iommap:pwrite(Handle, 0, bytes(5000)),
+    ?assertEqual(bytes(5000), test_system:run("cat", [Path])),
+    {0, _} = test_system:shell(["printf theirs | dd conv=notrunc bs=1 seek=100 of=", Path]),
+    ?assertEqual({ok, <<(bytes(100))/binary, "theirs", (bytes(106, 4894))/binary>>}, iommap:pread(Handle, 0, 5000)),
+    ?assertMatch({Status, _} when Status > 0, test_system:shell(["truncate -s 4999 ", Path])),
+    ?assertMatch({Status, _} when Status > 0, test_system:shell([": > ", Path])),
+    ok = test_system:truncate(binary_to_list(Path), 10_000),
+    ?assertEqual({ok, 5000}, iommap:position(Handle)),
+    ?assertEqual({ok, 10_000}, iommap:remap(Handle)),
+    ?assertEqual({ok, zeros(5000)}, iommap:pread(Handle, 5000, 5000)).
+
+anonymous_memory_is_the_users_own_and_not_executable_test() ->
+    %% Its permissions are 8#600, its descriptor is closed in other programs, and a copy of a program there does not run.
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 200_000}]),
+    {ok, #{path := Path}} = iommap:info(Handle),
+    ?assertEqual(8#600, permissions(Path)),
+    Program = os:find_executable("true"),
+    {0, _} = test_system:shell(["dd conv=notrunc if=", Program, " of=", Path]),
+    ?assertMatch({126, _}, test_system:shell(Path)),
+    [_, _, _, _, Fd] = binary:split(Path, <<"/">>, [global]),
+    {ok, Facts} = file:read_file("/proc/self/fdinfo/" ++ binary_to_list(Fd)),
+    {match, [Flags]} = re:run(Facts, "flags:\\s*(\\d+)", [{capture, all_but_first, list}]),
+    ?assertEqual(8#2000000, list_to_integer(Flags, 8) band 8#2000000),
+    ?assertEqual({ok, 200_000}, iommap:position(Handle)).
+
+anonymous_memory_goes_with_its_last_holder_test() ->
+    %% Path and memory are there as long as a view is, also after close, and gone with it.
+    Inode = test_processes:in_a_process(fun() ->
+        {ok, Handle} = iommap:open(anonymous, read_write, [{size, 100_000}]),
+        {ok, #{path := Path}} = iommap:info(Handle),
+        {ok, #file_info{inode = Inode}} = file:read_file_info(Path),
+        ok = iommap:pwrite(Handle, 0, bytes(100_000)),
+        {ok, View} = iommap:region_binary(Handle, 0, 100_000),
+        ok = iommap:close(Handle),
+        ?assertEqual(bytes(100_000), test_system:run("cat", [Path])),
+        ?assertMatch([_ | _], test_system:ranges(io_lib:format(" ~b ", [Inode]))),
+        ?assertEqual(bytes(100_000), View),
+        Inode
+    end),
+    test_processes:eventually(fun() -> test_system:ranges(io_lib:format(" ~b ", [Inode])) =:= [] end).
+
+anonymous_memory_that_is_not_there_is_enospc_test() ->
+    %% More than the machine has left is refused at once, by open and by a growth, and nothing of it is taken.
+    [?assertEqual({Size, {error, Reason}}, {Size, iommap:open(anonymous, read_write, [{size, Size}])}) ||
+        {Size, Reason} <- [{1 bsl 45, enospc}, {1 bsl 63, efbig}, {1 bsl 64 - 1, efbig}]],
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 5000}]),
+    ?assertEqual({error, enospc}, iommap:truncate(Handle, 1 bsl 45)),
+    ?assertEqual({error, enospc}, iommap:ensure_size(Handle, 1 bsl 45)),
+    {ok, #{path := Path}} = iommap:info(Handle),
+    ?assertEqual(5000, filelib:file_size(Path)),
+    ?assertEqual({ok, 5000}, iommap:position(Handle)).
+
+anonymous_memory_is_mapped_by_its_path_test() ->
+    %% The path names this VM and the descriptor, and opens as a path of a file does.
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 10}]),
+    {ok, #{path := Path}} = iommap:info(Handle),
+    ?assertEqual(iolist_to_binary(["/proc/", os:getpid(), "/fd/", filename:basename(Path)]), Path),
+    {ok, Other} = iommap:open(Path, read_write, []),
+    ok = iommap:pwrite(Other, 0, <<"both">>),
+    ?assertEqual({ok, <<"both">>}, iommap:pread(Handle, 0, 4)).

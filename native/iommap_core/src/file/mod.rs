@@ -8,7 +8,7 @@ pub mod post_eof;
 use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
-use crate::platform::{self, descriptor, file as system, name, page_cache, time};
+use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -20,6 +20,8 @@ pub struct BackingFile {
     device: u64,
     largest_piece: usize,
     system: FileSystem,
+    /// Whether it is memory without a name, which never gets shorter.
+    anonymous: bool,
 }
 
 impl BackingFile {
@@ -48,7 +50,21 @@ impl BackingFile {
             largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
             file,
+            anonymous: false,
         })
+    }
+
+    /// Memory without a name.
+    pub fn anonymous(size: u64, options: &Options) -> Result<BackingFile, Error> {
+        Ok(BackingFile {
+            anonymous: true,
+            ..BackingFile::new(anonymous::create(size)?, options)?
+        })
+    }
+
+    /// The path by which other processes can open memory without a name.
+    pub fn anonymous_path(&self) -> Option<String> {
+        self.anonymous.then(|| anonymous::path(self.fd())).flatten()
     }
 
     /// The size in bytes, as it is now.
@@ -139,6 +155,9 @@ impl BackingFile {
 
     /// Makes the file shorter.
     pub fn shrink(&self, to: u64) -> Result<(), Error> {
+        if self.anonymous {
+            return Err(Error::System(libc::EPERM));
+        }
         system::set_size(self.fd(), to)
     }
 

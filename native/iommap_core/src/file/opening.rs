@@ -30,6 +30,8 @@ pub enum Source<'a> {
     Path(&'a CStr),
     /// What that descriptor of the process stands for.
     Descriptor(RawFd),
+    /// New memory without a name.
+    Anonymous,
 }
 
 impl<'a> From<&'a CStr> for Source<'a> {
@@ -54,6 +56,7 @@ pub fn open<T>(
     match source {
         Source::Path(path) => open_path(path, options, map),
         Source::Descriptor(fd) => open_descriptor(fd, options, map),
+        Source::Anonymous => open_anonymous(options, map),
     }
 }
 
@@ -101,6 +104,22 @@ fn open_descriptor<T>(
     if !permits.reads || (options.access.writes() && !permits.writes) {
         return Err(Error::NO_ACCESS);
     }
+    let pending = Pending::checked(file, options, None)?;
+    let mapped = map(&pending.file, pending.size)?;
+    pending.commit()?;
+    Ok(mapped)
+}
+
+/// Makes memory without a name, and room for it, and maps it.
+fn open_anonymous<T>(
+    options: &Options,
+    mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
+) -> Result<T, Error> {
+    if options.access == Access::Read || options.private || options.size == 0 {
+        return Err(Error::INVALID);
+    }
+    system::check_size_limit(options.size)?;
+    let file = BackingFile::anonymous(options.size, options)?;
     let pending = Pending::checked(file, options, None)?;
     let mapped = map(&pending.file, pending.size)?;
     pending.commit()?;

@@ -150,6 +150,12 @@ impl<V> Handle<V> {
         })
     }
 
+    /// The path by which other processes can open the memory of the mapping, if it has no name.
+    pub fn anonymous_path(&self, wait: Wait) -> Result<Option<String>, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.file().anonymous_path())
+    }
+
     /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again
     /// under the lock, act. Both halves check the range for themselves: the second may find another mapping.
     fn two_phase<'a, Locked, Prepared, Done>(

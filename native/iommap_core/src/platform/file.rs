@@ -9,7 +9,9 @@
 
 use super::descriptor::appends;
 #[cfg(target_os = "linux")]
-use super::file_system::{kind_and_free, EXT4, OVERLAYFS};
+use super::file_system::{is_unlimited_memory, kind_and_free, EXT4, OVERLAYFS};
+#[cfg(target_os = "linux")]
+use super::memory;
 #[cfg(target_os = "linux")]
 use super::name::open_at;
 use super::syscall::retried;
@@ -217,6 +219,10 @@ pub fn set_size(fd: RawFd, size: u64) -> Result<(), Error> {
 pub fn has_free_blocks(fd: RawFd, wanted: u64) -> bool {
     #[cfg(target_os = "linux")]
     {
+        // Memory without a limit would be taken until the system ends processes for want of it.
+        if is_unlimited_memory(fd) {
+            return memory::available().is_none_or(|available| available >= wanted);
+        }
         // It would take all there is before it fails. Others take all or nothing, and find more room than they tell.
         kind_and_free(fd).is_none_or(|(kind, free)| kind != EXT4 || free >= wanted)
     }

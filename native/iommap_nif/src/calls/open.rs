@@ -7,7 +7,7 @@ use iommap_core::{Access, Handle, Options, Source, Wait};
 use rustler::{Atom, Binary, Env, Term};
 use std::ffi::{c_int, CString};
 
-/// `open_nif(Path :: binary() | {fd, integer()}, Mode, [Flag :: atom()], [{Key :: atom(), Number}])`, as `iommap.erl` has checked and sorted
+/// `open_nif(Path :: binary() | {fd, integer()} | anonymous, Mode, [Flag :: atom()], [{Key :: atom(), Number}])`, as `iommap.erl` has checked and sorted
 /// them: of two numbers of one key the first one counts.
 pub fn open<'a>(
     env: Env<'a>,
@@ -44,6 +44,9 @@ fn open_source(source: Term, options: Options) -> Result<ErlangHandle, Stop> {
     if let Ok((kind, fd)) = source.decode::<(Atom, c_int)>() {
         assert!(kind == atoms::fd(), "iommap.erl knows no other");
         return Ok(Handle::open(Source::Descriptor(fd), options)?);
+    }
+    if atoms::anonymous() == source {
+        return Ok(Handle::open(Source::Anonymous, options)?);
     }
     let path: Binary = source.decode()?;
     let path = CString::new(path.as_slice()).map_err(|_| Stop::Raise)?;
