@@ -92,13 +92,15 @@
     | create
     | truncate
     | {size, non_neg_integer()}
+    | {offset, non_neg_integer()}
+    | {length, non_neg_integer()}
     | {permissions, 0..8#7777}
     | {reserve, non_neg_integer()}.
 %% `shared' (the default): changes reach the file; `private': they stay in this mapping. `lock': lock the pages in memory,
 %% if the system permits ({@link info/1} tells). `populate': read the file in at once. `nocache': ask the system not to
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
-%% the file to so many bytes, with blocks allocated, if it is smaller. `{permissions, Mode}': of a file that
-%% `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
+%% the file to so many bytes, with blocks allocated, if it is smaller. `{offset, N}', `{length, N}': map a window of the
+%% file only, see {@link open/3}. `{permissions, Mode}': of a file that `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
 %% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
 
 -type info() :: #{
@@ -134,6 +136,11 @@ open(Source, Options) ->
 %% Answers `{error, einval}', and touches nothing, for `create', `truncate' or a larger `{size, Bytes}' together with
 %% mode `read', and if the file would be empty.
 %%
+%% `{offset, N}' and `{length, N}' map a window of the file, from any byte on; all offsets of calls count from it. A length beyond
+%% the end of the file is cut there, and {@link remap/1} may grow the window up to it; without a length the window ends where the
+%% file does. {@link truncate/2} and {@link ensure_size/2} of a window answer `{error, einval}'. `{size, Bytes}' is the file's.
+%% A window of which nothing is left is `{error, einval}'.
+%%
 %% `{fd, N}' opens what a descriptor stands for that came from elsewhere: {@link socket} can receive one. It is duplicated, and
 %% may be closed after; its position does not move, and `create' and `{permissions, Mode}' are ignored. A descriptor that is not
 %% open is `{error, ebadf}'; one that may not be read, or not be written where the mode needs that, `{error, eacces}'.
@@ -141,7 +148,7 @@ open(Source, Options) ->
 %% `anonymous' makes memory that has no name, of `{size, Bytes}', to share with other OS processes: those of the same user and
 %% PID namespace can open it by the `path' that {@link info/1} gives (Linux), as long as a handle or a view lives. It is
 %% allocated at once, and nobody can make it shorter: {@link truncate/2} to less is `{error, eperm}'. Without a size, with mode
-%% `read' or `private', it is `{error, einval}'; `create', `truncate' and `{permissions, Mode}' are ignored.
+%% `read', `private' or a window, it is `{error, einval}'; `create', `truncate' and `{permissions, Mode}' are ignored.
 %%
 %% ```
 %% {ok, Handle} = iommap:open(anonymous, read_write, [{size, 4096}]),
@@ -340,7 +347,7 @@ option(Flag, {Sharing, Flags, Numbers} = Options) ->
     end.
 
 %% The largest number that an option takes.
-most(Key) when Key =:= size; Key =:= reserve -> 1 bsl 64 - 1;
+most(Key) when Key =:= size; Key =:= reserve; Key =:= offset; Key =:= length -> 1 bsl 64 - 1;
 most(permissions) -> 8#7777;
 most(_) -> -1.
 

@@ -407,3 +407,233 @@ anonymous_memory_is_mapped_by_its_path_test() ->
     {ok, Other} = iommap:open(Path, read_write, []),
     ok = iommap:pwrite(Other, 0, <<"both">>),
     ?assertEqual({ok, <<"both">>}, iommap:pread(Handle, 0, 4)).
+
+%% Windows
+
+-define(FILE_SIZE, (5 * page() + 100)).
+
+a_window_is_the_part_of_the_file_test() ->
+    %% Whatever the offset and the length, reads, views, writes and bounds are those of that part of the file.
+    [with_file(bytes(?FILE_SIZE), fun(Path) ->
+         Rest = ?FILE_SIZE - Offset,
+         Size = case Length of none -> Rest; _ -> min(Length, Rest) end,
+         {ok, Handle} = iommap:open(Path, read_write, [{length, Length} || Length =/= none] ++ [{offset, Offset} | Options]),
+         Part = bytes(Offset, Size),
+         ?assertEqual({Offset, Length, {ok, Size}}, {Offset, Length, iommap:position(Handle)}),
+         ?assertMatch({ok, #{size := Size}}, iommap:info(Handle)),
+         ?assertEqual({ok, Part}, iommap:pread(Handle, 0, Size)),
+         ?assertEqual({ok, Part}, iommap:region_binary(Handle, 0, Size)),
+         ?assertEqual({ok, <<>>}, iommap:pread(Handle, Size, 0)),
+         [?assertEqual({ok, binary:part(Part, At, 1)}, iommap:pread(Handle, At, 1)) || At <- [0, Size div 2, Size - 1]],
+         [?assertEqual({error, out_of_bounds}, Call(Handle, At, Bytes)) ||
+             Call <- [fun iommap:pread/3, fun iommap:region_binary/3], {At, Bytes} <- [{Size, 1}, {0, Size + 1}, {Size + 1, 0}]],
+         ?assertEqual({error, out_of_bounds}, iommap:pwrite(Handle, Size, <<"a">>)),
+         ok = iommap:pwrite(Handle, Size - 1, <<"z">>),
+         ok = iommap:pwrite(Handle, 0, <<"a">>),
+         Written = case Size of 1 -> <<"a">>; _ -> <<"a", (binary:part(Part, 1, Size - 2))/binary, "z">> end,
+         ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
+         [?assertEqual(ok, iommap:sync(Handle, Mode)) || Mode <- [sync, async]],
+         [?assertEqual(ok, iommap:advise(Handle, At, Bytes, Hint)) || Hint <- [random, willneed, dontneed, normal],
+             {At, Bytes} <- [{0, 0}, {0, Size}, {Size - 1, 1}]],
+         ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
+         Shared = case lists:member(private, Options) of true -> Part; false -> Written end,
+         Before = bytes(Offset), After = bytes(Offset + Size, Rest - Size),
+         ?assertEqual({ok, <<Before/binary, Shared/binary, After/binary>>}, file:read_file(Path))
+     end) || Offset <- offsets(), Length <- [none, 1, 17, page() - 1, page(), 2 * page() + 1, ?FILE_SIZE, 1 bsl 63, 1 bsl 64 - 1],
+             Options <- [[], [private], [populate, lock]]].
+
+offsets() ->
+    [0, 1, 7, 4095, page() - 1, page(), page() + 1, 3 * page(), 5 * page() + 99].
+
+a_window_is_read_and_written_as_a_binary_is_test() ->
+    %% Random reads and writes through a window, warm and cold, agree with a plain binary, and the file with both.
+    with_file(bytes(?FILE_SIZE), fun(Path) ->
+        Offset = page() + 123,
+        Size = 3 * page(),
+        {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}, {length, Size}]),
+        Model = lists:foldl(fun(Round, Model) ->
+            At = rand:uniform(Size) - 1,
+            Length = rand:uniform(Size - At),
+            ?assertEqual({ok, binary:part(Model, At, Length)}, iommap:pread(Handle, At, Length)),
+            Data = bytes(Round, Length),
+            ok = iommap:pwrite(Handle, At, Data),
+            Round rem 50 =:= 0 andalso begin ok = iommap:sync(Handle), test_files:drop_cache(Path) end,
+            <<Head:At/binary, _:Length/binary, Tail/binary>> = Model,
+            <<Head/binary, Data/binary, Tail/binary>>
+        end, bytes(Offset, Size), lists:seq(1, 500)),
+        ?assertEqual({ok, Model}, iommap:pread(Handle, 0, Size)),
+        End = Offset + Size,
+        ?assertEqual({ok, <<(bytes(Offset))/binary, Model/binary, (bytes(End, ?FILE_SIZE - End))/binary>>}, file:read_file(Path))
+    end).
+
+a_window_of_which_nothing_is_left_is_einval_test() ->
+    %% An offset at the end of the file or behind it, or length 0: nothing is touched, nor made.
+    with_file(bytes(100), fun(Path) ->
+        [?assertEqual({Mode, Options, {error, einval}}, {Mode, Options, iommap:open(Path, Mode, Options)}) ||
+            Mode <- [read, write, read_write],
+            Options <- [[{offset, 100}], [{offset, 101}], [{offset, 1 bsl 64 - 1}], [{length, 0}], [{offset, 5}, {length, 0}]]],
+        [?assertEqual({error, einval}, iommap:open(Path, read_write, Options)) ||
+            Options <- [[truncate, {size, 50}, {offset, 50}], [{size, 200}, {offset, 200}], [truncate, {offset, 5}]]],
+        ?assertEqual({ok, bytes(100)}, file:read_file(Path)),
+        New = Path ++ "-new",
+        [?assertEqual({error, einval}, iommap:open(New, read_write, [create | Options])) ||
+            Options <- [[{size, 50}, {offset, 50}], [{size, 50}, {length, 0}], [{offset, 1}]]],
+        ?assertEqual({error, enoent}, file:read_file_info(New)),
+        ?assertEqual({error, einval}, iommap:open(anonymous, read_write, [{size, 50}, {offset, 1}])),
+        ?assertEqual({error, einval}, iommap:open(anonymous, read_write, [{size, 50}, {length, 50}]))
+    end).
+
+the_size_of_a_window_is_the_files_test() ->
+    %% {size, N} makes the file so long, also a new one and an emptied one, and the window is of that.
+    [with_file(bytes(Old), fun(Path) ->
+         {ok, Handle} = iommap:open(Path, read_write, [{size, 6000}, {offset, 5000} | Options]),
+         ?assertEqual({ok, 1000}, iommap:position(Handle)),
+         ok = iommap:pwrite(Handle, 0, <<"window">>),
+         ?assertEqual({ok, <<(bytes(Kept))/binary, (zeros(5000 - Kept))/binary, "window", (zeros(994))/binary>>}, file:read_file(Path))
+     end) || {Old, Options, Kept} <- [{100, [], 100}, {100, [truncate], 0}, {7000, [truncate, create], 0}]],
+    with_directory(fun(Directory) ->
+        Path = filename:join(Directory, "new"),
+        {ok, Handle} = iommap:open(Path, read_write, [create, {size, 6000}, {offset, 5000}, {length, 10}]),
+        ?assertEqual({ok, 10}, iommap:position(Handle)),
+        ok = iommap:pwrite(Handle, 0, <<"window">>),
+        ?assertEqual({ok, <<0:5000/unit:8, "window", 0:994/unit:8>>}, file:read_file(Path))
+    end).
+
+remap_of_a_window_follows_the_file_up_to_its_length_test() ->
+    %% Longer, shorter and longer again: after remap the window has what the file has of it; views stay.
+    [with_file(bytes(Offset + 1000), fun(Path) ->
+         {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}, {length, 100_000} | Options]),
+         {ok, Follower} = iommap:open(Path, read, [{offset, Offset}]),
+         ok = iommap:pwrite(Handle, 1, <<"mine">>),
+         {ok, View} = iommap:region_binary(Handle, 0, 500),
+         Mine = fun(Bytes) -> <<First, _:4/binary, Rest/binary>> = Bytes, <<First, "mine", Rest/binary>> end,
+         [begin
+              Contents = bytes(Offset + Size),
+              ok = file:write_file(Path, Contents, [read, write]),
+              ok = test_system:truncate(Path, Offset + Size),
+              lists:member(private, Options) orelse iommap:pwrite(Handle, 1, <<"mine">>),
+              Shown = min(Size, 100_000),
+              ?assertEqual({Offset, Size, {ok, Shown}}, {Offset, Size, iommap:remap(Handle)}),
+              ?assertEqual({ok, Mine(bytes(Offset, Shown))}, iommap:pread(Handle, 0, Shown)),
+              ?assertEqual({ok, Size}, iommap:remap(Follower)),
+              ?assertEqual(binary:part(Mine(bytes(Offset, 1000)), 0, 500), View)
+          end || Size <- [1000, 2000, 70_000, 100_000, 300_000, 99_999, 600, 5000]]
+     end) || Offset <- [1, 4095, page(), page() + 77], Options <- [[], [private]]].
+
+remap_of_a_window_that_is_gone_is_einval_test() ->
+    %% Where the file ends at the window or before, the handle stays what it was, and works when the file is back.
+    with_file(bytes(10_000), fun(Path) ->
+        {ok, Handle} = iommap:open(Path, read_write, [{offset, 5000}]),
+        [begin
+             ok = test_system:truncate(Path, Size),
+             ?assertEqual({error, einval}, iommap:remap(Handle)),
+             ?assertEqual({ok, 5000}, iommap:position(Handle))
+         end || Size <- [5000, 100, 0]],
+        ok = file:write_file(Path, bytes(12_000), [read, write]),
+        ?assertEqual({ok, 7000}, iommap:remap(Handle)),
+        ?assertEqual({ok, bytes(5000, 7000)}, iommap:pread(Handle, 0, 7000))
+    end).
+
+a_window_does_not_resize_the_file_test() ->
+    %% truncate and ensure_size are einval, after closed and eacces; {offset, 0} alone is no window, any length is one.
+    with_file(bytes(10_000), fun(Path) ->
+        Open = fun(Mode, Options) -> {ok, Handle} = iommap:open(Path, Mode, Options), Handle end,
+        Resizes = [fun iommap:truncate/2, fun iommap:ensure_size/2],
+        [?assertEqual({error, einval}, Resize(Open(Mode, Options), Size)) || Resize <- Resizes, Mode <- [write, read_write],
+            Options <- [[{offset, 1}], [{length, 10_000}], [{length, 1 bsl 64 - 1}], [{offset, 0}, {length, 5}]],
+            Size <- [1, 5, 10_000, 20_000]],
+        [?assertEqual({error, eacces}, Resize(Open(read, [{offset, 1}]), 5)) || Resize <- Resizes],
+        Closed = Open(read_write, [{offset, 1}]),
+        ok = iommap:close(Closed),
+        [?assertEqual({error, closed}, Resize(Closed, 5)) || Resize <- Resizes],
+        ?assertEqual({ok, bytes(10_000)}, file:read_file(Path)),
+        ?assertEqual(ok, iommap:truncate(Open(read_write, [{offset, 0}]), 5000))
+    end).
+
+a_window_that_loses_its_file_is_a_faulted_mapping_test() ->
+    %% Bytes behind the file's new end are sigbus to calls and zeros to views, and intact knows which; remap makes a new start.
+    [with_file(bytes(Offset + 5 * page()), fun(Path) ->
+         {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}]),
+         Size = 5 * page(),
+         {ok, View} = iommap:region_binary(Handle, 0, Size),
+         Left = page() + 10,
+         ok = test_system:truncate(Path, Offset + Left),
+         ?assertEqual({ok, bytes(Offset, Left)}, iommap:pread(Handle, 0, Left)),
+         ?assertEqual({error, sigbus}, iommap:pread(Handle, 3 * page(), 1)),
+         ?assertEqual({error, sigbus}, iommap:pwrite(Handle, 3 * page(), <<"a">>)),
+         ?assertEqual(0, binary:last(View)),
+         ?assertEqual(bytes(Offset, Left), binary:part(View, 0, Left)),
+         ?assertMatch({ok, #{faulted := true}}, iommap:info(Handle)),
+         ?assertEqual({error, sigbus}, iommap:pread(Handle, 0, 1)),
+         ?assertEqual({error, sigbus}, iommap:sync(Handle)),
+         ?assert(iommap:intact(View, 0, page())),
+         ?assert(iommap:intact(View, 0, Left)),
+         ?assertNot(iommap:intact(View, 0, Left + 1)),
+         ?assertNot(iommap:intact(View)),
+         ?assertNot(iommap:intact(View, 4 * page(), 1)),
+         ok = file:write_file(Path, bytes(Offset + Size), [read, write]),
+         ?assertEqual({ok, Size}, iommap:remap(Handle)),
+         ?assertEqual({ok, bytes(Offset, Size)}, iommap:pread(Handle, 0, Size)),
+         ?assert(iommap:intact(View, 0, page())),
+         ?assertNot(iommap:intact(View))
+     end) || Offset <- [1, page(), 7 * page() + 1000]].
+
+a_window_of_a_file_that_ends_before_it_is_lost_test() ->
+    %% A cut far before the window loses all of it, for views too.
+    with_file(bytes(10 * page()), fun(Path) ->
+        {ok, Handle} = iommap:open(Path, read, [{offset, 5 * page() + 3}]),
+        {ok, View} = iommap:region_binary(Handle, 0, 100),
+        ok = test_system:truncate(Path, page()),
+        ?assertEqual({error, sigbus}, iommap:pread(Handle, 0, 1)),
+        ?assertNot(iommap:intact(View)),
+        ?assertEqual(zeros(100), View),
+        ?assertNot(iommap:intact(View, 0, 1))
+    end).
+
+a_window_of_a_file_of_8_terabytes_test() ->
+    %% Far out in a sparse file a window reads, writes, syncs, is cut and follows as any mapping does.
+    with_sparse_file(8 bsl 40, fun(Path) ->
+        {ok, File} = file:open(Path, [raw, read, write, binary]),
+        [begin
+             {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}, {length, 200_000}]),
+             Size = min(200_000, (8 bsl 40) - Offset),
+             ?assertEqual({ok, Size}, iommap:position(Handle)),
+             ?assertEqual({ok, zeros(Size)}, iommap:pread(Handle, 0, Size)),
+             ok = iommap:pwrite(Handle, Size - 4, <<"last">>),
+             ok = iommap:pwrite(Handle, 0, <<"first">>),
+             ok = iommap:sync(Handle),
+             ok = iommap:sync(Handle, async),
+             ?assertEqual({ok, <<"first">>}, file:pread(File, Offset, 5)),
+             ?assertEqual({ok, <<"last">>}, file:pread(File, Offset + Size - 4, 4)),
+             ok = file:pwrite(File, Offset + 77, <<"theirs">>),
+             ?assertEqual({ok, <<"theirs">>}, iommap:pread(Handle, 77, 6)),
+             ok = iommap:advise(Handle, 0, 0, dontneed),
+             {ok, View} = iommap:region_binary(Handle, 77, 6),
+             ?assertEqual(<<"theirs">>, View)
+         end || Offset <- [1, 4 bsl 30, (5 bsl 40) + 12_345, (8 bsl 40) - 400_000, (8 bsl 40) - 777]],
+        {ok, Cut} = iommap:open(Path, read_write, [{offset, (5 bsl 40) + 12_345}]),
+        ?assertEqual({ok, (3 bsl 40) - 12_345}, iommap:position(Cut)),
+        {ok, View} = iommap:region_binary(Cut, 0, 3 bsl 30),
+        ok = test_system:truncate(Path, (5 bsl 40) + 12_345 + 1000),
+        ?assertEqual({error, sigbus}, iommap:pread(Cut, 1 bsl 30, 1)),
+        ?assertEqual(<<"first">>, binary:part(View, 0, 5)),
+        ?assertEqual(0, binary:at(View, 1 bsl 30)),
+        ?assertNot(iommap:intact(View)),
+        ?assertEqual({ok, 1000}, iommap:remap(Cut)),
+        ?assertEqual({ok, <<"first">>}, iommap:pread(Cut, 0, 5)),
+        ok = file:close(File)
+    end).
+
+%% A file of nothing but holes, where a file system can have one so large.
+with_sparse_file(Size, Test) ->
+    with_directory(fun(Directory) ->
+        Path = filename:join(Directory, "sparse"),
+        case test_system:shell(["truncate -s ", integer_to_list(Size), " ", Path]) of
+            {0, _} ->
+                Test(Path);
+            _ ->
+                InMemory = "/dev/shm/iommap-sparse-" ++ os:getpid(),
+                ok = test_system:truncate(InMemory, Size),
+                try Test(InMemory) after file:delete(InMemory) end
+        end
+    end).

@@ -38,6 +38,6 @@ pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
 pub use file::opening::Source;
 pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
 pub use mapping::view::View;
-pub use options::{Access, Hint, Options};
+pub use options::{Access, Hint, Options, Window};
 pub use platform::page_size;
 pub use range::Range;

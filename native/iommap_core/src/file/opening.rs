@@ -46,7 +46,7 @@ impl<'a> From<&'a CString> for Source<'a> {
     }
 }
 
-/// Opens the file, or makes it, and has it mapped by `map`, which gets its size too; then empties and grows it as the options
+/// Opens the file, or makes it, and has it mapped by `map`, which gets the size of the mapping too; then empties and grows it as the options
 /// say. What `map` gave is given, or dropped if anything fails: then nothing has happened. `map` may be called again.
 pub fn open<T>(
     source: Source,
@@ -115,7 +115,10 @@ fn open_anonymous<T>(
     options: &Options,
     mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    if options.access == Access::Read || options.private || options.size == 0 {
+    if options.access == Access::Read || options.private || !options.window.is_whole() {
+        return Err(Error::INVALID);
+    }
+    if options.size == 0 {
         return Err(Error::INVALID);
     }
     system::check_size_limit(options.size)?;
@@ -129,7 +132,7 @@ fn open_anonymous<T>(
 /// A file that is open, and what is still to be done to it.
 struct Pending {
     file: Arc<BackingFile>,
-    /// What its size is going to be.
+    /// How much of it is going to be mapped.
     size: usize,
     change: Change,
     new: Option<NewFile>,
@@ -148,7 +151,7 @@ impl Pending {
         match open_existing(path, options) {
             Ok(file) => Pending::checked(BackingFile::new(file, options)?, options, None).map(Some),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
-                if options.size == 0 {
+                if options.window.length_in(options.size).is_none() {
                     return Err(Error::INVALID);
                 }
                 let Some(target) = Target::find(path)? else {
@@ -178,10 +181,11 @@ impl Pending {
         } else {
             options.size.max(now)
         };
-        if wanted == 0 || (wanted > now && options.access == Access::Read) {
+        if wanted > now && options.access == Access::Read {
             return Err(Error::INVALID);
         }
-        let size = mappable(wanted)?;
+        let shown = options.window.length_in(wanted).ok_or(Error::INVALID)?;
+        let size = mappable(shown)?;
         let change = if options.truncate && now > 0 {
             Change::Empty(wanted)
         } else if wanted > now {

@@ -26,6 +26,7 @@ impl<V> Handle<V> {
     #[inline]
     fn extensible(&self, mapping: &Mapping) -> Result<usize, Error> {
         self.permit(self.options.access.writes())?;
+        self.check_whole()?;
         mapping.check_not_faulted()?;
         Ok(mapping.size())
     }

@@ -90,7 +90,7 @@ impl<V> Handle<V> {
             mapping.lock();
         }
         Ok(Handle {
-            start: AtomicPtr::new(mapping.address()),
+            start: AtomicPtr::new(mapping.first_byte()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
             options: Options {
                 populate: false,

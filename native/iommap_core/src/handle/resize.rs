@@ -23,6 +23,7 @@ impl<V> Handle<V> {
         let _one_at_a_time = self.resizing.lock();
         let mapping = self.mapping()?;
         self.permit(self.options.access.writes())?;
+        self.check_whole()?;
         let length = mappable(size)?;
         let file = mapping.file().clone();
         let is_longer = file.size()? > size;
@@ -50,14 +51,13 @@ impl<V> Handle<V> {
         }
     }
 
-    /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
+    /// Makes the mapping as long as the file, or its window, is now; clears a fault. Gives the size.
     pub fn remap(&self) -> Result<usize, Error> {
         let _one_at_a_time = self.resizing.lock();
         let mapping = self.mapping()?;
-        let size = mappable(mapping.file().size()?)?;
-        if size == 0 {
-            return Err(Error::INVALID);
-        }
+        let window = self.options.window;
+        let shown = window.length_in(mapping.file().size()?);
+        let size = mappable(shown.ok_or(Error::INVALID)?)?;
         if !mapping.can_grow_to(size) {
             let fresh = self.replacement(&mapping, size)?;
             drop(mapping);
@@ -71,6 +71,16 @@ impl<V> Handle<V> {
             mapping.clear_writeback_error();
         }
         Ok(size)
+    }
+
+    /// Checks that all of the file is mapped: a window has no say in the file's size.
+    #[inline]
+    pub(super) fn check_whole(&self) -> Result<(), Error> {
+        if self.options.window.is_whole() {
+            Ok(())
+        } else {
+            Err(Error::INVALID)
+        }
     }
 
     pub(super) fn publish(&self, growth: Growth) {
@@ -101,7 +111,7 @@ impl<V> Handle<V> {
             let open = writing.as_mut().ok_or(Error::Closed)?;
             fresh.copy_private_pages(&open.mapping);
             last(&open.mapping)?;
-            self.start.store(fresh.address(), Ordering::Relaxed);
+            self.start.store(fresh.first_byte(), Ordering::Relaxed);
             let open_anew = Open {
                 mapping: fresh.clone(),
                 view: OnceLock::new(),

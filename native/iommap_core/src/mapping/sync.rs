@@ -25,11 +25,11 @@ impl Mapping {
     }
 
     fn start_writeback(&self, range: Range) -> Result<(), Error> {
-        let (offset, length) = (range.offset(), range.length());
-        if page_cache::start_writeback(self.file.fd(), offset as u64, length as u64)? {
+        let length = range.length();
+        if page_cache::start_writeback(self.file.fd(), self.file_offset(range), length as u64)? {
             return Ok(());
         }
-        memory::flush(self.memory.start() + offset, length, false)
+        memory::flush(self.memory.start() + range.offset(), length, false)
     }
 
     /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.

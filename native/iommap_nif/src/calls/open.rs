@@ -3,7 +3,7 @@
 use crate::answer::{self, Answer, Stop};
 use crate::atoms;
 use crate::resource::{self, ErlangHandle};
-use iommap_core::{Access, Handle, Options, Source, Wait};
+use iommap_core::{Access, Handle, Options, Source, Wait, Window};
 use rustler::{Atom, Binary, Env, Term};
 use std::ffi::{c_int, CString};
 
@@ -33,6 +33,10 @@ pub fn open<'a>(
         populate: is_set(atoms::populate()),
         nocache: is_set(atoms::nocache()),
         permissions: permissions.unwrap_or(options.permissions),
+        window: Window {
+            offset: number(atoms::offset()).unwrap_or(0),
+            length: number(atoms::length()),
+        },
         reserve: number(atoms::reserve()).unwrap_or(0),
         ..options
     };
