@@ -92,6 +92,7 @@
     | create
     | truncate
     | {size, non_neg_integer()}
+    | follow
     | {offset, non_neg_integer()}
     | {length, non_neg_integer()}
     | {permissions, 0..8#7777}
@@ -99,7 +100,8 @@
 %% `shared' (the default): changes reach the file; `private': they stay in this mapping. `lock': lock the pages in memory,
 %% if the system permits ({@link info/1} tells). `populate': read the file in at once. `nocache': ask the system not to
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
-%% the file to so many bytes, with blocks allocated, if it is smaller. `{offset, N}', `{length, N}': map a window of the
+%% the file to so many bytes, with blocks allocated, if it is smaller. `follow': a read past the end of the mapping, but not
+%% of the file, makes the mapping as long as the file first. `{offset, N}', `{length, N}': map a window of the
 %% file only, see {@link open/3}. `{permissions, Mode}': of a file that `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
 %% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
 
@@ -340,7 +342,7 @@ option({Key, Number} = Option, {Sharing, Flags, Numbers}) ->
         false -> throw({badarg, {option, Option}})
     end;
 option(Flag, {Sharing, Flags, Numbers} = Options) ->
-    case lists:member(Flag, [lock, populate, nocache, create, truncate]) of
+    case lists:member(Flag, [lock, populate, nocache, create, truncate, follow]) of
         true -> {Sharing, [Flag | Flags], Numbers};
         false when Flag =:= read; Flag =:= write; Flag =:= read_write -> Options;
         false -> throw({badarg, {option, Flag}})

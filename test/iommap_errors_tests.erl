@@ -293,10 +293,10 @@ options(_Mode) ->
             [{size, -1}], [{size, -(1 bsl 63)}], [{size, -(1 bsl 63) - 1}], [{size, -(1 bsl 200)}], [{size, -1}, {size, 1}],
             [readwrite], [{read, true}], [read, 'WRITE'],
             [permissions], [{permissions, -1}], [{permissions, 8#10000}], [{permissions, atom}], [{permissions, 6.0}],
-            [offset], [{offset, -1}], [{offset, atom}], [{offset, 1.0}], [{offset, ?LARGEST + 1}],
+            [{follow, true}], [offset], [{offset, -1}], [{offset, atom}], [{offset, 1.0}], [{offset, ?LARGEST + 1}],
             [length], [{length, -1}], [{length, none}], [{length, 1.0}], [{length, ?LARGEST + 1}],
             [reserve], [{reserve, -1}], [{reserve, atom}], [{reserve, 1.0}], [{reserve, ?LARGEST + 1}]]]
         ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}],
             [read], [write], [shared, read_write, {size, 1}], [read, write], [{reserve, 0}], [{reserve, ?LARGEST}],
-            [{permissions, 0}], [{permissions, 8#7777}],
+            [follow], [{permissions, 0}], [{permissions, 8#7777}],
             [{offset, 0}], [{offset, ?SIZE - 1}], [{length, 1}], [{length, ?LARGEST}]]].

@@ -637,3 +637,127 @@ with_sparse_file(Size, Test) ->
                 try Test(InMemory) after file:delete(InMemory) end
         end
     end).
+
+%% follow
+
+follow_reads_what_others_append_test() ->
+    %% Past the end of the mapping, by a copy or by a view, a read gives what the file has, however far it has grown.
+    [with_mapping(bytes(Old), Mode, [follow | Options], fun(Handle, Path) ->
+         Mode =:= read orelse iommap:pwrite(Handle, 0, bytes(1)),
+         {ok, View} = iommap:region_binary(Handle, 0, Old),
+         lists:foldl(fun({Read, Size}, Before) ->
+             ?assertEqual({error, out_of_bounds}, Read(Handle, Before, 1)),
+             ok = file:write_file(Path, bytes(Before, Size - Before), [append]),
+             ?assertEqual({ok, Before}, iommap:position(Handle)),
+             ?assertEqual({ok, bytes(Before - 1, 2)}, Read(Handle, Before - 1, 2)),
+             ?assertEqual({ok, Size}, iommap:position(Handle)),
+             ?assertEqual({ok, bytes(Size)}, Read(Handle, 0, Size)),
+             [?assertEqual({error, out_of_bounds}, Read(Handle, At, Length)) ||
+                 {At, Length} <- [{Size, 1}, {0, Size + 1}, {Size + 1, 0}, {1 bsl 64 - 1, 1}, {1 bsl 63, 1 bsl 63}]],
+             Size
+         end, Old, [{fun iommap:pread/3, Old + 1}, {fun iommap:region_binary/3, Old + 5000},
+                    {fun iommap:pread/3, Old + 300_000}, {fun iommap:region_binary/3, Old + 3_000_000}]),
+         ?assertEqual(bytes(Old), View),
+         ?assert(iommap:intact(View))
+     end) || Old <- [1, 1000, page(), page() + 1], {Mode, Options} <- [{read, []}, {read_write, []}, {read_write, [private]}]].
+
+without_follow_a_mapping_keeps_its_size_test() ->
+    %% A read past the end of the mapping is out_of_bounds, whatever the file is by then; so is a write with follow.
+    with_mapping(bytes(1000), read_write, [], fun(Handle, Path) ->
+        {ok, Follower} = iommap:open(Path, read_write, [follow]),
+        ok = file:write_file(Path, bytes(1000, 1000), [append]),
+        [?assertEqual({error, out_of_bounds}, Read(Handle, 1000, 1)) || Read <- [fun iommap:pread/3, fun iommap:region_binary/3]],
+        ?assertEqual({error, out_of_bounds}, iommap:pwrite(Follower, 1000, <<"a">>)),
+        ?assertEqual({ok, 1000}, iommap:position(Follower))
+    end).
+
+follow_asks_what_a_read_asks_first_test() ->
+    %% A closed handle is closed, one of mode write eacces, a negative number badarg, and none of these makes the mapping longer.
+    with_file(bytes(1000), fun(Path) ->
+        {ok, Writer} = iommap:open(Path, write, [follow]),
+        {ok, Closed} = iommap:open(Path, read, [follow]),
+        {ok, Reader} = iommap:open(Path, read, [follow]),
+        ok = iommap:close(Closed),
+        ok = test_system:truncate(Path, 2000),
+        [begin
+             ?assertEqual({error, eacces}, Read(Writer, 1500, 1)),
+             ?assertEqual({error, closed}, Read(Closed, 1500, 1)),
+             ?assertEqual({error, badarg}, Read(Reader, 1500, -1)),
+             ?assertError(badarg, Read(Reader, 1500, 1 bsl 64))
+         end || Read <- [fun iommap:pread/3, fun iommap:region_binary/3]],
+        [?assertEqual({ok, 1000}, iommap:position(Handle)) || Handle <- [Writer, Reader]]
+    end).
+
+follow_never_shrinks_and_never_clears_a_fault_test() ->
+    %% A file that was cut is lost to the mapping as before; once it is faulted, what lies past its end is sigbus, too.
+    with_mapping(bytes(4 * page()), read, [follow], fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 4 * page()),
+        ok = test_system:truncate(Path, page()),
+        ?assertEqual({error, out_of_bounds}, iommap:pread(Handle, 4 * page(), 1)),
+        ?assertEqual({ok, 4 * page()}, iommap:position(Handle)),
+        ?assertEqual({error, sigbus}, iommap:pread(Handle, 2 * page(), 1)),
+        ?assertEqual(0, binary:last(View)),
+        ok = file:write_file(Path, bytes(100 * page()), [read, write]),
+        [begin
+             ?assertEqual({error, sigbus}, Read(Handle, 50 * page(), 1)),
+             ?assertEqual({error, sigbus}, Read(Handle, 0, 1)),
+             ?assertEqual({error, out_of_bounds}, Read(Handle, 100 * page(), 1))
+         end || Read <- [fun iommap:pread/3, fun iommap:region_binary/3]],
+        ?assertMatch({ok, #{faulted := true}}, iommap:info(Handle)),
+        ?assertEqual({ok, 4 * page()}, iommap:position(Handle)),
+        ?assertNot(iommap:intact(View)),
+        {ok, _} = iommap:remap(Handle),
+        ?assertEqual({ok, bytes(50 * page(), 10)}, iommap:pread(Handle, 50 * page(), 10))
+    end).
+
+follow_of_a_window_ends_at_its_length_test() ->
+    %% A window follows the file up to its length, and without one to the file's end.
+    with_file(bytes(1000), fun(Path) ->
+        {ok, Limited} = iommap:open(Path, read, [follow, {offset, 900}, {length, 200}]),
+        {ok, Open} = iommap:open(Path, read, [follow, {offset, 900}]),
+        ok = file:write_file(Path, bytes(1000, 9000), [append]),
+        ?assertEqual({error, out_of_bounds}, iommap:pread(Limited, 200, 1)),
+        ?assertEqual({ok, bytes(1050, 50)}, iommap:pread(Limited, 150, 50)),
+        ?assertEqual({ok, 200}, iommap:position(Limited)),
+        ?assertEqual({error, out_of_bounds}, iommap:region_binary(Limited, 0, 201)),
+        ?assertEqual({ok, bytes(900, 9100)}, iommap:region_binary(Open, 0, 9100)),
+        ?assertEqual({ok, 9100}, iommap:position(Open))
+    end).
+
+follow_keeps_the_changes_of_a_private_mapping_test() ->
+    %% What was written to a private mapping is there when it has followed the file, and the file has none of it.
+    with_mapping(bytes(1000), read_write, [private, follow], fun(Handle, Path) ->
+        ok = iommap:pwrite(Handle, 990, <<"mine">>),
+        ok = file:write_file(Path, bytes(1000, 1_000_000), [append]),
+        ?assertEqual({ok, <<"mine", (bytes(994, 1_000_006))/binary>>}, iommap:pread(Handle, 990, 1_000_010)),
+        ?assertEqual({ok, bytes(1_001_000)}, file:read_file(Path))
+    end).
+
+followers_read_every_record_of_a_writer_test_() ->
+    %% Readers that poll for the next record, by copies and by views, get all of them in order while they are appended.
+    {timeout, 120, ?_test(with_file(<<0:64>>, fun(Path) ->
+        Last = 3000,
+        Reader = fun(Read) ->
+            {ok, Handle} = iommap:open(Path, read, [follow]),
+            follow_records(Read, Handle, 0, Last)
+        end,
+        Writer = fun() ->
+            {ok, File} = file:open(Path, [raw, append]),
+            [ok = file:write(File, <<Number:64>>) || Number <- lists:seq(1, Last)],
+            file:close(File)
+        end,
+        Reads = [fun iommap:pread/3, fun iommap:region_binary/3],
+        ?assertEqual([ok | [Last || _ <- Reads ++ Reads]],
+            test_processes:together([Writer | [fun() -> Reader(Read) end || Read <- Reads ++ Reads]]))
+    end))}.
+
+follow_records(_Read, _Handle, Number, Last) when Number > Last ->
+    Last;
+follow_records(Read, Handle, Number, Last) ->
+    case Read(Handle, Number * 8, 8) of
+        {ok, Record} ->
+            ?assertEqual(<<Number:64>>, Record),
+            follow_records(Read, Handle, Number + 1, Last);
+        {error, out_of_bounds} ->
+            follow_records(Read, Handle, Number, Last)
+    end.

@@ -67,6 +67,8 @@ pub struct Options {
     pub nocache: bool,
     /// The permissions of a file that is made, under the umask.
     pub permissions: u32,
+    /// A read past the end of the mapping, but not of the file or its window, makes the mapping longer first.
+    pub follow: bool,
     /// Map this part of the file only.
     pub window: Window,
     /// Keep address space for the mapping to grow into: so many bytes in all, at least.
@@ -86,6 +88,7 @@ impl Options {
             populate: false,
             nocache: false,
             permissions: 0o644,
+            follow: false,
             window: Window::default(),
             reserve: 0,
         }

@@ -1,4 +1,4 @@
-//! Makes a mapping longer, and never shorter (`ensure_size`): what faults and failed write-backs have left stays as it is.
+//! Makes a mapping longer, and never shorter (`ensure_size`, `follow`): what faults and failed write-backs have left stays as it is.
 
 use super::{opened, Handle, Wait};
 use crate::error::Error;
@@ -57,6 +57,40 @@ impl<V> Handle<V> {
             file.grow_to(size as u64)
         })?;
         Ok(size)
+    }
+
+    /// Makes the mapping longer for a read past its end, to the end of the file or the window, if the range lies before that. The
+    /// read itself answers for every range that does not.
+    pub(super) fn follow(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let is_beyond =
+            |mapping: &Mapping| mapping.part(offset, length).err() == Some(Error::OutOfBounds);
+        if !self.options.follow || !is_beyond(&*self.mapping()?) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.resizing.lock();
+        let mapping = self.mapping()?;
+        self.permit(self.options.access.reads())?;
+        if !is_beyond(&mapping) {
+            return Ok(()); // another call was faster
+        }
+        let end = offset.saturating_add(length);
+        match self.options.window.length_in(mapping.file().size()?) {
+            Some(size) if end <= size => {
+                mapping.check_not_faulted()?;
+                self.extend(mapping, mappable(size)?, |_| Ok(()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a read that must not wait: past the end of the mapping there may be something to follow.
+    #[cold]
+    pub(super) fn would_follow(&self, error: Error) -> Error {
+        if self.options.follow && error == Error::OutOfBounds {
+            Error::WouldBlock
+        } else {
+            error
+        }
     }
 
     /// Makes the mapping so long, after `grow_file` has seen to it that the file is. If any step fails, the handle is what it was.

@@ -35,7 +35,9 @@ impl<V> Handle<V> {
             return Err(Error::WouldBlock);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let part = self.readable_part(&opened(&reading)?.mapping, offset, length)?;
+        let part = self
+            .readable_part(&opened(&reading)?.mapping, offset, length)
+            .map_err(|error| self.would_follow(error))?;
         if !part.is_ready_to_read() {
             return Err(Error::WouldBlock);
         }
@@ -50,6 +52,7 @@ impl<V> Handle<V> {
         length: u64,
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
+        self.follow(offset, length)?;
         let prepare = |mapping: &Mapping| {
             let part = self.readable_part(mapping, offset, length)?;
             let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
@@ -75,9 +78,17 @@ impl<V> Handle<V> {
         make: impl FnOnce(View) -> V,
         show: impl FnOnce(&V, *const u8, usize) -> R,
     ) -> Result<R, Error> {
+        if wait == Wait::Blocking {
+            self.follow(offset, length)?;
+        }
         let reading = self.reading(wait)?;
         let open = opened(&reading)?;
-        let part = self.readable_part(&open.mapping, offset, length)?;
+        let part =
+            self.readable_part(&open.mapping, offset, length)
+                .map_err(|error| match wait {
+                    Wait::NonBlocking => self.would_follow(error),
+                    Wait::Blocking => error,
+                })?;
         open.mapping.check_not_faulted()?;
         let view = open
             .view

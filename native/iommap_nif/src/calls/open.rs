@@ -32,6 +32,7 @@ pub fn open<'a>(
         lock: is_set(atoms::lock()),
         populate: is_set(atoms::populate()),
         nocache: is_set(atoms::nocache()),
+        follow: is_set(atoms::follow()),
         permissions: permissions.unwrap_or(options.permissions),
         window: Window {
             offset: number(atoms::offset()).unwrap_or(0),
