@@ -30,6 +30,7 @@
 
 -export([
     open/2, open/3,
+    read_file/1,
     close/1,
     pread/3,
     pwrite/3,
@@ -167,6 +168,52 @@ open(Source, Mode, Options) ->
         throw:{badarg, Cause} -> erlang:error(badarg, [Source, Mode, Options], error_info(Cause))
     end.
 
+%% @doc All of a file as a view: as {@link file:read_file/1}, without the copy. The view keeps the mapping and a descriptor for as
+%% long as it lives, and what {@link region_binary/3} says of views holds for it: <strong>do not decode it if the file is
+%% rewritten in place</strong>, and ask {@link intact/1} after reading if others may shorten it.
+%%
+%% An empty file gives `<<>>'. So does one of `/proc', which has no size and cannot be mapped: use {@link file:read_file/1} there.
+%% Errors are those of {@link open/3} with mode `read'.
+%%
+%% ```
+%% ok = file:write_file("words", <<"alpha beta">>),
+%% {ok, <<"alpha", _/binary>>} = iommap:read_file("words"),
+%% {error, enoent} = iommap:read_file("no-such-file").
+%% '''
+-spec read_file(file:name_all()) -> {ok, View :: binary()} | {error, reason()}.
+read_file(Path) ->
+    try path(Path) of
+        {ok, Name} -> view_of_file(Name);
+        error -> {error, badarg}
+    catch
+        throw:{badarg, Cause} -> erlang:error(badarg, [Path], error_info(Cause))
+    end.
+
+view_of_file(Name) ->
+    case view_of_all(Name) of
+        {error, einval} -> view_of_empty(Name);
+        View -> View
+    end.
+
+view_of_all(Name) ->
+    case open_nif(Name, read, [], []) of
+        {ok, Handle} ->
+            {ok, Size} = position(Handle),
+            View = region_binary(Handle, 0, Size),
+            ok = close(Handle),
+            View;
+        Error ->
+            Error
+    end.
+
+%% Of what cannot be mapped, a file may be empty, or have been.
+view_of_empty(Name) ->
+    case file:read_file_info(Name, [raw]) of
+        {ok, #file_info{type = regular, size = 0}} -> {ok, <<>>};
+        {ok, #file_info{type = regular}} -> view_of_all(Name);
+        _ -> {error, einval}
+    end.
+
 %% @doc Closes the handle, after the calls that have its lock. Views stay valid; the mapping goes with the last of them.
 -spec close(handle()) -> ok | {error, closed}.
 close(_Handle) ->
@@ -294,9 +341,9 @@ intact(Binary, Offset, Length) when is_binary(Binary) ->
 intact(Binary, Offset, Length) ->
     erlang:error(badarg, [Binary, Offset, Length]).
 
-%% @private Tells the shell which argument of open/2,3 was wrong.
+%% @private Tells the shell which argument of open/2,3 or read_file/1 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
-format_error(badarg, [{?MODULE, open, Arguments, Info} | _]) ->
+format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
     #{cause := Cause} = proplists:get_value(error_info, Info, #{}),
     {Position, Text} = describe(Cause, length(Arguments)),
     #{Position => Text}.

@@ -149,6 +149,14 @@ open_says_which_argument_is_wrong_test() ->
          {3, ["a", read, [{size, ?LARGEST + 1}]]}
      ]].
 
+read_file_checks_its_path_test() ->
+    %% read_file answers for every path what open for reading does, and says in the shell what is wrong with it.
+    with_file(bytes(?SIZE), fun(File) ->
+        assert_rows([{fun iommap:read_file/1, [Path], [PathRow, SystemRow]} || {PathRow, SystemRow, Path} <- paths(File)])
+    end),
+    [?assertEqual({error, badarg}, iommap:read_file(Source)) || Source <- [anonymous, {fd, 0}]],
+    ?assertMatch(#{1 := _}, explanation(fun() -> iommap:read_file(<<"a", 0>>) end)).
+
 open_explains_itself_in_the_shell_test() ->
     %% The text that the shell prints for a wrong option names the argument.
     try iommap:open("a", read, [unknown]) of

@@ -761,3 +761,54 @@ follow_records(Read, Handle, Number, Last) ->
         {error, out_of_bounds} ->
             follow_records(Read, Handle, Number, Last)
     end.
+
+%% read_file
+
+read_file_gives_what_file_read_file_gives_test() ->
+    %% Of every size, by every kind of path, the bytes are those of file:read_file/1.
+    [with_file(bytes(Size), fun(Path) ->
+         Expected = file:read_file(Path),
+         [?assertEqual({Size, Expected}, {Size, iommap:read_file(Name)}) || Name <- [Path, list_to_binary(Path)]]
+     end) || Size <- [0, 1, 64, 65, page() - 1, page(), page() + 1, 3_000_000]].
+
+read_file_fails_as_file_read_file_does_test() ->
+    %% What is not there and what is a directory has the same error; of what can have no mapping it is einval.
+    with_directory(fun(Directory) ->
+        [?assertEqual(file:read_file(Path), iommap:read_file(Path)) ||
+            Path <- [Directory, filename:join(Directory, "none"), filename:join(Directory, "none/below"), ""]],
+        Fifo = filename:join(Directory, "fifo"),
+        _ = test_system:run("mkfifo", [Fifo]),
+        ?assertEqual({error, einval}, iommap:read_file(Fifo)),
+        ?assertEqual({error, einval}, iommap:read_file("/dev/null"))
+    end).
+
+read_file_of_proc_is_empty_test() ->
+    %% A file of /proc has no size, and so no bytes to map.
+    [?assertEqual({ok, <<>>}, iommap:read_file(Path)) ||
+        Path <- ["/proc/self/status", "/proc/version"], filelib:is_regular(Path)].
+
+read_file_keeps_a_descriptor_for_the_view_alone_test() ->
+    %% There is one descriptor as long as the view lives, and none after; the view outlives the file's name and sees its changes.
+    with_file(bytes(100_000), fun(Path) ->
+        test_processes:in_a_process(fun() ->
+            {ok, View} = iommap:read_file(Path),
+            ?assertMatch([_], test_system:descriptors(Path)),
+            {ok, File} = file:open(Path, [raw, read, write]),
+            ok = file:delete(Path),
+            ok = file:pwrite(File, 50, <<"new">>),
+            ok = file:close(File),
+            ?assertEqual(<<(bytes(50))/binary, "new", (bytes(53, 100_000 - 53))/binary>>, View),
+            ?assert(iommap:intact(View))
+        end),
+        test_processes:eventually(fun() -> test_system:held(Path) =:= {[], []} end)
+    end).
+
+read_file_of_a_file_that_is_cut_after_is_no_longer_intact_test() ->
+    %% A view whose file another process cuts shows zeros, and says so.
+    with_file(bytes(3 * page()), fun(Path) ->
+        {ok, View} = iommap:read_file(Path),
+        ok = test_system:truncate(Path, page()),
+        ?assertEqual(0, binary:last(View)),
+        ?assertNot(iommap:intact(View)),
+        ?assert(iommap:intact(View, 0, page()))
+    end).

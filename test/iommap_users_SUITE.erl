@@ -35,6 +35,7 @@ open_without_permission_is_eacces(_Config) ->
         ok = file:change_mode(Path, 8#000),
         [?assertEqual({error, eacces}, Open(Mode, [])) || Mode <- [read, write, read_write]],
         ?assertEqual({error, eacces}, Open(write, [truncate, {size, 5}])),
+        ?assertEqual({error, eacces}, test_vm:run(Vm, fun() -> answer(iommap:read_file(Path)) end)),
         ok = file:change_mode(Path, 8#600),
         ?assertEqual({ok, bytes(10)}, file:read_file(Path))
     end).
