@@ -83,16 +83,6 @@ impl<V> Handle<V> {
         }
     }
 
-    /// The error of a read that must not wait: past the end of the mapping there may be something to follow.
-    #[cold]
-    pub(super) fn would_follow(&self, error: Error) -> Error {
-        if self.options.follow && error == Error::OutOfBounds {
-            Error::WouldBlock
-        } else {
-            error
-        }
-    }
-
     /// Makes the mapping so long, after `grow_file` has seen to it that the file is. If any step fails, the handle is what it was.
     fn extend(
         &self,

@@ -42,11 +42,12 @@ pub enum Wait {
 }
 
 /// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
+#[repr(C)] // the lock first, so that its address, by which threads name it, is the handle's
 pub struct Handle<V> {
+    lock: Lock<Option<Open<V>>>,
     /// Where the mapping begins, or began a moment ago: only good to prefetch.
     start: AtomicPtr<u8>,
     options: Options,
-    lock: Lock<Option<Open<V>>>,
     /// Held through a whole truncate or remap, most of which happens outside the lock.
     resizing: Mutex<()>,
 }

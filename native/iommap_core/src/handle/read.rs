@@ -35,15 +35,27 @@ impl<V> Handle<V> {
             return Err(Error::WouldBlock);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let part = self
-            .readable_part(&opened(&reading)?.mapping, offset, length)
-            .map_err(|error| self.would_follow(error))?;
+        let mapping = &opened(&reading)?.mapping;
+        self.permit(self.options.access.reads())?;
+        let Some(part) = mapping.direct_part(offset, length) else {
+            return Err(self.not_direct(mapping));
+        };
         if !part.is_ready_to_read() {
             return Err(Error::WouldBlock);
         }
         let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
         part.copy_out(&mut buffer)?;
         Ok(buffer)
+    }
+
+    /// The error of a read that must not wait and is not in the direct part of the mapping: there may be more.
+    #[inline(always)]
+    fn not_direct(&self, mapping: &Mapping) -> Error {
+        if self.options.follow || !mapping.is_direct() {
+            Error::WouldBlock
+        } else {
+            Error::OutOfBounds
+        }
     }
 
     fn pread_blocking<B: Buffer>(
@@ -70,6 +82,7 @@ impl<V> Handle<V> {
     }
 
     /// Shows a range: `show` gets what keeps it alive (made by `make` for the first view), where it is, and how long.
+    #[inline(always)]
     pub fn region<R>(
         &self,
         wait: Wait,
@@ -83,12 +96,16 @@ impl<V> Handle<V> {
         }
         let reading = self.reading(wait)?;
         let open = opened(&reading)?;
-        let part =
-            self.readable_part(&open.mapping, offset, length)
-                .map_err(|error| match wait {
-                    Wait::NonBlocking => self.would_follow(error),
-                    Wait::Blocking => error,
-                })?;
+        let part = match wait {
+            Wait::NonBlocking => {
+                self.permit(self.options.access.reads())?;
+                let Some(part) = open.mapping.direct_part(offset, length) else {
+                    return Err(self.not_direct(&open.mapping));
+                };
+                part
+            }
+            Wait::Blocking => self.readable_part(&open.mapping, offset, length)?,
+        };
         open.mapping.check_not_faulted()?;
         let view = open
             .view

@@ -211,13 +211,27 @@ impl Mapping {
     /// The part, if it lies inside.
     #[inline]
     pub fn part(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
-        match Range::checked(offset, length, self.direct.load(Ordering::Acquire)) {
-            Ok(range) => Ok(Part {
-                mapping: self,
-                range,
-            }),
-            Err(_) => self.part_of_window(offset, length),
+        match self.direct_part(offset, length) {
+            Some(part) => Ok(part),
+            None => self.part_of_window(offset, length),
         }
+    }
+
+    /// The part, if it is found without a look at the window.
+    #[inline]
+    pub fn direct_part(&self, offset: u64, length: u64) -> Option<Part<'_>> {
+        let direct = self.direct.load(Ordering::Acquire);
+        let range = Range::checked(offset, length, direct).ok()?;
+        Some(Part {
+            mapping: self,
+            range,
+        })
+    }
+
+    /// Whether every part is found so.
+    #[inline]
+    pub fn is_direct(&self) -> bool {
+        self.lead == 0 && self.direct.load(Ordering::Acquire) == self.size()
     }
 
     #[cold]
