@@ -30,6 +30,7 @@
 
 -export([
     open/2, open/3,
+    read_file/1,
     close/1,
     pread/3,
     pwrite/3,
@@ -39,11 +40,12 @@
     advise/4,
     position/1,
     remap/1,
+    ensure_size/2,
     info/1,
     intact/1, intact/3
 ]).
 -export([format_error/2]).
--export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
+-export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
 
 -on_load(load/0).
 
@@ -58,6 +60,7 @@
     advise/4,
     position/1,
     remap/1,
+    ensure_size/2,
     info/1,
     intact_nif/4,
     image_nif/0
@@ -68,6 +71,9 @@
 
 -opaque handle() :: reference().
 %% A mapped file.
+
+-type source() :: file:name_all() | {fd, non_neg_integer()} | anonymous.
+%% What can be opened: the file of a path; what a descriptor of this OS process stands for; new memory that has no name.
 
 -type mode() :: read | write | read_write.
 %% What a handle may do. Reading through a `write' handle answers `{error, eacces}', and so does writing through `read'.
@@ -86,11 +92,19 @@
     | nocache
     | create
     | truncate
-    | {size, non_neg_integer()}.
+    | {size, non_neg_integer()}
+    | follow
+    | {offset, non_neg_integer()}
+    | {length, non_neg_integer()}
+    | {permissions, 0..8#7777}
+    | {reserve, non_neg_integer()}.
 %% `shared' (the default): changes reach the file; `private': they stay in this mapping. `lock': lock the pages in memory,
 %% if the system permits ({@link info/1} tells). `populate': read the file in at once. `nocache': ask the system not to
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
-%% the file to so many bytes, with blocks allocated, if it is smaller.
+%% the file to so many bytes, with blocks allocated, if it is smaller. `follow': a read past the end of the mapping, but not
+%% of the file, makes the mapping as long as the file first. `{offset, N}', `{length, N}': map a window of the
+%% file only, see {@link open/3}. `{permissions, Mode}': of a file that `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
+%% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
 
 -type info() :: #{
     size := pos_integer(),
@@ -98,22 +112,23 @@
     sharing := shared | private,
     locked := boolean(),
     faulted := boolean(),
-    page_size := pos_integer()
+    page_size := pos_integer(),
+    path => binary()
 }.
-%% What {@link info/1} tells of a handle. Sizes are in bytes.
+%% What {@link info/1} tells of a handle. Sizes are in bytes. The path is that of anonymous memory, for other OS processes.
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
 %% file no longer backs the bytes, or the device failed under them.
 
-%% @doc The same as `open(Path, read_write, Options)'; but if `Options' holds a mode, that is the mode.
--spec open(file:name_all(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
-open(Path, Options) ->
+%% @doc The same as `open(Source, read_write, Options)'; but if `Options' holds a mode, that is the mode.
+-spec open(source(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
+open(Source, Options) ->
     try
         {Mode, Rest} = mode(Options),
-        open_checked(Path, Mode, Rest)
+        open_checked(Source, Mode, Rest)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Path, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Options], error_info(Cause))
     end.
 
 %% @doc Opens a file and maps it.
@@ -123,12 +138,80 @@ open(Path, Options) ->
 %%
 %% Answers `{error, einval}', and touches nothing, for `create', `truncate' or a larger `{size, Bytes}' together with
 %% mode `read', and if the file would be empty.
--spec open(file:name_all(), mode(), [open_option()]) -> {ok, handle()} | {error, reason()}.
-open(Path, Mode, Options) ->
+%%
+%% `{offset, N}' and `{length, N}' map a window of the file, from any byte on; all offsets of calls count from it. A length beyond
+%% the end of the file is cut there, and {@link remap/1} may grow the window up to it; without a length the window ends where the
+%% file does. {@link truncate/2} and {@link ensure_size/2} of a window answer `{error, einval}'. `{size, Bytes}' is the file's.
+%% A window of which nothing is left is `{error, einval}'.
+%%
+%% `{fd, N}' opens what a descriptor stands for that came from elsewhere: {@link socket} can receive one. It is duplicated, and
+%% may be closed after; its position does not move, and `create' and `{permissions, Mode}' are ignored. A descriptor that is not
+%% open is `{error, ebadf}'; one that may not be read, or not be written where the mode needs that, `{error, eacces}'.
+%%
+%% `anonymous' makes memory that has no name, of `{size, Bytes}', to share with other OS processes: those of the same user and
+%% PID namespace can open it by the `path' that {@link info/1} gives (Linux), as long as a handle or a view lives. It is
+%% allocated at once, and nobody can make it shorter: {@link truncate/2} to less is `{error, eperm}'. Without a size, with mode
+%% `read', `private' or a window, it is `{error, einval}'; `create', `truncate' and `{permissions, Mode}' are ignored.
+%%
+%% ```
+%% {ok, Handle} = iommap:open(anonymous, read_write, [{size, 4096}]),
+%% {ok, #{path := Path}} = iommap:info(Handle),
+%% {ok, Other} = iommap:open(Path, read_write, []),
+%% ok = iommap:pwrite(Other, 0, <<"to all who open it">>),
+%% {ok, <<"to all">>} = iommap:pread(Handle, 0, 6).
+%% '''
+-spec open(source(), mode(), [open_option()]) -> {ok, handle()} | {error, reason()}.
+open(Source, Mode, Options) ->
     try
-        open_checked(Path, Mode, Options)
+        open_checked(Source, Mode, Options)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Path, Mode, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Mode, Options], error_info(Cause))
+    end.
+
+%% @doc All of a file as a view: as {@link file:read_file/1}, without the copy. The view keeps the mapping and a descriptor for as
+%% long as it lives, and what {@link region_binary/3} says of views holds for it: <strong>do not decode it if the file is
+%% rewritten in place</strong>, and ask {@link intact/1} after reading if others may shorten it.
+%%
+%% An empty file gives `<<>>'. So does one of `/proc', which has no size and cannot be mapped: use {@link file:read_file/1} there.
+%% Errors are those of {@link open/3} with mode `read'.
+%%
+%% ```
+%% ok = file:write_file("words", <<"alpha beta">>),
+%% {ok, <<"alpha", _/binary>>} = iommap:read_file("words"),
+%% {error, enoent} = iommap:read_file("no-such-file").
+%% '''
+-spec read_file(file:name_all()) -> {ok, View :: binary()} | {error, reason()}.
+read_file(Path) ->
+    try path(Path) of
+        {ok, Name} -> view_of_file(Name);
+        error -> {error, badarg}
+    catch
+        throw:{badarg, Cause} -> erlang:error(badarg, [Path], error_info(Cause))
+    end.
+
+view_of_file(Name) ->
+    case view_of_all(Name) of
+        {error, einval} -> view_of_empty(Name);
+        View -> View
+    end.
+
+view_of_all(Name) ->
+    case open_nif(Name, read, [], []) of
+        {ok, Handle} ->
+            {ok, Size} = position(Handle),
+            View = region_binary(Handle, 0, Size),
+            ok = close(Handle),
+            View;
+        Error ->
+            Error
+    end.
+
+%% Of what cannot be mapped, a file may be empty, or have been.
+view_of_empty(Name) ->
+    case file:read_file_info(Name, [raw]) of
+        {ok, #file_info{type = regular, size = 0}} -> {ok, <<>>};
+        {ok, #file_info{type = regular}} -> view_of_all(Name);
+        _ -> {error, einval}
     end.
 
 %% @doc Closes the handle, after the calls that have its lock. Views stay valid; the mapping goes with the last of them.
@@ -207,6 +290,28 @@ position(_Handle) ->
 remap(_Handle) ->
     erlang:nif_error(not_loaded).
 
+%% @doc Makes file and mapping at least `Bytes' bytes long, and gives the size that they have then. Made for appending: they
+%% grow by half at least, if there is room for that, so that each of many small growths costs little. What is long enough is
+%% left as it is, and then the call neither waits nor asks the system. Takes over what others made the file longer by, and never
+%% makes it shorter, not even at {@link close/1}: use {@link truncate/2} for that.
+%%
+%% Clears no fault: answers `{error, sigbus}' where the mapping is faulted, or the file shorter than the mapping and has to grow.
+%%
+%% ```
+%% {ok, Log} = iommap:open("log", read_write, [create, {size, 1}]),
+%% Append = fun(Record, End) ->
+%%     {ok, _} = iommap:ensure_size(Log, End + byte_size(Record)),
+%%     ok = iommap:pwrite(Log, End, Record),
+%%     End + byte_size(Record)
+%% end,
+%% End = lists:foldl(Append, 0, [<<"one,">>, <<"two,">>, <<"three.">>]),
+%% {ok, <<"one,two,three.">>} = iommap:pread(Log, 0, End),
+%% ok = iommap:truncate(Log, End).
+%% '''
+-spec ensure_size(handle(), Bytes :: non_neg_integer()) -> {ok, Size :: pos_integer()} | {error, reason()}.
+ensure_size(_Handle, _Bytes) ->
+    erlang:nif_error(not_loaded).
+
 %% @doc What there is to know about a handle.
 -spec info(handle()) -> {ok, info()} | {error, closed}.
 info(_Handle) ->
@@ -236,27 +341,28 @@ intact(Binary, Offset, Length) when is_binary(Binary) ->
 intact(Binary, Offset, Length) ->
     erlang:error(badarg, [Binary, Offset, Length]).
 
-%% @private Tells the shell which argument of open/2,3 was wrong.
+%% @private Tells the shell which argument of open/2,3 or read_file/1 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
-format_error(badarg, [{?MODULE, open, Arguments, Info} | _]) ->
+format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
     #{cause := Cause} = proplists:get_value(error_info, Info, #{}),
     {Position, Text} = describe(Cause, length(Arguments)),
     #{Position => Text}.
 
 describe(path, _) -> {1, "contains a NUL character"};
+describe(fd, _) -> {1, "is not a descriptor: an integer from 0 on"};
 describe(mode, _) -> {2, "is not read, write or read_write"};
 describe(options, Arity) -> {Arity, "is not a proper list"};
 describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option", [Option])}.
 
-open_checked(Path, Mode, Options) ->
+open_checked(Source, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
-    {Sharing, Flags, Size} = options(Options),
-    case path(Path) of
-        {ok, Name} ->
+    {Sharing, Flags, Numbers} = options(Options),
+    case source(Source) of
+        {ok, Found} ->
             try
-                open_nif(Name, Mode, [Sharing | Flags], Size)
+                open_nif(Found, Mode, [Sharing | Flags], Numbers)
             catch
-                error:badarg -> refuse_nul(Path)
+                error:badarg -> refuse_nul(Source)
             end;
         error ->
             {error, badarg}
@@ -285,21 +391,36 @@ is_mode(Mode) ->
 
 options(Options) ->
     try
-        lists:foldl(fun option/2, {shared, [], 0}, Options)
+        lists:foldl(fun option/2, {shared, [], []}, Options)
     catch
         error:_ -> throw({badarg, options})
     end.
 
-option(Sharing, {_, Flags, Size}) when Sharing =:= shared; Sharing =:= private ->
-    {Sharing, Flags, Size};
-option({size, Size}, {Sharing, Flags, _}) when is_integer(Size), Size >= 0, Size < 1 bsl 64 ->
-    {Sharing, Flags, Size};
-option(Flag, {Sharing, Flags, Size} = Options) ->
-    case lists:member(Flag, [lock, populate, nocache, create, truncate]) of
-        true -> {Sharing, [Flag | Flags], Size};
+%% Later numbers come first, and count.
+option(Sharing, {_, Flags, Numbers}) when Sharing =:= shared; Sharing =:= private ->
+    {Sharing, Flags, Numbers};
+option({Key, Number} = Option, {Sharing, Flags, Numbers}) ->
+    case is_integer(Number) andalso Number >= 0 andalso Number =< most(Key) of
+        true -> {Sharing, Flags, [Option | Numbers]};
+        false -> throw({badarg, {option, Option}})
+    end;
+option(Flag, {Sharing, Flags, Numbers} = Options) ->
+    case lists:member(Flag, [lock, populate, nocache, create, truncate, follow]) of
+        true -> {Sharing, [Flag | Flags], Numbers};
         false when Flag =:= read; Flag =:= write; Flag =:= read_write -> Options;
         false -> throw({badarg, {option, Flag}})
     end.
+
+%% The largest number that an option takes.
+most(Key) when Key =:= size; Key =:= reserve; Key =:= offset; Key =:= length -> 1 bsl 64 - 1;
+most(permissions) -> 8#7777;
+most(_) -> -1.
+
+%% A number that no descriptor can have stays one.
+source({fd, Fd}) when is_integer(Fd), Fd >= 0 -> {ok, {fd, min(Fd, 16#7FFFFFFF)}};
+source({fd, _}) -> throw({badarg, fd});
+source(anonymous) -> {ok, anonymous};
+source(Path) -> path(Path).
 
 path(Path) when is_binary(Path) ->
     {ok, Path};
@@ -316,7 +437,7 @@ path(_Path) ->
 error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
-open_nif(_Path, _Mode, _Options, _Size) ->
+open_nif(_Source, _Mode, _Flags, _Numbers) ->
     erlang:nif_error(not_loaded).
 
 %% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and

@@ -20,6 +20,7 @@ all() ->
      open_create_without_permission_is_eacces,
      file_of_another_user_is_read,
      open_create_respects_every_umask,
+     open_gives_the_permissions_asked_for_under_every_umask,
      open_encodes_strings_as_the_vm_does].
 
 open_without_permission_is_eacces(_Config) ->
@@ -34,6 +35,7 @@ open_without_permission_is_eacces(_Config) ->
         ok = file:change_mode(Path, 8#000),
         [?assertEqual({error, eacces}, Open(Mode, [])) || Mode <- [read, write, read_write]],
         ?assertEqual({error, eacces}, Open(write, [truncate, {size, 5}])),
+        ?assertEqual({error, eacces}, test_vm:run(Vm, fun() -> answer(iommap:read_file(Path)) end)),
         ok = file:change_mode(Path, 8#600),
         ?assertEqual({ok, bytes(10)}, file:read_file(Path))
     end).
@@ -78,6 +80,18 @@ open_create_respects_every_umask(_Config) ->
          ?assertEqual({Umask, Mode}, {Umask, Actual band 8#7777})
      end) || {Umask, Mode} <- [{"000", 8#644}, {"022", 8#644}, {"027", 8#640}, {"077", 8#600}]].
 
+open_gives_the_permissions_asked_for_under_every_umask(_Config) ->
+    %% A user's new file has the permissions given without the umask's bits, also those that writing takes away.
+    [in_a_vm(another_user("umask " ++ Umask ++ "; "), fun(Vm, Directory) ->
+         [begin
+              Path = filename:join(Directory, integer_to_list(Permissions, 8)),
+              Options = [create, {size, 10}, {permissions, Permissions}],
+              ok = test_vm:run(Vm, fun() -> answer(iommap:open(Path, Options)) end),
+              {ok, #file_info{mode = Actual}} = file:read_file_info(Path),
+              ?assertEqual({Umask, Permissions band bnot list_to_integer(Umask, 8)}, {Umask, Actual band 8#7777})
+          end || Permissions <- [0, 8#400, 8#200, 8#600, 8#666, 8#777, 8#4755, 8#6777]]
+     end) || Umask <- ["000", "027", "777"]].
+
 open_encodes_strings_as_the_vm_does(_Config) ->
     %% A string path is UTF-8 or Latin-1 as file:native_name_encoding/0 says; what Latin-1 lacks is badarg.
     [in_a_vm(#{env => [{"ERL_FLAGS", Flag}]}, fun(Vm, Directory) ->
@@ -101,9 +115,12 @@ in_a_vm(Options, Test) ->
     end).
 
 another_user() ->
+    another_user("").
+
+another_user(First) ->
     case test_system:is_root() of
-        true -> #{wrapper => "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
-        false -> #{}
+        true -> #{wrapper => First ++ "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
+        false -> #{wrapper => First ++ "exec \"$@\""}
     end.
 
 %% What a call answered, without what it returned: another VM's handles mean nothing here.

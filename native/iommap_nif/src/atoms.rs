@@ -6,4 +6,5 @@ rustler::atoms! {
     sync, async_ = "async",
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
+    reserve, permissions, fd, anonymous, path, offset, length, follow,
 }

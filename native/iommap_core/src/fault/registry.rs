@@ -22,7 +22,9 @@ use crate::platform::{file, memory};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
+};
 
 /// The slot of one mapping in the registry.
 #[derive(Clone, Copy)]
@@ -37,6 +39,8 @@ pub struct Entry {
     pub start: usize,
     /// How many bytes it has.
     pub length: usize,
+    /// Where in the file that byte is, in bytes.
+    pub origin: u64,
     /// The address and length of the reservation that it lies in.
     pub extent: (usize, usize),
     /// The size of its pages.
@@ -54,6 +58,7 @@ struct Record {
     unit: AtomicUsize,
     /// The backing file, or -1 where its size says nothing (a block device).
     fd: AtomicI32,
+    origin: AtomicU64,
     writable: AtomicBool,
     faulted: AtomicBool,
     lost: Lost,
@@ -158,6 +163,7 @@ pub fn register(entry: &Entry) -> Registration {
         record.reserved.store(entry.extent.1, Ordering::Relaxed);
         record.unit.store(entry.unit, Ordering::Relaxed);
         record.fd.store(entry.fd.unwrap_or(-1), Ordering::Relaxed);
+        record.origin.store(entry.origin, Ordering::Relaxed);
         record.writable.store(entry.writable, Ordering::Relaxed);
     });
     Registration(slot)
@@ -243,6 +249,7 @@ impl Record {
             reserved: AtomicUsize::new(0),
             unit: AtomicUsize::new(1),
             fd: AtomicI32::new(-1),
+            origin: AtomicU64::new(0),
             writable: AtomicBool::new(false),
             faulted: AtomicBool::new(false),
             lost: Lost::new(),
@@ -253,11 +260,14 @@ impl Record {
         self.unit.load(Ordering::Relaxed)
     }
 
-    /// Where the file ends now. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
+    /// Where the file ends now, counted from the first byte mapped. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
     fn file_end(&self) -> Option<usize> {
         match self.fd.load(Ordering::Relaxed) {
             -1 => Some(usize::MAX),
-            fd => file::size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+            fd => file::size(fd).map(|size| {
+                let end = size.saturating_sub(self.origin.load(Ordering::Relaxed));
+                usize::try_from(end).unwrap_or(usize::MAX)
+            }),
         }
     }
 }

@@ -8,9 +8,8 @@ pub mod post_eof;
 use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
-use crate::platform::{self, file as system, name, page_cache, time};
+use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -21,6 +20,8 @@ pub struct BackingFile {
     device: u64,
     largest_piece: usize,
     system: FileSystem,
+    /// Whether it is memory without a name, which never gets shorter.
+    anonymous: bool,
 }
 
 impl BackingFile {
@@ -49,13 +50,27 @@ impl BackingFile {
             largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
             file,
+            anonymous: false,
         })
+    }
+
+    /// Memory without a name.
+    pub fn anonymous(size: u64, options: &Options) -> Result<BackingFile, Error> {
+        Ok(BackingFile {
+            anonymous: true,
+            ..BackingFile::new(anonymous::create(size)?, options)?
+        })
+    }
+
+    /// The path by which other processes can open memory without a name.
+    pub fn anonymous_path(&self) -> Option<String> {
+        self.anonymous.then(|| anonymous::path(self.fd())).flatten()
     }
 
     /// The size in bytes, as it is now.
     pub fn size(&self) -> Result<u64, Error> {
         if self.is_block_device {
-            return Ok((&self.file).seek(SeekFrom::End(0))?);
+            return descriptor::device_size(self.fd());
         }
         Ok(self.file.metadata()?.len())
     }
@@ -114,11 +129,11 @@ impl BackingFile {
         let preallocation = self.preallocate(to)?;
         let before = preallocation.before();
         if !self.zero_in_place(before.min(to))? {
-            system::set_size(self.fd(), 0)?;
+            self.shrink(0)?;
             return self.preallocate(to)?.grow();
         }
         if before > to {
-            system::set_size(self.fd(), to)
+            self.shrink(to)
         } else {
             preallocation.grow()
         }
@@ -136,6 +151,14 @@ impl BackingFile {
         }
         // Memory: there is room for what is there already.
         Ok(!self.system.remote && system::write_zeros(fd, 0, length).is_ok())
+    }
+
+    /// Makes the file shorter.
+    pub fn shrink(&self, to: u64) -> Result<(), Error> {
+        if self.anonymous {
+            return Err(Error::System(libc::EPERM));
+        }
+        system::set_size(self.fd(), to)
     }
 
     /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero. It is what it was if that fails,
@@ -258,6 +281,23 @@ mod tests {
         file.touch();
         assert!(times().0 > long_ago);
         assert_eq!(times().1, long_ago);
+    }
+
+    #[test]
+    fn a_descriptor_that_appends_is_grown_without_a_write() {
+        // pwrite(2) would append, whatever offset it is given: zeros are refused, and the last byte is set by the size.
+        use std::os::unix::fs::FileExt;
+        let scratch = tempfile::NamedTempFile::new().unwrap();
+        scratch.as_file().write_all_at(b"kept", 0).unwrap();
+        let appending = std::fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(scratch.path())
+            .unwrap();
+        let fd = appending.as_raw_fd();
+        assert_eq!(system::write_zeros(fd, 0, 2), Err(Error::INVALID));
+        assert_eq!(system::write_last_byte(fd, 10), Ok(()));
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"kept\0\0\0\0\0\0");
     }
 
     #[test]

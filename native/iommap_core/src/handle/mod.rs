@@ -1,29 +1,30 @@
 //! A handle: a lock around an open mapping, or around nothing once it is closed.
 //!
 //! ```text
-//! open --truncate, remap--> open (another size, perhaps another mapping) --close--> closed
+//! open --truncate, remap, ensure_size--> open (another size, perhaps another mapping) --close--> closed
 //! ```
 //!
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
 //! and let the mapping do it. A call that may wait does so in two phases (`two_phase`): it prepares on a counted reference,
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
-//! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
+//! in the moment since they were fetched or faulted in, and by what resizes while it swaps mappings.
 //!
-//! `read`, `write` and `resize` have the operations of those names.
+//! `read`, `write`, `resize` and `extend` have the operations of those names.
 
+mod extend;
 pub mod read;
 mod resize;
 mod write;
 
 use crate::error::Error;
 use crate::fault::handler;
-use crate::file::{opening, BackingFile};
+use crate::file::opening::{self, Source};
+use crate::file::BackingFile;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
 use crate::options::{Access, Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
-use std::ffi::CStr;
 use std::ops::Deref;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
@@ -41,11 +42,12 @@ pub enum Wait {
 }
 
 /// A handle. `V` keeps the mapping alive for views: it is made of a `View` when the first view is asked for.
+#[repr(C)] // the lock first, so that its address, by which threads name it, is the handle's
 pub struct Handle<V> {
+    lock: Lock<Option<Open<V>>>,
     /// Where the mapping begins, or began a moment ago: only good to prefetch.
     start: AtomicPtr<u8>,
     options: Options,
-    lock: Lock<Option<Open<V>>>,
     /// Held through a whole truncate or remap, most of which happens outside the lock.
     resizing: Mutex<()>,
 }
@@ -73,14 +75,15 @@ pub struct Info {
 
 impl<V> Handle<V> {
     /// Opens and maps the file.
-    pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    pub fn open<'a>(source: impl Into<Source<'a>>, options: Options) -> Result<Handle<V>, Error> {
         handler::install()?;
-        unmapper::retry_after_reclaim(|| Handle::open_once(path, options))
+        let source = source.into();
+        unmapper::retry_after_reclaim(|| Handle::open_once(source, options))
     }
 
-    fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    fn open_once(source: Source, options: Options) -> Result<Handle<V>, Error> {
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        let mapping = opening::open(path, &options, map)?;
+        let mapping = opening::open(source, &options, map)?;
         if options.populate && options.size > 0 {
             mapping.populate(); // what it was grown by was not there to be prefaulted
         }
@@ -88,7 +91,7 @@ impl<V> Handle<V> {
             mapping.lock();
         }
         Ok(Handle {
-            start: AtomicPtr::new(mapping.address()),
+            start: AtomicPtr::new(mapping.first_byte()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
             options: Options {
                 populate: false,
@@ -146,6 +149,12 @@ impl<V> Handle<V> {
             locked: mapping.is_locked(),
             faulted: mapping.is_faulted(),
         })
+    }
+
+    /// The path by which other processes can open the memory of the mapping, if it has no name.
+    pub fn anonymous_path(&self, wait: Wait) -> Result<Option<String>, Error> {
+        let reading = self.reading(wait)?;
+        Ok(opened(&reading)?.mapping.file().anonymous_path())
     }
 
     /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again

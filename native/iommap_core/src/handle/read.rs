@@ -61,7 +61,11 @@ impl<V> Handle<V> {
             return Err(Error::WouldBlock);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let part = self.readable_part(&opened(&reading)?.mapping, offset, length)?;
+        let mapping = &opened(&reading)?.mapping;
+        self.permit(self.options.access.reads())?;
+        let Some(part) = mapping.direct_part(offset, length) else {
+            return Err(self.not_direct(mapping));
+        };
         if !part.is_ready_to_read() {
             return Err(Error::WouldBlock);
         }
@@ -70,12 +74,23 @@ impl<V> Handle<V> {
         Ok(buffer)
     }
 
+    /// The error of a read that must not wait and is not in the direct part of the mapping: there may be more.
+    #[inline(always)]
+    fn not_direct(&self, mapping: &Mapping) -> Error {
+        if self.options.follow || !mapping.is_direct() {
+            Error::WouldBlock
+        } else {
+            Error::OutOfBounds
+        }
+    }
+
     fn pread_blocking<B: Buffer>(
         &self,
         offset: u64,
         length: u64,
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
+        self.follow(offset, length)?;
         let prepare = |mapping: &Mapping| {
             let part = self.readable_part(mapping, offset, length)?;
             let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
@@ -93,6 +108,7 @@ impl<V> Handle<V> {
     }
 
     /// Shows a range: `show` gets it together with what keeps it alive, which is made for the first view.
+    #[inline(always)]
     pub fn region<R>(
         &self,
         wait: Wait,
@@ -103,9 +119,21 @@ impl<V> Handle<V> {
     where
         V: From<View>,
     {
+        if wait == Wait::Blocking {
+            self.follow(offset, length)?;
+        }
         let reading = self.reading(wait)?;
         let open = opened(&reading)?;
-        let part = self.readable_part(&open.mapping, offset, length)?;
+        let part = match wait {
+            Wait::NonBlocking => {
+                self.permit(self.options.access.reads())?;
+                let Some(part) = open.mapping.direct_part(offset, length) else {
+                    return Err(self.not_direct(&open.mapping));
+                };
+                part
+            }
+            Wait::Blocking => self.readable_part(&open.mapping, offset, length)?,
+        };
         open.mapping.check_not_faulted()?;
         let keeper = open
             .view

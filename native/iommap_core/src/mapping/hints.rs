@@ -59,12 +59,12 @@ impl Mapping {
 
     /// Brings all pages into memory.
     pub fn populate(&self) {
-        self.fault_in_readable(Range::between(0, self.size()));
+        self.fault_in_readable(self.whole());
     }
 
     /// Locks the pages in memory, if the system lets us.
     pub fn lock(&self) {
-        let locked = self.lock_part(Range::between(0, self.size()));
+        let locked = self.lock_part(self.whole());
         self.locked.store(locked, Ordering::Relaxed);
     }
 

@@ -4,6 +4,10 @@
 //! It may grow where it is, behind its last byte, while others use it: `prepare_growth` maps more of the file behind what
 //! anybody knows of, `Growth::publish` makes that known, last and in one store. It never shrinks: a fresh one takes over.
 //!
+//! It may be of a window of the file, which begins anywhere. Pages begin where the memory does, so a `Range` of a `Part`, and all
+//! that works on it, counts from there: from `origin` in the file, `lead` bytes before the window. What callers give and are
+//! given counts from the window.
+//!
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
 
@@ -55,8 +59,14 @@ pub struct Mapping {
     slot: Registration,
     memory: Reservation,
     file: Arc<BackingFile>,
-    /// How many bytes of the file are mapped, and known. Only ever grows.
+    /// How many bytes of the window are mapped, and known. Only ever grows.
     size: AtomicUsize,
+    /// How many of them are found without a look at `lead`: all, or none if there is one. Stored after `size`, so never more.
+    direct: AtomicUsize,
+    /// Where in the file the memory begins, in bytes.
+    origin: u64,
+    /// How many bytes of the memory come before the window.
+    lead: usize,
     kind: Kind,
     reads: Residency,
     writes: Residency,
@@ -64,8 +74,8 @@ pub struct Mapping {
     written: AtomicBool,
     /// How many calls write back now.
     writebacks: AtomicU32,
-    /// The errno of the last write-back that failed, or 0.
-    writeback_error: AtomicI32,
+    /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
+    writeback_error: Arc<AtomicI32>,
     locked: AtomicBool,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
@@ -85,18 +95,22 @@ pub struct Part<'a> {
 pub struct WritablePart<'a>(Part<'a>);
 
 impl Mapping {
-    /// Maps the first `size` bytes of the file.
+    /// Maps the first `size` bytes of the options' window of the file.
     pub fn new(file: Arc<BackingFile>, size: usize, options: &Options) -> Result<Mapping, Error> {
         let kind = Kind {
             private: options.private,
             writable: options.access.writes(),
             populate: options.populate && !options.private,
         };
-        let memory = Reservation::new(size, file.page_size())?;
-        memory.map(file.fd(), 0, size, kind)?;
+        let lead = (options.window.offset % file.page_size() as u64) as usize;
+        let origin = options.window.offset - lead as u64;
+        let reserve = options.reserve.saturating_add(lead as u64);
+        let memory = Reservation::new(origin, lead + size, reserve, file.page_size())?;
+        memory.map(file.fd(), 0, lead + size, kind)?;
         let slot = registry::register(&registry::Entry {
             start: memory.start(),
-            length: size,
+            length: lead + size,
+            origin,
             extent: memory.extent(),
             unit: memory.unit(),
             fd: file.sized_fd(),
@@ -109,19 +123,22 @@ impl Mapping {
             slot,
             memory,
             size: AtomicUsize::new(size),
+            direct: AtomicUsize::new(if lead == 0 { size } else { 0 }),
+            origin,
+            lead,
             kind,
             file,
             reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
             writebacks: AtomicU32::new(0),
-            writeback_error: AtomicI32::new(0),
+            writeback_error: Arc::new(AtomicI32::new(0)),
             locked: AtomicBool::new(false),
             hint: Mutex::new(None),
             private_pages: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
-            mapping.fault_in_readable(Range::between(0, size));
+            mapping.populate();
         }
         Ok(mapping)
     }
@@ -132,10 +149,20 @@ impl Mapping {
         self.size.load(Ordering::Acquire)
     }
 
-    /// The first byte. A reader or writer must live with the bytes changing, and keep the mapping alive.
+    /// Where the memory begins. A reader or writer must live with the bytes changing, and keep the mapping alive.
     #[inline]
-    pub fn address(&self) -> *mut u8 {
+    fn address(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(self.memory.start())
+    }
+
+    /// The first byte of the window: only good to prefetch.
+    pub fn first_byte(&self) -> *mut u8 {
+        self.address().wrapping_add(self.lead)
+    }
+
+    /// Where in the file a range of the memory begins.
+    fn file_offset(&self, range: Range) -> u64 {
+        self.origin + range.offset() as u64
     }
 
     /// The file.
@@ -184,10 +211,35 @@ impl Mapping {
     /// The part, if it lies inside.
     #[inline]
     pub fn part(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
+        match self.direct_part(offset, length) {
+            Some(part) => Ok(part),
+            None => self.part_of_window(offset, length),
+        }
+    }
+
+    /// The part, if it is found without a look at the window.
+    #[inline]
+    pub fn direct_part(&self, offset: u64, length: u64) -> Option<Part<'_>> {
+        let direct = self.direct.load(Ordering::Acquire);
+        let range = Range::checked(offset, length, direct).ok()?;
+        Some(Part {
+            mapping: self,
+            range,
+        })
+    }
+
+    /// Whether every part is found so.
+    #[inline]
+    pub fn is_direct(&self) -> bool {
+        self.lead == 0 && self.direct.load(Ordering::Acquire) == self.size()
+    }
+
+    #[cold]
+    fn part_of_window(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
         let range = Range::checked(offset, length, self.size())?;
         Ok(Part {
             mapping: self,
-            range,
+            range: range.moved(self.lead),
         })
     }
 
@@ -200,9 +252,9 @@ impl Mapping {
         Ok(WritablePart(self.part(offset, length)?))
     }
 
-    /// All of it, as it is now.
+    /// All of the memory that is of the file, as it is now.
     pub fn whole(&self) -> Range {
-        Range::between(0, self.size())
+        Range::between(0, self.lead + self.size())
     }
 }
 

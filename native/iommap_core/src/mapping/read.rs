@@ -45,7 +45,7 @@ impl Part<'_> {
     pub fn fetch(self, scratch: &mut impl Buffer) {
         // Never, as above.
         assert!(self.length() <= scratch.len(), "a buffer too short");
-        let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        let (fd, offset) = (self.mapping.file.fd(), self.mapping.file_offset(self.range));
         // SAFETY: the buffer is writable for the length.
         unsafe { page_cache::fetch(fd, offset, scratch.as_mut_ptr(), self.length()) }
     }
@@ -69,7 +69,7 @@ impl Mapping {
         } else {
             self.reads.block_size()
         };
-        let around = range.widened(unit).before(self.size());
+        let around = range.widened(unit).before(self.whole().end());
         let step = PAGES_AT_ONCE * platform::page_size();
         let mut all = true;
         let mut offset = around.offset();
@@ -87,7 +87,7 @@ impl Mapping {
 
     /// Whether all pages of `part`, which begins at a page, are in memory, found out by a read that does not wait.
     fn query_nowait(&self, part: Range, stamp: Stamp) -> bool {
-        let cached = page_cache::is_cached(self.file.fd(), part.offset() as u64, part.length());
+        let cached = page_cache::is_cached(self.file.fd(), self.file_offset(part), part.length());
         if cached {
             self.insert_resident(part.widened(platform::page_size()), stamp);
         }

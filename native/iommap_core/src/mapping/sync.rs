@@ -25,11 +25,11 @@ impl Mapping {
     }
 
     fn start_writeback(&self, range: Range) -> Result<(), Error> {
-        let (offset, length) = (range.offset(), range.length());
-        if page_cache::start_writeback(self.file.fd(), offset as u64, length as u64)? {
+        let length = range.length();
+        if page_cache::start_writeback(self.file.fd(), self.file_offset(range), length as u64)? {
             return Ok(());
         }
-        memory::flush(self.memory.start() + offset, length, false)
+        memory::flush(self.memory.start() + range.offset(), length, false)
     }
 
     /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.
@@ -84,6 +84,11 @@ impl Mapping {
         }
     }
 
+    /// Makes an error of writing back one mapping's changes the other's, too.
+    pub fn share_writeback_error(&mut self, other: &Mapping) {
+        self.writeback_error = other.writeback_error.clone();
+    }
+
     /// Clears the error of a failed write-back: a caller that resizes the file, or maps it anew, has been told.
     pub fn clear_writeback_error(&self) {
         self.writeback_error.store(0, Ordering::Release);
@@ -109,7 +114,21 @@ mod tests {
             ..Options::new(Access::ReadWrite)
         };
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        crate::file::opening::open(&path, &options, map).unwrap()
+        crate::file::opening::open((&path).into(), &options, map).unwrap()
+    }
+
+    #[test]
+    fn an_error_of_writing_back_is_told_of_either_of_two_mappings_that_share_it() {
+        // The one that took the other's place tells what failed before and what fails later; clearing it is for both.
+        let (before, mut after) = (mapping(1), mapping(1));
+        let failing = || Err(Error::System(libc::EIO));
+        assert_eq!(before.while_writing_back(failing), failing());
+        after.share_writeback_error(&before);
+        assert_eq!(after.sync(after.whole()), failing());
+        after.clear_writeback_error();
+        assert_eq!(before.sync(before.whole()), Ok(()));
+        assert_eq!(before.while_writing_back(failing), failing());
+        assert_eq!(after.sync(after.whole()), failing());
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl WritablePart<'_> {
         }
         let fd = mapping.file.fd();
         mapping.writes.renew(range, |run| {
-            page_cache::is_dirty(fd, run.offset() as u64, run.length())
+            page_cache::is_dirty(fd, mapping.file_offset(run), run.length())
         })
     }
 

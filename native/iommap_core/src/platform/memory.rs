@@ -93,6 +93,17 @@ pub fn huge_page_size() -> usize {
     })
 }
 
+/// How many bytes of memory and swap the machine has left, as far as the system tells (`/proc/meminfo`).
+#[cfg(target_os = "linux")]
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kilobytes("MemAvailable:")? + kilobytes("SwapFree:")?) * 1024)
+}
+
 /// Reserves anonymous, private, read-only address space, and gives where.
 pub fn reserve(length: usize) -> Result<usize, Error> {
     // SAFETY: the system chooses an address where nothing is.

@@ -1,6 +1,8 @@
 //! Everything that differs between systems: a real implementation or a stated fallback for each. The tables at the heads of
 //! the files say which.
 
+pub mod anonymous;
+pub mod descriptor;
 pub mod file;
 pub mod file_system;
 pub mod memory;

@@ -1,9 +1,9 @@
 //! Facts about a handle, and about the images.
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Stop};
 use crate::{atoms, image, resource};
 use iommap_core::{Access, Wait};
-use rustler::{Encoder, Env, Term};
+use rustler::{Encoder, Env, NewBinary, Term};
 
 /// `position(Handle)`
 pub fn position<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], wait: Wait) -> Answer<'a> {
@@ -13,7 +13,8 @@ pub fn position<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], wait: Wait) -> Answer
 
 /// `info(Handle)`
 pub fn info<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], wait: Wait) -> Answer<'a> {
-    let info = resource::decode_handle(handle)?.info(wait)?;
+    let handle = resource::decode_handle(handle)?;
+    let info = handle.info(wait)?;
     let mode = match info.access {
         Access::Read => atoms::read(),
         Access::Write => atoms::write(),
@@ -35,7 +36,20 @@ pub fn info<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], wait: Wait) -> Answer<'a>
             (atoms::page_size(), iommap_core::page_size().encode(env)),
         ],
     )?;
-    Ok(answer::ok(env, map))
+    Ok(answer::ok(
+        env,
+        with_path(map, handle.anonymous_path(wait)?)?,
+    ))
+}
+
+/// Adds the path of anonymous memory.
+fn with_path(map: Term, path: Option<String>) -> Result<Term, Stop> {
+    let Some(path) = path else {
+        return Ok(map);
+    };
+    let mut binary = NewBinary::new(map.get_env(), path.len());
+    binary.as_mut_slice().copy_from_slice(path.as_bytes());
+    Ok(map.map_put(atoms::path(), Term::from(binary))?)
 }
 
 /// `image_nif()`: the newest image, for the `load` of the next one.
