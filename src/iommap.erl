@@ -34,12 +34,13 @@
     pread/3,
     pwrite/3,
     region_binary/3,
-    sync/1, sync/2,
+    sync/1, sync/2, sync/4,
     truncate/2,
     advise/4,
     position/1,
     remap/1,
     info/1,
+    resident/3,
     intact/1, intact/3
 ]).
 -export([format_error/2]).
@@ -60,7 +61,9 @@
     remap/1,
     info/1,
     intact_nif/4,
-    image_nif/0
+    image_nif/0,
+    sync/4,
+    resident/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -181,6 +184,23 @@ sync(Handle) ->
 sync(_Handle, _Mode) ->
     erlang:nif_error(not_loaded).
 
+%% @doc Writes the changes of `Length' bytes from `Offset' on back to the file, and those of the rest of their pages, as
+%% {@link sync/2} does of all. No reader and no writer is held up. An error of writing back that is remembered is told whatever
+%% the range; else nothing is done for length 0. Answers `{error, sigbus}' if the file no longer has all of the bytes: what it lost
+%% cannot reach the device.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("journal", read_write, [create, {size, 1 bsl 20}]),
+%% ok = iommap:pwrite(Handle, 5000, <<"entry">>),
+%% ok = iommap:sync(Handle, 5000, 5, sync),            % one page, and not the megabyte
+%% {error, out_of_bounds} = iommap:sync(Handle, 1 bsl 20, 1, sync),
+%% ok = iommap:close(Handle).
+%% '''
+-spec sync(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), sync_mode()) ->
+    ok | {error, reason()}.
+sync(_Handle, _Offset, _Length, _Mode) ->
+    erlang:nif_error(not_loaded).
+
 %% @doc Makes the file and the mapping `Size' bytes long, whatever the size of the file was. New bytes are zero, and their
 %% blocks allocated. Views keep the mapping they have, and lose what is cut off. If a step fails, the handle is what it was.
 %%
@@ -210,6 +230,24 @@ remap(_Handle) ->
 %% @doc What there is to know about a handle.
 -spec info(handle()) -> {ok, info()} | {error, closed}.
 info(_Handle) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc How many of `Length' bytes from `Offset' on are in memory, and so are read without waiting for a device. Whole pages
+%% are, but only what lies in the range counts; bytes that the file lost do not. Through every mode.
+%%
+%% Answers `{error, eperm}' where the system does not tell this user the truth: on Linux, of a file that is not the user's, and
+%% that the user may not write to. `{error, enotsup}' on OpenBSD.
+%%
+%% ```
+%% ok = file:write_file("index", <<0:80000>>),
+%% {ok, Handle} = iommap:open("index", read, [populate]),
+%% {ok, 10000} = iommap:resident(Handle, 0, 10000),
+%% {ok, 7} = iommap:resident(Handle, 4090, 7),
+%% ok = iommap:close(Handle).
+%% '''
+-spec resident(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) ->
+    {ok, Bytes :: non_neg_integer()} | {error, reason()}.
+resident(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
 %% @doc Whether the bytes of a binary are what its file held.

@@ -78,6 +78,8 @@ static FUNCTIONS: Functions = Functions(nifs! {
     11: c"intact_nif" / 4, normal, view::intact;
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
+    14: c"sync" / 4, dirty_io, advise::sync_range;
+    15: c"resident" / 3, dirty_io, info::resident;
 });
 
 /// This image, as others see it.

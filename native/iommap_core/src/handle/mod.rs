@@ -119,6 +119,11 @@ impl<V> Handle<V> {
         }
     }
 
+    /// The same of a range, widened to pages. Of nothing, only tells what a sync of anything would.
+    pub fn sync_range(&self, offset: u64, length: u64, asynchronously: bool) -> Result<(), Error> {
+        self.mapping()?.sync_range(offset, length, asynchronously)
+    }
+
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
         let mapping = self.mapping()?;
@@ -127,6 +132,11 @@ impl<V> Handle<V> {
             length => length,
         };
         mapping.part(offset, length)?.advise(hint)
+    }
+
+    /// How many bytes of a range are in memory.
+    pub fn resident(&self, offset: u64, length: u64) -> Result<usize, Error> {
+        self.mapping()?.part(offset, length)?.resident()
     }
 
     /// The size of the mapping, in bytes.

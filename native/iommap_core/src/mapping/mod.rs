@@ -13,6 +13,8 @@ mod hints;
 mod private_pages;
 #[allow(unsafe_code)] // copies from mapped memory
 mod read;
+#[allow(unsafe_code)] // asks about mapped memory
+mod resident;
 pub mod resize;
 mod sync;
 pub mod view;

@@ -8,15 +8,30 @@ use rustler::{Env, Term};
 /// `sync(Handle, sync | async)`
 pub fn sync<'a>(env: Env<'a>, [handle, mode]: [Term<'a>; 2], _wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
-    let asynchronously = if atoms::sync() == mode {
-        false
-    } else if atoms::async_() == mode {
-        true
-    } else {
-        return Err(Stop::Error(atoms::badarg()));
-    };
-    handle.sync(asynchronously)?;
+    handle.sync(is_async(mode)?)?;
     Ok(atoms::ok().to_term(env))
+}
+
+/// `sync(Handle, Offset, Length, sync | async)`
+pub fn sync_range<'a>(
+    env: Env<'a>,
+    [handle, offset, length, mode]: [Term<'a>; 4],
+    _wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
+    handle.sync_range(offset, length, is_async(mode)?)?;
+    Ok(atoms::ok().to_term(env))
+}
+
+fn is_async(mode: Term) -> Result<bool, Stop> {
+    if atoms::sync() == mode {
+        Ok(false)
+    } else if atoms::async_() == mode {
+        Ok(true)
+    } else {
+        Err(Stop::Error(atoms::badarg()))
+    }
 }
 
 /// `advise(Handle, Offset, Length, Hint)`

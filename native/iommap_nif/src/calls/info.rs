@@ -1,7 +1,7 @@
 //! Facts about a handle, and about the images.
 
 use crate::answer::{self, Answer};
-use crate::{atoms, image, resource};
+use crate::{atoms, image, resource, term};
 use iommap_core::{Access, Wait};
 use rustler::{Encoder, Env, Term};
 
@@ -36,6 +36,17 @@ pub fn info<'a>(env: Env<'a>, [handle]: [Term<'a>; 1], wait: Wait) -> Answer<'a>
         ],
     )?;
     Ok(answer::ok(env, map))
+}
+
+/// `resident(Handle, Offset, Length)`
+pub fn resident<'a>(
+    env: Env<'a>,
+    [handle, offset, length]: [Term<'a>; 3],
+    _wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
+    Ok(answer::ok(env, handle.resident(offset, length)?))
 }
 
 /// `image_nif()`: the newest image, for the `load` of the next one.
