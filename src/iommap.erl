@@ -41,6 +41,7 @@
     remap/1,
     info/1,
     resident/3,
+    lock/3, unlock/3,
     intact/1, intact/3
 ]).
 -export([format_error/2]).
@@ -63,7 +64,8 @@
     intact_nif/4,
     image_nif/0,
     sync/4,
-    resident/3
+    resident/3,
+    lock/3, unlock/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -78,8 +80,26 @@
 -type sync_mode() :: sync | async.
 %% Whether to wait until the data has reached the device, or only to start writing.
 
--type advise_hint() :: normal | random | sequential | willneed | dontneed.
-%% What to expect of a range: no order, any order, front to back, all of it soon, none of it soon.
+-type advise_hint() ::
+    normal
+    | random
+    | sequential
+    | willneed
+    | dontneed
+    | hugepage
+    | nohugepage
+    | collapse
+    | populate_read
+    | populate_write
+    | cold
+    | pageout
+    | dontdump
+    | dodump
+    | dontfork
+    | dofork.
+%% What to expect of a range: no order, any order, front to back, all of it soon, none of it soon. And the system's other hints
+%% by their names: huge pages where they can be had, or none, or now; all pages mapped now, to be read or written; these pages
+%% first where memory is wanted, or now; not in core dumps, or again; not in child processes, or again.
 
 -type open_option() ::
     shared
@@ -211,6 +231,20 @@ truncate(_Handle, _Size) ->
 
 %% @doc Tells the system what to expect of a range; of everything from `Offset' on if `Length' is 0. Whole pages are meant.
 %% Never changes what is read.
+%%
+%% `normal', `random', `sequential', `hugepage', `nohugepage', `dontdump', `dodump', `dontfork' and `dofork' stay set over
+%% {@link truncate/2} and {@link remap/1}; one that was given up to the end of the mapping holds for what it grows by, too.
+%%
+%% `populate_write' through mode `read' answers `{error, eacces}'; of a private mapping it is the same as `populate_read'. Both
+%% answer `{error, sigbus}' if the file has lost a page of the range. What the system does not have, or not for this file, answers
+%% `{error, enotsup}'; where it lacks room or time for it, `{error, enomem | eagain | ebusy}'.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("secrets", read_write, [create, {size, 1 bsl 20}]),
+%% ok = iommap:advise(Handle, 0, 0, random),
+%% {error, enotsup} = iommap:advise(Handle, 0, 100, collapse),   % no huge page lies in there
+%% ok = iommap:close(Handle).
+%% '''
 -spec advise(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), advise_hint()) ->
     ok | {error, reason()}.
 advise(_Handle, _Offset, _Length, _Hint) ->
@@ -248,6 +282,32 @@ info(_Handle) ->
 -spec resident(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) ->
     {ok, Bytes :: non_neg_integer()} | {error, reason()}.
 resident(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Locks the pages of `Length' bytes from `Offset' on in memory (`mlock(2)'), having read them in. Whole pages are, as long as
+%% the handle is open, and as far as they remain after {@link truncate/2} and {@link remap/1}; when all are, {@link info/1} says
+%% `locked => true'. Locking twice is locking once. Nothing is locked for length 0. No mode is needed.
+%%
+%% Answers `{error, enomem}' beyond what this user may lock (`ulimit -l'), `{error, eperm}' to one who may lock nothing,
+%% `{error, eagain}' if a page could not be had, `{error, sigbus}' if the file has lost one. Then no more is locked than before.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("hot", read_write, [create, {size, 10000}]),
+%% ok = iommap:lock(Handle, 0, 10000),
+%% {ok, #{locked := true}} = iommap:info(Handle),
+%% ok = iommap:unlock(Handle, 5000, 1),                % one page
+%% {ok, #{locked := false}} = iommap:info(Handle),
+%% ok = iommap:close(Handle).
+%% '''
+-spec lock(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) -> ok | {error, reason()}.
+lock(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Unlocks the pages of `Length' bytes from `Offset' on, however often and in whichever pieces they were locked, also by the
+%% option `lock' of {@link open/3}. What was not locked is no error, nor are pages that the file lost. Answers `{error, enomem}'
+%% at the system's limit of mappings; then what was locked is.
+-spec unlock(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) -> ok | {error, reason()}.
+unlock(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
 %% @doc Whether the bytes of a binary are what its file held.

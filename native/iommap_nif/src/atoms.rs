@@ -6,4 +6,5 @@ rustler::atoms! {
     sync, async_ = "async",
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
+    hugepage, nohugepage, collapse, populate_read, populate_write, cold, pageout, dontdump, dodump, dontfork, dofork,
 }

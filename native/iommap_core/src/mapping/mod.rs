@@ -9,6 +9,7 @@
 
 #[allow(unsafe_code)] // advises the kernel of mapped memory, faults it in
 mod hints;
+mod mlock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod private_pages;
 #[allow(unsafe_code)] // copies from mapped memory
@@ -26,7 +27,7 @@ mod zeros;
 use crate::error::Error;
 use crate::fault::registry::{self, Registration};
 use crate::file::BackingFile;
-use crate::options::{Hint, Options};
+use crate::options::Options;
 use crate::platform::memory::Kind;
 use crate::platform::page_cache;
 use crate::range::Range;
@@ -37,6 +38,9 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
+
+use hints::LastingHints;
+use mlock::Locks;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
 const READ_LIFETIME: u32 = 4;
@@ -68,9 +72,10 @@ pub struct Mapping {
     writebacks: AtomicU32,
     /// The errno of the last write-back that failed, or 0.
     writeback_error: AtomicI32,
+    /// Whether all pages are locked in memory.
     locked: AtomicBool,
-    /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
-    hint: Mutex<Option<Hint>>,
+    locks: Mutex<Locks>,
+    hints: Mutex<LastingHints>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
     private_pages: Option<Mutex<BTreeSet<usize>>>,
 }
@@ -119,11 +124,12 @@ impl Mapping {
             writebacks: AtomicU32::new(0),
             writeback_error: AtomicI32::new(0),
             locked: AtomicBool::new(false),
-            hint: Mutex::new(None),
+            locks: Mutex::default(),
+            hints: Mutex::default(),
             private_pages: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
-            mapping.fault_in_readable(Range::between(0, size));
+            mapping.populate();
         }
         Ok(mapping)
     }
@@ -148,11 +154,6 @@ impl Mapping {
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
         self.private_pages.is_some()
-    }
-
-    /// Whether the pages are locked in memory.
-    pub fn is_locked(&self) -> bool {
-        self.locked.load(Ordering::Relaxed)
     }
 
     /// Whether zero pages were put under it.

@@ -54,6 +54,17 @@ fn decode_hint(term: Term) -> Result<Hint, Stop> {
         (atoms::sequential(), Hint::Sequential),
         (atoms::willneed(), Hint::WillNeed),
         (atoms::dontneed(), Hint::DontNeed),
+        (atoms::hugepage(), Hint::HugePage),
+        (atoms::nohugepage(), Hint::NoHugePage),
+        (atoms::collapse(), Hint::Collapse),
+        (atoms::populate_read(), Hint::PopulateRead),
+        (atoms::populate_write(), Hint::PopulateWrite),
+        (atoms::cold(), Hint::Cold),
+        (atoms::pageout(), Hint::PageOut),
+        (atoms::dontdump(), Hint::DontDump),
+        (atoms::dodump(), Hint::DoDump),
+        (atoms::dontfork(), Hint::DontFork),
+        (atoms::dofork(), Hint::DoFork),
     ];
     let hint = hints.into_iter().find(|(atom, _)| *atom == term);
     hint.map(|(_, hint)| hint).ok_or(Stop::Raise)
