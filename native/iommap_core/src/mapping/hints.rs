@@ -27,7 +27,7 @@ impl Part<'_> {
             }
             Hint::DontNeed if mapping.is_private() => Ok(()), // it would undo the changes
             Hint::DontNeed | Hint::Cold | Hint::PageOut => mapping.let_go(range, hint),
-            hint => mapping.advise_lasting(range, hint),
+            hint => mapping.advise_and_keep(range, hint),
         }
     }
 
@@ -43,7 +43,7 @@ impl Part<'_> {
 
 impl Mapping {
     /// Gives a hint, and keeps it if it lasts.
-    fn advise_lasting(&self, range: Range, hint: Hint) -> Result<(), Error> {
+    fn advise_and_keep(&self, range: Range, hint: Hint) -> Result<(), Error> {
         let pages = self.pages_of(range);
         self.madvise(pages, hint)?;
         if let Some(setting) = hint.setting() {

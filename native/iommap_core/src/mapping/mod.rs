@@ -34,13 +34,12 @@ use crate::range::Range;
 use crate::reservation::Reservation;
 use crate::residency::Residency;
 use crate::unmapper::{self, Remains};
+use hints::LastingHints;
+use mlock::Locks;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
-
-use hints::LastingHints;
-use mlock::Locks;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
 const READ_LIFETIME: u32 = 4;
