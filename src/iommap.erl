@@ -35,13 +35,15 @@
     pread/3,
     pwrite/3,
     region_binary/3,
-    sync/1, sync/2,
+    sync/1, sync/2, sync/4,
     truncate/2,
     advise/4,
     position/1,
     remap/1,
     ensure_size/2,
     info/1,
+    resident/3,
+    lock/3, unlock/3,
     intact/1, intact/3
 ]).
 -export([format_error/2]).
@@ -63,7 +65,10 @@
     ensure_size/2,
     info/1,
     intact_nif/4,
-    image_nif/0
+    image_nif/0,
+    sync/4,
+    resident/3,
+    lock/3, unlock/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -81,8 +86,26 @@
 -type sync_mode() :: sync | async.
 %% Whether to wait until the data has reached the device, or only to start writing.
 
--type advise_hint() :: normal | random | sequential | willneed | dontneed.
-%% What to expect of a range: no order, any order, front to back, all of it soon, none of it soon.
+-type advise_hint() ::
+    normal
+    | random
+    | sequential
+    | willneed
+    | dontneed
+    | hugepage
+    | nohugepage
+    | collapse
+    | populate_read
+    | populate_write
+    | cold
+    | pageout
+    | dontdump
+    | dodump
+    | dontfork
+    | dofork.
+%% What to expect of a range: no order, any order, front to back, all of it soon, none of it soon. And the system's other hints
+%% by their names: huge pages where they can be had, or none, or now; all pages mapped now, to be read or written; these pages
+%% first where memory is wanted, or now; not in core dumps, or again; not in child processes, or again.
 
 -type open_option() ::
     shared
@@ -264,6 +287,23 @@ sync(Handle) ->
 sync(_Handle, _Mode) ->
     erlang:nif_error(not_loaded).
 
+%% @doc Writes the changes of `Length' bytes from `Offset' on back to the file, and those of the rest of their pages, as
+%% {@link sync/2} does of all. No reader and no writer is held up. An error of writing back that is remembered is told whatever
+%% the range; else nothing is done for length 0. Answers `{error, sigbus}' if the file no longer has all of the bytes: what it lost
+%% cannot reach the device.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("journal", read_write, [create, {size, 1 bsl 20}]),
+%% ok = iommap:pwrite(Handle, 5000, <<"entry">>),
+%% ok = iommap:sync(Handle, 5000, 5, sync),            % one page, and not the megabyte
+%% {error, out_of_bounds} = iommap:sync(Handle, 1 bsl 20, 1, sync),
+%% ok = iommap:close(Handle).
+%% '''
+-spec sync(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), sync_mode()) ->
+    ok | {error, reason()}.
+sync(_Handle, _Offset, _Length, _Mode) ->
+    erlang:nif_error(not_loaded).
+
 %% @doc Makes the file and the mapping `Size' bytes long, whatever the size of the file was. New bytes are zero, and their
 %% blocks allocated. Views keep the mapping they have, and lose what is cut off. If a step fails, the handle is what it was.
 %%
@@ -274,6 +314,20 @@ truncate(_Handle, _Size) ->
 
 %% @doc Tells the system what to expect of a range; of everything from `Offset' on if `Length' is 0. Whole pages are meant.
 %% Never changes what is read.
+%%
+%% `normal', `random', `sequential', `hugepage', `nohugepage', `dontdump', `dodump', `dontfork' and `dofork' stay set over
+%% {@link truncate/2} and {@link remap/1}; one that was given up to the end of the mapping holds for what it grows by, too.
+%%
+%% `populate_write' through mode `read' answers `{error, eacces}'; of a private mapping it is the same as `populate_read'. Both
+%% answer `{error, sigbus}' if the file has lost a page of the range. What the system does not have, or not for this file, answers
+%% `{error, enotsup}'; where it lacks room or time for it, `{error, enomem | eagain | ebusy}'.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("secrets", read_write, [create, {size, 1 bsl 20}]),
+%% ok = iommap:advise(Handle, 0, 0, random),
+%% {error, enotsup} = iommap:advise(Handle, 0, 100, collapse),   % no huge page lies in there
+%% ok = iommap:close(Handle).
+%% '''
 -spec advise(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), advise_hint()) ->
     ok | {error, reason()}.
 advise(_Handle, _Offset, _Length, _Hint) ->
@@ -315,6 +369,50 @@ ensure_size(_Handle, _Bytes) ->
 %% @doc What there is to know about a handle.
 -spec info(handle()) -> {ok, info()} | {error, closed}.
 info(_Handle) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc How many of `Length' bytes from `Offset' on are in memory, and so are read without waiting for a device. Whole pages
+%% are, but only what lies in the range counts; bytes that the file lost do not. Through every mode.
+%%
+%% Answers `{error, eperm}' where the system does not tell this user the truth: on Linux, of a file that is not the user's, and
+%% that the user may not write to. `{error, enotsup}' on OpenBSD.
+%%
+%% ```
+%% ok = file:write_file("index", <<0:80000>>),
+%% {ok, Handle} = iommap:open("index", read, [populate]),
+%% {ok, 10000} = iommap:resident(Handle, 0, 10000),
+%% {ok, 7} = iommap:resident(Handle, 4090, 7),
+%% ok = iommap:close(Handle).
+%% '''
+-spec resident(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) ->
+    {ok, Bytes :: non_neg_integer()} | {error, reason()}.
+resident(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Locks the pages of `Length' bytes from `Offset' on in memory (`mlock(2)'), having read them in. Whole pages are, as long as
+%% the handle is open, and as far as they remain after {@link truncate/2} and {@link remap/1}; when all are, {@link info/1} says
+%% `locked => true'. Locking twice is locking once. Nothing is locked for length 0. No mode is needed.
+%%
+%% Answers `{error, enomem}' beyond what this user may lock (`ulimit -l'), `{error, eperm}' to one who may lock nothing,
+%% `{error, eagain}' if a page could not be had, `{error, sigbus}' if the file has lost one. Then no more is locked than before.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("hot", read_write, [create, {size, 10000}]),
+%% ok = iommap:lock(Handle, 0, 10000),
+%% {ok, #{locked := true}} = iommap:info(Handle),
+%% ok = iommap:unlock(Handle, 5000, 1),                % one page
+%% {ok, #{locked := false}} = iommap:info(Handle),
+%% ok = iommap:close(Handle).
+%% '''
+-spec lock(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) -> ok | {error, reason()}.
+lock(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Unlocks the pages of `Length' bytes from `Offset' on, however often and in whichever pieces they were locked, also by the
+%% option `lock' of {@link open/3}. What was not locked is no error, nor are pages that the file lost. Answers `{error, enomem}'
+%% at the system's limit of mappings; then what was locked is.
+-spec unlock(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer()) -> ok | {error, reason()}.
+unlock(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
 %% @doc Whether the bytes of a binary are what its file held.

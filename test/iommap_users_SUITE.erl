@@ -19,6 +19,7 @@ all() ->
     [open_without_permission_is_eacces,
      open_create_without_permission_is_eacces,
      file_of_another_user_is_read,
+     resident_of_a_file_of_another_user_is_eperm,
      open_create_respects_every_umask,
      open_gives_the_permissions_asked_for_under_every_umask,
      open_encodes_strings_as_the_vm_does].
@@ -70,6 +71,28 @@ file_of_another_user_is_read(_Config) ->
              end || _ <- lists:seq(1, 3)]
         end)
     end).
+
+resident_of_a_file_of_another_user_is_eperm(_Config) ->
+    %% The system tells who may not write to a file that all of it is in memory; that is no answer. It tells the truth to who may.
+    case test_system:is_root() of
+        true ->
+            in_a_vm(another_user(), fun(Vm, Directory) ->
+                Path = file(Directory, bytes(100_000)),
+                Ask = fun(Mode) ->
+                    ok = file:change_mode(Path, Mode),
+                    test_vm:run(Vm, fun() ->
+                        {ok, Handle} = iommap:open(Path, read, []),
+                        [iommap:resident(Handle, Offset, Length) || {Offset, Length} <-
+                            [{0, 100_000}, {99_999, 1}, {5, 0}, {100_000, 1}]]
+                    end)
+                end,
+                ?assertEqual([{error, eperm}, {error, eperm}, {ok, 0}, {error, out_of_bounds}], Ask(8#444)),
+                ?assertEqual([{ok, 100_000}, {ok, 1}, {ok, 0}, {error, out_of_bounds}], Ask(8#666)),
+                ?assertEqual([{error, eperm}, {error, eperm}, {ok, 0}, {error, out_of_bounds}], Ask(8#644))
+            end);
+        false ->
+            {skip, "another user needs root"}
+    end.
 
 open_create_respects_every_umask(_Config) ->
     %% A file made by open has the mode 8#644 without the bits of the umask.

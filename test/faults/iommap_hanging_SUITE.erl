@@ -15,6 +15,7 @@ suite() ->
 all() ->
     [a_hanging_file_system_keeps_only_its_callers_waiting,
      a_hanging_file_system_keeps_only_its_writers_waiting,
+     a_sync_that_hangs_holds_up_no_reader_and_no_writer,
      what_is_in_memory_of_a_hanging_file_system_is_at_hand,
      what_is_in_memory_of_a_hanging_layer_is_at_hand,
      a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
@@ -83,6 +84,29 @@ a_hanging_file_system_keeps_only_its_writers_waiting(Config) ->
         [receive {Caller, Result} -> ok = Result end || {Caller, _, _} <- Callers],
         [{ok, <<"before">>} = iommap:pread(Handle, 0, 6) || {_, _, Handle} <- Callers],
         ok
+    end).
+
+%% While the sync of a range hangs, the same handle reads in that range and writes in others, and tells what it is.
+a_sync_that_hangs_holds_up_no_reader_and_no_writer(Config) ->
+    outliving(Config, fun(Mount, Vm) ->
+        Caller = test_vm:begin_run(Vm, fun() ->
+            {ok, Handle} = open_uncached(Mount, "slow"),
+            [ok = iommap:pwrite(Handle, Offset, <<"before">>) || Offset <- [0, 500_000]],
+            ok = test_mounts:control(Mount, "slow", {hang, []}),
+            Self = self(),
+            Syncer = spawn(fun() -> Self ! {self(), iommap:sync(Handle, 0, 6, sync)} end),
+            ok = test_processes:eventually(fun() -> test_mounts:waiting(Mount, "slow") > 0 end),
+            {ok, <<"before">>} = iommap:pread(Handle, 0, 6),
+            ok = iommap:pwrite(Handle, 500_000, <<"beside">>),
+            {ok, <<"beside">>} = iommap:pread(Handle, 500_000, 6),
+            {ok, View} = iommap:region_binary(Handle, 0, 6),
+            <<"before">> = View,
+            {ok, #{faulted := false}} = iommap:info(Handle),
+            true = is_process_alive(Syncer),
+            ok = test_mounts:control(Mount, "slow", {release, []}),
+            receive {Syncer, Synced} -> Synced end
+        end),
+        receive {Caller, Result} -> ok = Result after 60_000 -> error(waits) end
     end).
 
 %% Reads and views of pages in memory wait for nothing, not even where a page of zeros raises the question how long the file

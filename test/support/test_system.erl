@@ -16,7 +16,8 @@
 -export([can_see_pages/0]).
 -export([dirty/1]).
 -export([flags/1]).
--export([locked/0]).
+-export([locked/0, locked/1]).
+-export([told/2]).
 -export([is_root/0]).
 -export([copy_library/1]).
 
@@ -152,6 +153,16 @@ range_details(Path) ->
     Name = unicode:characters_to_binary([Path, "\n"]),
     [_ | Rest] = binary:split(Ranges, Name, [global]),
     Rest.
+
+%% The bytes of a mapped file that this VM has locked in memory.
+-spec locked(file:filename()) -> non_neg_integer().
+locked(Path) ->
+    told("Locked", Path).
+
+%% What the kernel tells by that name of all address ranges of a mapped file, in bytes.
+-spec told(Name :: string(), file:filename()) -> non_neg_integer().
+told(Name, Path) ->
+    lists:sum([kilobytes("\n" ++ Name, Range) || Range <- range_details(Path)]).
 
 %% The bytes that this VM has locked in memory.
 -spec locked() -> non_neg_integer().

@@ -23,6 +23,7 @@ mod options;
 #[allow(unsafe_code)] // calls the system
 mod platform;
 mod range;
+mod range_map;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;

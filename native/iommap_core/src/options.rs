@@ -108,11 +108,58 @@ pub enum Hint {
     WillNeed,
     /// Not soon: the pages may be dropped.
     DontNeed,
+    /// In huge pages.
+    HugePage,
+    /// In none.
+    NoHugePage,
+    /// In huge pages, now.
+    Collapse,
+    /// Soon, to read: fault all pages in now.
+    PopulateRead,
+    /// Soon, to write: make all pages writable now.
+    PopulateWrite,
+    /// Not soon: these pages first, where memory is wanted.
+    Cold,
+    /// Not soon: write the pages back and drop them now.
+    PageOut,
+    /// Not in core dumps.
+    DontDump,
+    /// In core dumps.
+    DoDump,
+    /// Not in child processes.
+    DontFork,
+    /// In child processes.
+    DoFork,
+}
+
+/// The settings that hints change for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// How far the kernel reads ahead.
+    ReadAhead,
+    /// Whether it uses huge pages.
+    HugePages,
+    /// Whether core dumps have the pages.
+    Dump,
+    /// Whether child processes do.
+    Fork,
+}
+
+impl Setting {
+    /// How many there are.
+    pub const COUNT: usize = 4;
 }
 
 impl Hint {
-    /// Whether the hint goes on to hold, so that a mapping that replaces this one should have it too.
-    pub fn lasts(self) -> bool {
-        matches!(self, Hint::Normal | Hint::Random | Hint::Sequential)
+    /// The setting that the hint changes for good, if it does: a mapping that replaces this one is to have it too.
+    pub fn setting(self) -> Option<Setting> {
+        match self {
+            Hint::Normal | Hint::Random | Hint::Sequential => Some(Setting::ReadAhead),
+            Hint::HugePage | Hint::NoHugePage => Some(Setting::HugePages),
+            Hint::DontDump | Hint::DoDump => Some(Setting::Dump),
+            Hint::DontFork | Hint::DoFork => Some(Setting::Fork),
+            Hint::WillNeed | Hint::DontNeed | Hint::Cold | Hint::PageOut => None,
+            Hint::Collapse | Hint::PopulateRead | Hint::PopulateWrite => None,
+        }
     }
 }

@@ -8,6 +8,8 @@
 mod error;
 #[path = "../src/lock/mod.rs"]
 mod lock;
+#[path = "../src/options.rs"]
+mod options;
 #[path = "../src/platform/mod.rs"]
 mod platform;
 mod rig;

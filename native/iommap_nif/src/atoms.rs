@@ -7,4 +7,5 @@ rustler::atoms! {
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
     reserve, permissions, fd, anonymous, path, offset, length, follow,
+    hugepage, nohugepage, collapse, populate_read, populate_write, cold, pageout, dontdump, dodump, dontfork, dofork,
 }

@@ -1,6 +1,6 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::calls::{advise, info, lock, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
 use crate::resource::{self, drop_object, ErlangHandle};
@@ -79,6 +79,10 @@ static FUNCTIONS: Functions = Functions(nifs! {
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
     14: c"ensure_size" / 2, normal, resize::ensure_size;
+    15: c"sync" / 4, dirty_io, advise::sync_range;
+    16: c"resident" / 3, dirty_io, info::resident;
+    17: c"lock" / 3, dirty_io, lock::lock;
+    18: c"unlock" / 3, dirty_io, lock::unlock;
 });
 
 /// This image, as others see it.

@@ -308,7 +308,7 @@ impl Slot {
     }
 
     /// Whether the bytes from offset `start` to before `end` are and were the file's.
-    fn intact(self, start: usize, end: usize) -> bool {
+    pub fn intact(self, start: usize, end: usize) -> bool {
         !self.lost(start, end)
             && self
                 .record()

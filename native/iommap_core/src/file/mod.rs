@@ -205,6 +205,17 @@ impl BackingFile {
         &self.system
     }
 
+    /// The size in bytes, as far as it is known without asking a server; nothing if that says nothing (a block device).
+    pub fn known_size(&self) -> Option<usize> {
+        let size = self.sized_fd().and_then(system::size)?;
+        usize::try_from(size).ok()
+    }
+
+    /// Whether `mincore(2)` tells the truth about it to this user now: the owner, or one who may write to it.
+    pub fn mincore_tells_this_user(&self) -> bool {
+        self.mincore_is_reliable() || system::may_write(self.fd())
+    }
+
     /// Whether `mincore(2)` tells the truth about it now: it tells its owner, and says "resident" of every page to others.
     pub fn mincore_is_reliable(&self) -> bool {
         system::owner(self.fd()) == Some(name::user())

@@ -48,7 +48,8 @@ pub struct Handle<V> {
     /// Where the mapping begins, or began a moment ago: only good to prefetch.
     start: AtomicPtr<u8>,
     options: Options,
-    /// Held through a whole truncate or remap, most of which happens outside the lock.
+    /// Held through a whole truncate or remap, most of which happens outside the lock, and while what both carry over changes:
+    /// lasting hints and locked pages.
     resizing: Mutex<()>,
 }
 
@@ -88,7 +89,7 @@ impl<V> Handle<V> {
             mapping.populate(); // what it was grown by was not there to be prefaulted
         }
         if options.lock {
-            mapping.lock();
+            mapping.lock_all();
         }
         Ok(Handle {
             start: AtomicPtr::new(mapping.first_byte()),
@@ -122,14 +123,38 @@ impl<V> Handle<V> {
         }
     }
 
+    /// The same of a range, widened to pages. Of nothing, only tells what a sync of anything would.
+    pub fn sync_range(&self, offset: u64, length: u64, asynchronously: bool) -> Result<(), Error> {
+        self.mapping()?.sync_range(offset, length, asynchronously)
+    }
+
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
+        let _one_at_a_time = hint.setting().map(|_| self.resizing.lock());
         let mapping = self.mapping()?;
+        self.permit(hint != Hint::PopulateWrite || self.options.access.writes())?;
         let length = match length {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
         };
         mapping.part(offset, length)?.advise(hint)
+    }
+
+    /// Locks the pages of a range in memory. Not more than before if that fails.
+    pub fn lock_range(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let _one_at_a_time = self.resizing.lock();
+        self.mapping()?.part(offset, length)?.lock()
+    }
+
+    /// Unlocks the pages of a range, however often they were locked.
+    pub fn unlock_range(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let _one_at_a_time = self.resizing.lock();
+        self.mapping()?.part(offset, length)?.unlock()
+    }
+
+    /// How many bytes of a range are in memory.
+    pub fn resident(&self, offset: u64, length: u64) -> Result<usize, Error> {
+        self.mapping()?.part(offset, length)?.resident()
     }
 
     /// The size of the mapping, in bytes.

@@ -100,7 +100,7 @@ impl<V> Handle<V> {
         let fresh = unmapper::retry_after_reclaim(|| {
             Mapping::new(mapping.file().clone(), size, &self.options)
         })?;
-        fresh.take_hint(mapping);
+        fresh.take_hints(mapping);
         Ok(fresh)
     }
 
@@ -124,10 +124,9 @@ impl<V> Handle<V> {
             };
             std::mem::replace(open, open_anew)
         };
-        drop(replaced); // its locked pages count until then
-        if self.options.lock {
-            fresh.lock();
-        }
+        let locks = replaced.mapping.give_up_locks();
+        drop(replaced);
+        fresh.take_locks(&locks);
         Ok(())
     }
 }

@@ -13,10 +13,13 @@
 
 #[allow(unsafe_code)] // advises the kernel of mapped memory, faults it in
 mod hints;
+mod mlock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod private_pages;
 #[allow(unsafe_code)] // copies from mapped memory
 mod read;
+#[allow(unsafe_code)] // asks about mapped memory
+mod resident;
 pub mod resize;
 mod sync;
 pub mod view;
@@ -28,13 +31,15 @@ mod zeros;
 use crate::error::Error;
 use crate::fault::registry::{self, Registration};
 use crate::file::BackingFile;
-use crate::options::{Hint, Options};
+use crate::options::Options;
 use crate::platform::memory::Kind;
 use crate::platform::page_cache;
 use crate::range::Range;
 use crate::reservation::Reservation;
 use crate::residency::Residency;
 use crate::unmapper::{self, Remains};
+use hints::LastingHints;
+use mlock::Locks;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -76,9 +81,10 @@ pub struct Mapping {
     writebacks: AtomicU32,
     /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
     writeback_error: Arc<AtomicI32>,
+    /// Whether all pages are locked in memory.
     locked: AtomicBool,
-    /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
-    hint: Mutex<Option<Hint>>,
+    locks: Mutex<Locks>,
+    hints: Mutex<LastingHints>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
     private_pages: Option<Mutex<BTreeSet<usize>>>,
 }
@@ -134,7 +140,8 @@ impl Mapping {
             writebacks: AtomicU32::new(0),
             writeback_error: Arc::new(AtomicI32::new(0)),
             locked: AtomicBool::new(false),
-            hint: Mutex::new(None),
+            locks: Mutex::default(),
+            hints: Mutex::default(),
             private_pages: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
@@ -165,6 +172,11 @@ impl Mapping {
         self.origin + range.offset() as u64
     }
 
+    /// Where in the memory a file of that size ends.
+    fn up_to(&self, file_size: usize) -> usize {
+        file_size.saturating_sub(self.origin as usize)
+    }
+
     /// The file.
     pub fn file(&self) -> &Arc<BackingFile> {
         &self.file
@@ -173,11 +185,6 @@ impl Mapping {
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
         self.private_pages.is_some()
-    }
-
-    /// Whether the pages are locked in memory.
-    pub fn is_locked(&self) -> bool {
-        self.locked.load(Ordering::Relaxed)
     }
 
     /// Whether zero pages were put under it.

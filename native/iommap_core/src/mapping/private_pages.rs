@@ -34,7 +34,7 @@ impl Mapping {
         let rest = Range::between(end, end.next_multiple_of(page_size));
         let is_own = |private_pages: &Mutex<BTreeSet<usize>>| {
             self.kind.writable
-                && (self.is_locked() || private_pages.lock().contains(&(end / page_size)))
+                && (self.is_page_locked(end) || private_pages.lock().contains(&(end / page_size)))
         };
         if rest.length() == 0 || !self.private_pages.as_ref().is_some_and(is_own) {
             return;

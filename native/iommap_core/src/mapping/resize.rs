@@ -2,10 +2,8 @@
 
 use super::Mapping;
 use crate::error::Error;
-use crate::options::Hint;
 use crate::platform::memory::Kind;
 use crate::range::Range;
-use parking_lot::MutexGuard;
 use std::sync::atomic::Ordering;
 
 impl Mapping {
@@ -45,21 +43,16 @@ pub struct Growth<'a> {
 }
 
 impl Growth<'_> {
-    /// Makes the new size known: the file is so long by now. While a private mapping grows nobody writes to it.
+    /// Makes the new size known: the file is so long by now. While a private mapping grows nobody writes to it. Nobody gives a
+    /// lasting hint or locks a part meanwhile.
     pub fn publish(mut self) {
         let mapping = self.mapping;
         let before = mapping.whole().end();
         mapping.complete_last_page(before);
-        let hint: MutexGuard<Option<Hint>> = mapping.hint.lock();
         if self.mapped < self.end {
             let part = Range::between(self.mapped, self.end);
-            if let Some(hint) = *hint {
-                let _ = mapping.advise_part(part, hint);
-            }
-            if mapping.is_locked() {
-                let locked = mapping.lock_part(part);
-                mapping.locked.store(locked, Ordering::Relaxed);
-            }
+            mapping.apply_hints(part);
+            mapping.lock_growth(part);
         }
         if before < self.end {
             let size = self.end - mapping.lead;
@@ -68,6 +61,7 @@ impl Growth<'_> {
             if mapping.lead == 0 {
                 mapping.direct.store(size, Ordering::Release);
             }
+            mapping.note_growth_locked();
         }
         self.published = true;
     }

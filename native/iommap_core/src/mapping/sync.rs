@@ -8,6 +8,29 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 impl Mapping {
+    /// Writes a range back, and waits for it unless it is to be asynchronous. `Fault` if the file no longer has all of it: the
+    /// rest cannot reach the device. Of nothing, only tells a fault, and an error that is remembered.
+    pub fn sync_range(
+        self: &Arc<Self>,
+        offset: u64,
+        length: u64,
+        asynchronously: bool,
+    ) -> Result<(), Error> {
+        let range = self.part(offset, length)?.range;
+        if range.length() == 0 {
+            return self.check_synced();
+        }
+        if asynchronously {
+            self.sync_async(range)?;
+        } else {
+            self.sync(range)?;
+        }
+        if self.writes_back() && !self.slot.intact(range.offset(), range.end()) {
+            return Err(Error::Fault);
+        }
+        Ok(())
+    }
+
     /// Writes a range back to the file and waits for it.
     pub fn sync(&self, range: Range) -> Result<(), Error> {
         self.while_writing_back(|| {
@@ -51,11 +74,10 @@ impl Mapping {
         &self,
         write_back: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.check_not_faulted()?;
-        if self.is_private() || !self.kind.writable {
+        self.check_synced()?;
+        if !self.writes_back() {
             return Ok(());
         }
-        self.check_writeback_error()?;
         self.writebacks.fetch_add(1, Ordering::AcqRel);
         self.writes.invalidate();
         let done = write_back();
@@ -67,6 +89,17 @@ impl Mapping {
         }
         done?;
         self.check_not_faulted()
+    }
+
+    /// Whether changes to it are written back to the file.
+    fn writes_back(&self) -> bool {
+        !self.is_private() && self.kind.writable
+    }
+
+    /// The fault, or the error of a write-back, that every sync tells.
+    fn check_synced(&self) -> Result<(), Error> {
+        self.check_not_faulted()?;
+        self.check_writeback_error()
     }
 
     /// Sets the file's time of modification (`futimens(2)`), if it was written through this mapping.

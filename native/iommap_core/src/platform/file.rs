@@ -3,6 +3,7 @@
 //! | | Linux | macOS | FreeBSD | OpenBSD |
 //! |---|---|---|---|---|
 //! | size of a file, without asking a server | statx | fstat | fstat | fstat |
+//! | whether mincore tells the truth | faccessat2 | taken for granted | taken for granted | no mincore |
 //! | blocks before the size | FALLOC_FL_KEEP_SIZE | F_PREALLOCATE | none | none |
 //! | grow | fallocate | pwrite | posix_fallocate | pwrite |
 //! | zeros in place | FALLOC_FL_ZERO_RANGE | none: empty and grow | none | none |
@@ -61,6 +62,22 @@ fn status(fd: RawFd) -> Option<(u64, u32)> {
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
         (libc::fstat(fd, &mut status) == 0).then_some((status.st_size as u64, status.st_uid))
+    }
+}
+
+/// Whether the file's mode lets the effective user write to it, whatever the descriptor may do (`faccessat2(2)`).
+pub fn may_write(fd: RawFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const FACCESSAT2: libc::c_long = 439; // on every architecture
+        let (nothing, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH | libc::AT_EACCESS);
+        // SAFETY: asks about an open file. (The C library may be older than the call.)
+        unsafe { libc::syscall(FACCESSAT2, fd, nothing, libc::W_OK, flags) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = fd;
+        true
     }
 }
 

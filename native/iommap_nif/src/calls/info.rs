@@ -1,7 +1,7 @@
 //! Facts about a handle, and about the images.
 
 use crate::answer::{self, Answer, Stop};
-use crate::{atoms, image, resource};
+use crate::{atoms, image, resource, term};
 use iommap_core::{Access, Wait};
 use rustler::{Encoder, Env, NewBinary, Term};
 
@@ -50,6 +50,17 @@ fn with_path(map: Term, path: Option<String>) -> Result<Term, Stop> {
     let mut binary = NewBinary::new(map.get_env(), path.len());
     binary.as_mut_slice().copy_from_slice(path.as_bytes());
     Ok(map.map_put(atoms::path(), Term::from(binary))?)
+}
+
+/// `resident(Handle, Offset, Length)`
+pub fn resident<'a>(
+    env: Env<'a>,
+    [handle, offset, length]: [Term<'a>; 3],
+    _wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
+    Ok(answer::ok(env, handle.resident(offset, length)?))
 }
 
 /// `image_nif()`: the newest image, for the `load` of the next one.
