@@ -114,11 +114,11 @@ impl BackingFile {
         let preallocation = self.preallocate(to)?;
         let before = preallocation.before();
         if !self.zero_in_place(before.min(to))? {
-            system::set_size(self.fd(), 0)?;
+            self.shrink(0)?;
             return self.preallocate(to)?.grow();
         }
         if before > to {
-            system::set_size(self.fd(), to)
+            self.shrink(to)
         } else {
             preallocation.grow()
         }
@@ -136,6 +136,11 @@ impl BackingFile {
         }
         // Memory: there is room for what is there already.
         Ok(!self.system.remote && system::write_zeros(fd, 0, length).is_ok())
+    }
+
+    /// Makes the file shorter.
+    pub fn shrink(&self, to: u64) -> Result<(), Error> {
+        system::set_size(self.fd(), to)
     }
 
     /// Makes the file so long, with its blocks allocated, if it is shorter; what is new is zero. It is what it was if that fails,

@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::file::{mappable, post_eof};
 use crate::mapping::resize::Growth;
 use crate::mapping::Mapping;
-use crate::platform::file::set_size;
 use crate::unmapper;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -28,13 +27,7 @@ impl<V> Handle<V> {
         let file = mapping.file().clone();
         let is_longer = file.size()? > size;
         // What others append meanwhile is kept, so a file is only cut if it was too long at first.
-        let shrink = || {
-            if is_longer {
-                set_size(file.fd(), size)
-            } else {
-                Ok(())
-            }
-        };
+        let shrink = || if is_longer { file.shrink(size) } else { Ok(()) };
         if mapping.can_grow_to(length) {
             let growth = mapping.prepare_growth(length)?;
             post_eof::zero(&file, size)?;
