@@ -2,7 +2,7 @@
 %% registered process holds what the contenders work on.
 -module(bench_hot).
 
--export([prepare/2, round/0, cases/0]).
+-export([prepare/2, round/0, cases/0, shuffle/1]).
 -export_type([settings/0, result/0]).
 
 -type settings() :: #{directory := file:filename(), samples := pos_integer(), sample_time := pos_integer(),
@@ -80,6 +80,8 @@ calibrate(nanoseconds, Contender, #{sample_time := Time}) -> {Contender, bench_l
 calibrate({first, Calls}, Contender, _) -> {Contender, Calls};
 calibrate({processes, _}, Contender, #{sample_time := Time}) -> {Contender, bench_loop:calls_within(Contender, 2 * Time)}.
 
+%% In another order each time, so that nobody always comes after the same.
+-spec shuffle([Item]) -> [Item].
 shuffle(List) ->
     [Item || {_, Item} <- lists:sort([{rand:uniform(), Item} || Item <- List])].
 

@@ -59,7 +59,7 @@ in_a_directory(Test) ->
 %% The documents
 
 documents() ->
-    ["README.md", "CHANGELOG.md" | filelib:wildcard("guides/*.md", root())].
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md" | filelib:wildcard("guides/*.md", root())].
 
 read(Document) ->
     {ok, Text} = file:read_file(filename:join(root(), Document)),

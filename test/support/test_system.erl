@@ -129,10 +129,13 @@ resident(Path) ->
 anonymous(Path) ->
     kilobytes("Anonymous", hd(range_details(Path))).
 
-%% Whether the system tells of each mapping which pages it has.
+%% Whether the system tells of each mapping which pages it has. An emulator of another processor may say 0 of all.
 -spec can_see_pages() -> boolean().
 can_see_pages() ->
-    filelib:is_regular("/proc/self/smaps").
+    case file:read_file("/proc/self/smaps") of
+        {ok, Ranges} -> re:run(Ranges, "^Rss: *[1-9]", [multiline, {capture, none}]) =:= match;
+        {error, _} -> false
+    end.
 
 %% The bytes of a mapped file that were written through this VM's mappings and not written back yet.
 -spec dirty(file:filename()) -> non_neg_integer().

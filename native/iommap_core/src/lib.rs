@@ -6,9 +6,6 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("iommap needs a processor of 64 bits: on this one files are longer than addresses");
-
 #[allow(unsafe_code)] // promises what callers promised of their memory
 mod buffer;
 mod clock;

@@ -3,9 +3,11 @@
 mod rig;
 
 use iommap_core::{Access, Data, Error, Hint, Segment, Wait, NON_BLOCKING_MAX};
+#[cfg(target_os = "linux")]
+use rig::{in_its_own_process, set_size, small_disk};
 use rig::{
-    in_its_own_process, open_for, page, pattern, pread, pread_as, pwrite, pwrite_as,
-    pwrite_segments, set_size, show, skip, small_disk, wait_until, AHandle, Scratch,
+    open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, pwrite_segments, show, skip,
+    wait_until, AHandle, Scratch,
 };
 use std::fs::File;
 use std::path::Path;

@@ -28,13 +28,7 @@ impl<V> Handle<V> {
         let file = mapping.file().clone();
         let is_longer = file.size()? > size;
         // What others append meanwhile is kept, so a file is only cut if it was too long at first.
-        let shrink = || {
-            if is_longer {
-                file.shrink(size)
-            } else {
-                Ok(())
-            }
-        };
+        let shrink = || if is_longer { file.shrink(size) } else { Ok(()) };
         if mapping.can_grow_to(length) {
             let growth = mapping.prepare_growth(length)?;
             post_eof::zero(&file, size)?;

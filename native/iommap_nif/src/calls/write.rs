@@ -13,7 +13,7 @@ use rustler::{Env, Term};
 pub fn pwrite<'a>(env: Env<'a>, [handle, offset, data]: [Term<'a>; 3], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset] = term::naturals([offset])?;
-    handle.prefetch(offset, 1);
+    handle.prefetch(offset);
     pwrite_data(env, handle, offset, data, wait)
 }
 
@@ -28,7 +28,7 @@ pub fn pwrite_long<'a>(
 ) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset, size] = term::naturals([offset, size])?;
-    handle.prefetch(offset, 1);
+    handle.prefetch(offset);
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
     if wait == Wait::NonBlocking && (data.is_list() || term::is_unaligned(data)) {
         return Err(Stop::WouldBlock);
@@ -72,9 +72,6 @@ fn pwrite_segments<'a>(
         return Err(Stop::WouldBlock); // reading a view may wait, and so may asking about all
     }
     let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
-    if segments.len() > 1 {
-        handle.prefetch(offset, data.length());
-    }
     if origin.is_lost(segments) {
         handle.check_pwrite(wait, offset, data.length())?;
         return Err(Error::Fault.into());
