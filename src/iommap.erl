@@ -6,8 +6,9 @@
 %% I/O scheduler. Only a view is read wherever it is read, resident or not.
 %%
 %% Truncating or damaging a mapped file does not bring the VM down. A call whose bytes the file no longer backs answers
-%% `{error, sigbus}'; a view ({@link region_binary/3}) whose bytes are gone shows zeros, and {@link intact/1} tells. But a view
-%% of a file that is rewritten in place must not be decoded: see {@link region_binary/3}.
+%% `{error, sigbus}', and so does {@link with_view/4}, which reads without a copy. A view ({@link region_binary/3}) whose bytes
+%% are gone shows zeros, and {@link intact/1} tells. But a view of a file that is rewritten in place must not be decoded: see
+%% {@link region_binary/3}.
 %%
 %% Offsets, lengths and sizes are in bytes. A call raises `badarg' for what is not a handle, for an offset, length or size
 %% that is not an integer or is 2^64 or more, for an unknown mode or hint, and for data that is not iodata; it answers
@@ -17,9 +18,7 @@
 %% {ok, Handle} = iommap:open("counters", read_write, [create, {size, 4096}]),
 %% ok = iommap:pwrite(Handle, 8, <<1:64>>),
 %% {ok, <<0:64, 1:64>>} = iommap:pread(Handle, 0, 16),
-%% {ok, View} = iommap:region_binary(Handle, 0, 4096),
-%% <<_:64, Count:64, _/binary>> = View,
-%% true = iommap:intact(View),
+%% {ok, 1} = iommap:with_view(Handle, 0, 4096, fun(View) -> <<_:64, Count:64, _/binary>> = View, Count end),
 %% ok = iommap:close(Handle).
 %% '''
 %%
@@ -33,6 +32,7 @@
     close/1,
     pread/3,
     pwrite/3,
+    with_view/4,
     region_binary/3,
     sync/1, sync/2,
     truncate/2,
@@ -60,7 +60,8 @@
     remap/1,
     info/1,
     intact_nif/4,
-    image_nif/0
+    image_nif/0,
+    backed_region_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -154,7 +155,52 @@ pwrite(Handle, Offset, Data) ->
         Size -> pwrite_nif(Handle, Offset, Data, Size)
     end.
 
-%% @doc A view: a binary that is the memory of the mapping, without a copy.
+%% @doc Reads without a copy, and safely: calls `Fun' with a view of the range, and gives what it gives.
+%%
+%% `View' is a binary that is the memory of the mapping (see {@link region_binary/3}), of `Length' bytes from `Offset' on. The
+%% answer is `{error, sigbus}', whatever `Fun' returned or raised, if any byte of the range was lost meanwhile: a page that the
+%% file no longer backs, or that the device did not give, shows zeros. So no zero that was made up is passed off as data, and
+%% nobody has to ask {@link intact/1}. If a byte was lost before, `Fun' is not called. Otherwise an exception of `Fun' goes on as
+%% it is. While `Fun' runs it does not know yet whether its bytes are real: what cannot be undone belongs after the call.
+%%
+%% A part of the view that `Fun' returns is a view too, if it is longer than 64 bytes: later losses show in it, and the answer does
+%% not cover them. Return `binary:copy/1' of it. <strong>A view of a file that is rewritten in place must not be decoded</strong>, in
+%% `Fun' neither: see {@link region_binary/3}.
+%%
+%% Errors are those of {@link region_binary/3}, in the same order. Raises `badarg' also for what is not a function of one argument.
+%%
+%% ```
+%% ok = file:write_file("primes", << <<Prime:32>> || Prime <- [2, 3, 5, 7, 11] >>),
+%% {ok, Primes} = iommap:open("primes", read, []),
+%% {ok, 28} = iommap:with_view(Primes, 0, 20, fun(View) -> lists:sum([Prime || <<Prime:32>> <= View]) end),
+%% {error, out_of_bounds} = iommap:with_view(Primes, 0, 21, fun erlang:crc32/1).
+%% '''
+-spec with_view(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), fun((binary()) -> Result)) ->
+    {ok, Result} | {error, reason()}.
+with_view(Handle, Offset, Length, Fun) when is_function(Fun, 1) ->
+    case backed_region_nif(Handle, Offset, Length) of
+        {ok, View} ->
+            try Fun(View) of
+                Result ->
+                    case intact(View) of
+                        true -> {ok, Result};
+                        false -> {error, sigbus}
+                    end
+            catch
+                Class:Reason:Stack ->
+                    case intact(View) of
+                        true -> erlang:raise(Class, Reason, Stack);
+                        false -> {error, sigbus}
+                    end
+            end;
+        Error ->
+            Error
+    end;
+with_view(Handle, Offset, Length, Fun) ->
+    erlang:error(badarg, [Handle, Offset, Length, Fun]).
+
+%% @doc A view: a binary that is the memory of the mapping, without a copy. For a binary that outlives the call; else
+%% {@link with_view/4} is the safe way.
 %%
 %% <strong>Do not decode a view of a file that is rewritten in place</strong>: it changes meanwhile, and `binary_to_term/1',
 %% `unicode:characters_to_list/1', `binary:split/3' with `global' and `string:split/3' can then end the VM. Decode a copy
@@ -328,6 +374,9 @@ pwrite_nif(_Handle, _Offset, _Data, _Size) ->
     erlang:nif_error(not_loaded).
 
 intact_nif(_Binary, _Offset, _Length, _Size) ->
+    erlang:nif_error(not_loaded).
+
+backed_region_nif(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->

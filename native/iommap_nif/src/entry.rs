@@ -78,6 +78,7 @@ static FUNCTIONS: Functions = Functions(nifs! {
     11: c"intact_nif" / 4, normal, view::intact;
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
+    14: c"backed_region_nif" / 3, normal, view::backed_region;
 });
 
 /// This image, as others see it.

@@ -299,11 +299,14 @@ impl Slot {
 
     /// Whether the bytes from offset `start` to before `end` are and were the file's.
     fn intact(self, start: usize, end: usize) -> bool {
-        !self.lost(start, end)
-            && self
-                .record()
-                .file_end()
-                .is_some_and(|file_end| end <= file_end)
+        !self.lost(start, end) && self.ends_inside_file(end)
+    }
+
+    /// Whether the file has the byte before that offset, as far as can be found out.
+    pub fn ends_inside_file(self, end: usize) -> bool {
+        self.record()
+            .file_end()
+            .is_some_and(|file_end| end <= file_end)
     }
 
     /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still

@@ -20,6 +20,19 @@ pub fn region_binary<'a>(
     Ok(answer::ok(env, binary))
 }
 
+/// `backed_region_nif(Handle, Offset, Length)`: the view that `iommap.erl` gives to the function of `with_view`.
+pub fn backed_region<'a>(
+    env: Env<'a>,
+    [handle, offset, length]: [Term<'a>; 3],
+    wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
+    let encode = |region: Region<_>| resource::encode_region(env, region);
+    let binary = handle.backed_region(wait, offset, length, encode)?;
+    Ok(answer::ok(env, binary))
+}
+
 /// `intact_nif(Binary, Offset, Length, Size)`: `Binary` is of `Size` bytes, as `iommap.erl` has measured it. A range that
 /// is not inside raises, as it does in `binary:part/3`.
 pub fn intact<'a>(
