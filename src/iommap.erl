@@ -42,6 +42,7 @@
     info/1,
     intact/1, intact/3
 ]).
+-export([format_error/1]).
 -export([format_error/2]).
 -export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
 
@@ -281,6 +282,60 @@ intact(Binary, Offset, Length) when is_binary(Binary) ->
     intact_nif(Binary, Offset, Length, byte_size(Binary));
 intact(Binary, Offset, Length) ->
     erlang:error(badarg, [Binary, Offset, Length]).
+
+%% @doc A text for people, of the reason of any `{error, Reason}' of this library, as {@link file:format_error/1} gives one.
+%%
+%% That is a POSIX atom, a reason of this library's own, or a `{N, Reason}' of a call that did `N' things before one failed. Any
+%% other term is shown as it is: nothing raises.
+%%
+%% ```
+%% "the handle is closed" = iommap:format_error(closed),
+%% "no space left on device" = iommap:format_error(enospc),
+%% "2 elements were written, then: no space left on device" = iommap:format_error({2, enospc}).
+%% '''
+-spec format_error(Reason :: reason() | {non_neg_integer(), reason()} | term()) -> string().
+format_error({0, Reason}) ->
+    "no element was written: " ++ format_error(Reason);
+format_error({1, Reason}) ->
+    "1 element was written, then: " ++ format_error(Reason);
+format_error({N, Reason}) when is_integer(N), N > 1 ->
+    integer_to_list(N) ++ " elements were written, then: " ++ format_error(Reason);
+format_error(Reason) when is_atom(Reason) ->
+    case lists:keyfind(Reason, 1, own_reasons() ++ unknown_to_file()) of
+        {Reason, Text} -> Text;
+        false -> file:format_error(Reason)
+    end;
+format_error(Reason) ->
+    lists:flatten(io_lib:format("unknown error: ~tP", [Reason, 50])).
+
+own_reasons() ->
+    [
+        {badarg, "an argument is negative or of the wrong kind"},
+        {closed, "the handle is closed"},
+        {out_of_bounds, "the range ends after the end of the mapping"},
+        {sigbus, "the file does not back the bytes any more, or its device failed under them"},
+        {nif_panicked, "the native library met a bug of its own"}
+    ].
+
+%% The POSIX errors that `file' of OTP 25 has no text for, in the words of the GNU C library.
+unknown_to_file() ->
+    [
+        {ecanceled, "operation canceled"},
+        {eftype, "wrong file type for intended operation"},
+        {ehwpoison, "memory page has hardware error"},
+        {eilseq, "invalid or incomplete multibyte or wide character"},
+        {ekeyexpired, "key has expired"},
+        {ekeyrejected, "key was rejected by service"},
+        {ekeyrevoked, "key has been revoked"},
+        {emediumtype, "wrong medium type"},
+        {enokey, "required key not available"},
+        {enomedium, "no medium found"},
+        {enotrecoverable, "state not recoverable"},
+        {eownerdead, "owner died"},
+        {erestart, "interrupted system call should be restarted"},
+        {erfkill, "operation not possible due to RF-kill"},
+        {estrpipe, "streams pipe error"}
+    ].
 
 %% @private Tells the shell which argument of open/2,3 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.

@@ -108,5 +108,44 @@ with_view_stays_on_its_scheduler_test() ->
         ?assert(lists:member(true, [test_processes:stays(Read) || _ <- lists:seq(1, 20)]))
     end).
 
+%% format_error
+
+every_reason_has_a_text_of_its_own_test() ->
+    %% The library's own reasons and every POSIX error that it can give, whatever the C library says of it.
+    Unknown = file:format_error(no_such_reason),
+    Reasons = [badarg, closed, out_of_bounds, sigbus, nif_panicked | posix_reasons()],
+    Texts = [{Reason, iommap:format_error(Reason)} || Reason <- Reasons],
+    [?assert(io_lib:printable_list(Text)) || {_, Text} <- Texts],
+    ?assertEqual([], [Reason || {Reason, Text} <- Texts, Text =:= Unknown orelse Text =:= ""]),
+    %% Two names of one number share a text.
+    ?assert(length(lists:usort([Text || {_, Text} <- Texts])) >= length(Texts) - 5).
+
+posix_reasons() ->
+    {ok, Source} = file:read_file(filename:join(test_system:root(), "native/iommap_nif/src/errno.rs")),
+    {match, Found} = re:run(Source, "\\bE[A-Z0-9]+\\b", [global, {capture, first, list}]),
+    Reasons = lists:usort([list_to_atom(string:lowercase(Name)) || [Name] <- Found]),
+    ?assert(length(Reasons) > 100),
+    Reasons.
+
+posix_reasons_have_the_texts_of_file_test() ->
+    %% What file:format_error/1 knows is said as it says it.
+    [?assertEqual(file:format_error(Reason), iommap:format_error(Reason))
+        || Reason <- [enoent, eacces, enospc, eisdir, emfile, efbig, einval, enomem, eio, edquot, etxtbsy]].
+
+reason_of_a_batch_tells_how_far_it_came_test() ->
+    %% {N, Reason}: the number of whole elements, and the text of the reason.
+    [?assertEqual(Before ++ iommap:format_error(Reason), iommap:format_error({N, Reason}))
+        || {Before, N} <- [{"no element was written: ", 0}, {"1 element was written, then: ", 1},
+                           {"1000 elements were written, then: ", 1000}],
+           Reason <- [sigbus, enospc, closed]].
+
+format_error_raises_for_nothing_test() ->
+    %% Whatever it is given, there is a text.
+    [?assert(io_lib:printable_unicode_list(iommap:format_error(Term))) || Term <- [
+        no_such_reason, undefined, [], "text", <<"text">>, <<1:3>>, 1, -1, 1.0, self(), make_ref(), fun erlang:crc32/1, #{a => b},
+        {}, {1}, {-1, enoent}, {a, enoent}, {1, 2, 3}, [a | b], {1, {2, {3, <<0>>}}}, {3, [300]}, 'имя', {error, enoent},
+        lists:seq(1, 100_000)
+    ]].
+
 cut(Path, Size) ->
     [] = os:cmd("truncate -s " ++ integer_to_list(Size) ++ " " ++ Path).
