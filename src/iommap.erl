@@ -40,11 +40,12 @@
     position/1,
     remap/1,
     info/1,
+    list/0, i/0,
     intact/1, intact/3
 ]).
 -export([format_error/1]).
 -export([format_error/2]).
--export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
+-export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, reason/0]).
 
 -on_load(load/0).
 
@@ -62,7 +63,9 @@
     info/1,
     intact_nif/4,
     image_nif/0,
-    backed_region_nif/3
+    backed_region_nif/3,
+    images_nif/0,
+    list_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -100,9 +103,32 @@
     sharing := shared | private,
     locked := boolean(),
     faulted := boolean(),
-    page_size := pos_integer()
+    page_size := pos_integer(),
+    path := binary() | undefined,
+    offset := non_neg_integer(),
+    views := non_neg_integer() | undefined,
+    descriptor := non_neg_integer()
 }.
-%% What {@link info/1} tells of a handle. Sizes are in bytes.
+%% What {@link info/1} tells of a handle, and of its mapping. Sizes and offsets are in bytes. `path': of the file, absolute, as it was
+%% opened; `undefined' where there is none. `offset': where in the file the mapping begins. `views': how many views of the mapping
+%% are alive, those that wait to be collected included; parts of a view are one with it, and every process that it was sent to has
+%% one of its own. `undefined' on a VM that does not tell. `descriptor': the number of the file's descriptor in the OS process.
+
+-type listed() :: #{
+    size := pos_integer(),
+    mode := mode(),
+    sharing := shared | private,
+    locked := boolean(),
+    faulted := boolean(),
+    page_size := pos_integer(),
+    path := binary() | undefined,
+    offset := non_neg_integer(),
+    views := non_neg_integer() | undefined,
+    descriptor := non_neg_integer(),
+    handle := open | closed
+}.
+%% A mapping, as {@link list/0} tells of it: what {@link info/1} tells, and whether a handle has it (`open') or only views show
+%% it (`closed'): its handle was closed, or has another mapping by now.
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
@@ -258,6 +284,36 @@ remap(_Handle) ->
 -spec info(handle()) -> {ok, info()} | {error, closed}.
 info(_Handle) ->
     erlang:nif_error(not_loaded).
+
+%% @doc All mappings of this VM, oldest first: those of open handles, and those that only views keep.
+%%
+%% It is no snapshot: a mapping that comes or goes meanwhile may be there or not. It takes turns with other processes. The mappings
+%% of every build of the library that was loaded are there, except for one so old that it has no list.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("listed", read_write, [create, {size, 10}]),
+%% [Path] = [Path || #{path := Path, size := 10, handle := open} <- iommap:list(), filename:basename(Path) =:= <<"listed">>],
+%% absolute = filename:pathtype(Path),
+%% ok = iommap:close(Handle).
+%% '''
+-spec list() -> [listed()].
+list() ->
+    {Now, Images} = images_nif(),
+    [Info || {_Time, Info} <- lists:keysort(1, lists:append([list(Image, 0, Now) || Image <- Images]))].
+
+list(Image, After, Until) ->
+    case list_nif(Image, After, Until) of
+        [] ->
+            [];
+        Listed ->
+            {Latest, _} = lists:last(Listed),
+            Listed ++ list(Image, Latest, Until)
+    end.
+
+%% @doc Prints {@link list/0} as a table of 80 columns, to the group leader. A path that is too long loses its beginning.
+-spec i() -> ok.
+i() ->
+    iommap_table:print(list()).
 
 %% @doc Whether the bytes of a binary are what its file held.
 %%
@@ -432,6 +488,12 @@ intact_nif(_Binary, _Offset, _Length, _Size) ->
     erlang:nif_error(not_loaded).
 
 backed_region_nif(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+images_nif() ->
+    erlang:nif_error(not_loaded).
+
+list_nif(_Image, _After, _Until) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->

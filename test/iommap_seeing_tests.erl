@@ -108,6 +108,209 @@ with_view_stays_on_its_scheduler_test() ->
         ?assert(lists:member(true, [test_processes:stays(Read) || _ <- lists:seq(1, 20)]))
     end).
 
+%% info
+
+info_tells_where_a_file_was_opened_test() ->
+    %% The path is absolute, as it was opened: symbolic links, dots and bytes of any encoding stay.
+    test_files:with_directory(fun(Directory) ->
+        {ok, Before} = file:get_cwd(),
+        ok = file:set_cwd(Directory),
+        try
+            {ok, Here} = file:get_cwd(),
+            ok = file:make_dir("inside"),
+            ok = file:make_symlink("inside", "link"),
+            [begin
+                 {ok, Handle} = iommap:open(Name, read_write, [create, {size, 10}]),
+                 {ok, #{path := Path, offset := 0, descriptor := Descriptor}} = iommap:info(Handle),
+                 ?assertEqual(Expected, Path),
+                 {ok, Target} = file:read_link_all("/proc/self/fd/" ++ integer_to_list(Descriptor)),
+                 ?assertEqual(filename:basename(Expected), filename:basename(iolist_to_binary([unicode_bytes(Target)]))),
+                 ok = iommap:close(Handle)
+             end || {Name, Expected} <- [
+                 {"plain", in(Here, <<"plain">>)},
+                 {"link/file", in(Here, <<"link/file">>)},
+                 {"./inside/../inside/dots", in(Here, <<"./inside/../inside/dots">>)},
+                 {<<"bytes ", 255, 254>>, in(Here, <<"bytes ", 255, 254>>)},
+                 {filename:join(Here, "absolute"), in(Here, <<"absolute">>)}
+             ]]
+        after
+            ok = file:set_cwd(Before)
+        end
+    end).
+
+in(Directory, Name) ->
+    iolist_to_binary([unicode_bytes(Directory), $/, Name]).
+
+unicode_bytes(Name) when is_binary(Name) -> Name;
+unicode_bytes(Name) -> unicode:characters_to_binary(Name, unicode, file:native_name_encoding()).
+
+info_keeps_its_path_over_every_resize_test() ->
+    %% The mapping that takes the place of another is of the same file.
+    with_mapping(bytes(3 * page()), fun(Handle, Path) ->
+        [begin
+             ok = iommap:truncate(Handle, Size),
+             ?assertMatch({ok, #{size := Size, offset := 0}}, iommap:info(Handle)),
+             {ok, #{path := Told}} = iommap:info(Handle),
+             ?assertEqual(unicode_bytes(Path), Told)
+         end || Size <- [page(), 2 * page(), 100 * page(), 10]]
+    end).
+
+info_counts_the_views_that_are_alive_test() ->
+    %% One for each call that made a view, and for each process that has it; parts are one with their view.
+    with_mapping(bytes(3 * page()), fun(Handle, _Path) ->
+        ?assertEqual(0, views(Handle)),
+        Holder = spawn_link(fun() ->
+            Views = [element(2, iommap:region_binary(Handle, N, page())) || N <- lists:seq(1, 5)],
+            receive {send, To} -> To ! {view, hd(Views)} end,
+            receive {finish, Part} -> exit({byte_size(Part), length(Views)}) end
+        end),
+        ok = test_processes:eventually(fun() -> views(Handle) =:= 5 end),
+        unlink(Holder),
+        Monitor = monitor(process, Holder),
+        Holder ! {send, self()},
+        View = receive {view, Sent} -> Sent end,
+        ?assertEqual(6, views(Handle)),
+        ?assertEqual(100, byte_size(binary:part(View, 7, 100))),
+        ?assertEqual(6, views(Handle)),
+        Holder ! {finish, <<>>},
+        receive {'DOWN', Monitor, process, Holder, {0, 5}} -> ok end,
+        ok = test_processes:eventually(fun() -> views(Handle) =:= 1 end),
+        ?assert(iommap:intact(View)),
+        {ok, {byte, _}} = iommap:with_view(Handle, 0, 10, fun(<<Byte, _/binary>>) ->
+            ?assertEqual(2, views(Handle)),
+            {byte, Byte}
+        end)
+    end).
+
+views(Handle) ->
+    {ok, #{views := Views}} = iommap:info(Handle),
+    Views.
+
+%% list
+
+list_has_every_mapping_oldest_first_test() ->
+    %% Whatever its mode and sharing, each mapping tells what info tells of its handle.
+    with_paths(20, fun(Paths) ->
+        Handles = [element(2, iommap:open(Path, lists:nth(1 + N rem 3, [read, write, read_write]),
+                                          lists:nth(1 + N rem 2, [[shared], [private]])))
+            || {N, Path} <- lists:enumerate(Paths)],
+        Listed = listed(Paths),
+        ?assertEqual([begin {ok, Info} = iommap:info(Handle), Info#{handle => open} end || Handle <- Handles], Listed),
+        ?assertEqual([unicode_bytes(Path) || Path <- Paths], [Path || #{path := Path} <- Listed]),
+        [ok = iommap:close(Handle) || Handle <- Handles],
+        ?assertEqual([], listed(Paths))
+    end).
+
+list_has_mappings_that_only_views_keep_test() ->
+    %% Of a closed handle, and of one that has another mapping, as long as a view lives, and no longer.
+    with_paths(2, fun([Path, Other] = Paths) ->
+        Holder = spawn_link(fun() ->
+            {ok, Closed} = iommap:open(Path, read_write, []),
+            {ok, View} = iommap:region_binary(Closed, 0, 5),
+            {ok, Again} = iommap:region_binary(Closed, 0, 5),
+            ok = iommap:close(Closed),
+            {ok, Shorter} = iommap:open(Other, read_write, []),
+            {ok, Longer} = iommap:region_binary(Shorter, 0, 5),
+            ok = iommap:truncate(Shorter, 3),
+            receive finish -> exit({done, [View, Again, Longer, Shorter]}) end
+        end),
+        ok = test_processes:eventually(fun() ->
+            [{10, closed, 2}, {10, closed, 1}, {3, open, 0}] =:=
+                [{Size, Handle, Views} || #{size := Size, handle := Handle, views := Views} <- listed(Paths)]
+        end),
+        unlink(Holder),
+        Holder ! finish,
+        ok = test_processes:eventually(fun() -> listed(Paths) =:= [] end)
+    end).
+
+list_of_ten_thousand_mappings_takes_turns_test_() ->
+    %% Listing is made in slices, and ten slices are a turn of the process at the most; every mapping is there once.
+    {timeout, 120, fun() ->
+        Count = 10_000,
+        with_mapping(zeros(Count + 1), fun(Handle, Path) ->
+            %% Every mapping is one byte shorter than the one before, which a view keeps.
+            Views = [begin
+                 {ok, View} = iommap:region_binary(Handle, 0, 1),
+                 ok = iommap:truncate(Handle, Size),
+                 View
+             end || Size <- lists:seq(Count, 1, -1)],
+            Sizes = [Size || #{size := Size} <- listed([Path])],
+            ?assertEqual(lists:seq(Count + 1, 1, -1), Sizes),
+            {Slices, Run} = test_processes:runs({iommap, list_nif, 3}, fun iommap:list/0),
+            ?assert(Slices >= Count div 64),
+            ?assert(Run =< 10),
+            ?assertEqual(Count, length(Views))
+        end)
+    end}.
+
+listed(Paths) ->
+    Wanted = [unicode_bytes(Path) || Path <- Paths],
+    [Info || #{path := Path} = Info <- iommap:list(), lists:member(Path, Wanted)].
+
+with_paths(Count, Test) ->
+    test_files:with_directory(fun(Directory) ->
+        Paths = [filename:join(Directory, integer_to_list(N)) || N <- lists:seq(1, Count)],
+        [ok = file:write_file(Path, bytes(10)) || Path <- Paths],
+        Test(Paths)
+    end).
+
+%% i
+
+table_fits_80_columns_test_() ->
+    %% Whatever the paths are, and whether or not the device prints Unicode, no line is longer; the end of each path is there.
+    [{atom_to_list(Encoding), fun() ->
+        test_files:with_directory(fun(Directory) ->
+            Names = [<<"short">>, binary:copy(<<"long ">>, 40), unicode:characters_to_binary(lists:duplicate(60, 16#6F22)),
+                     <<"bytes ", 255, 254>>, <<"line\nfeed\e[31m">>],
+            Handles = [element(2, iommap:open(<<(unicode_bytes(Directory))/binary, $/, Name/binary>>, [create, {size, 1 bsl N}]))
+                || {N, Name} <- lists:enumerate(Names)],
+            Printed = printed(Encoding, fun() -> ok = iommap:i() end),
+            ["handle mode" ++ _ | Lines] = string:lexemes(Printed, "\n"),
+            ?assert(length(Lines) >= length(Names)),
+            [?assert(columns(Line) =< 80) || Line <- Lines],
+            [?assert(lists:any(fun(Line) -> lists:suffix(End, Line) end, Lines)) || End <- [
+                "/short", "long long ", "/bytes \377\376", "/line?feed?[31m", lists:duplicate(5, 16#6F22)],
+                Encoding =:= unicode orelse lists:all(fun(Char) -> Char < 127 end, End)],
+            Encoding =:= unicode orelse [?assert(lists:all(fun(Char) -> Char < 127 end, Line)) || Line <- Lines],
+            [ok = iommap:close(Handle) || Handle <- Handles]
+        end)
+    end} || Encoding <- [unicode, latin1]].
+
+table_tells_what_is_locked_lost_and_kept_by_views_test() ->
+    %% A row has the handle's state, the mode, the sharing, size and views, and letters for locked and faulted.
+    with_mapping(bytes(2 * page()), read_write, [private], fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 2 * page()),
+        cut(Path, 1),
+        _ = erlang:crc32(View),
+        ok = iommap:close(Handle),
+        Rows = [string:lexemes(Line, " ") || Line <- string:lexemes(printed(unicode, fun iommap:i/0), "\n")],
+        Size = integer_to_list(2 * page()),
+        ?assertMatch([_], [Row || ["closed", "read_write", "private", Told, "1", "F", _] = Row <- Rows, Told =:= Size])
+    end).
+
+%% What a function prints to its group leader.
+printed(Encoding, Function) ->
+    Leader = spawn_link(fun() -> device(Encoding, []) end),
+    {Pid, Monitor} = spawn_monitor(fun() -> group_leader(Leader, self()), Function() end),
+    receive {'DOWN', Monitor, process, Pid, Reason} -> normal = Reason end,
+    Leader ! {printed, self()},
+    receive {printed, Text} -> Text end.
+
+device(Encoding, Printed) ->
+    receive
+        {io_request, From, Reference, getopts} ->
+            From ! {io_reply, Reference, [{encoding, Encoding}]},
+            device(Encoding, Printed);
+        {io_request, From, Reference, {put_chars, unicode, Text}} ->
+            From ! {io_reply, Reference, ok},
+            device(Encoding, [Printed, unicode:characters_to_list(Text)]);
+        {printed, To} ->
+            To ! {printed, lists:flatten(Printed)}
+    end.
+
+columns(Line) ->
+    lists:sum([case Char >= 16#4E00 andalso Char =< 16#9FFF of true -> 2; false -> 1 end || Char <- Line]).
+
 %% format_error
 
 every_reason_has_a_text_of_its_own_test() ->

@@ -16,6 +16,7 @@ mod error;
 mod fault;
 mod file;
 mod handle;
+mod listing;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
 mod mapping;
@@ -36,7 +37,8 @@ pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};
 pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
 pub use handle::read::Region;
-pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
+pub use handle::{Handle, Wait, NON_BLOCKING_MAX};
+pub use listing::{list, now, Info};
 pub use mapping::view::View;
 pub use options::{Access, Hint, Options};
 pub use platform::page_size;

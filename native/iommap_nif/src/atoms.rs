@@ -6,4 +6,5 @@ rustler::atoms! {
     sync, async_ = "async",
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
+    path, offset, views, descriptor, handle, open, undefined,
 }

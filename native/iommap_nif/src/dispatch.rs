@@ -137,7 +137,12 @@ pub fn consume_timeslice(env: Env, bytes: usize) {
         return;
     }
     OWED.set(owed % PERCENT);
-    let percent = (owed / PERCENT).min(100) as c_int;
+    consume_percent(env, (owed / PERCENT).min(100) as c_int);
+}
+
+/// Charges so many percent of a time slice, from 1 to 100.
+#[inline]
+pub fn consume_percent(env: Env, percent: c_int) {
     // SAFETY: the environment is the running call's.
     unsafe { sys::enif_consume_timeslice(env.as_c_arg(), percent) };
 }

@@ -1,6 +1,6 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::calls::{advise, info, list, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
 use crate::resource::{self, drop_object, ErlangHandle};
@@ -8,6 +8,7 @@ use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
 use std::ffi::{c_int, c_uint, c_void};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
 /// Builds the table of NIFs. An entry has a number for other images, name and arity, the scheduler it starts on, and
@@ -79,6 +80,8 @@ static FUNCTIONS: Functions = Functions(nifs! {
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
     14: c"backed_region_nif" / 3, normal, view::backed_region;
+    15: c"images_nif" / 0, normal, list::images;
+    16: c"list_nif" / 3, normal, list::list;
 });
 
 /// This image, as others see it.
@@ -95,15 +98,26 @@ static THIS: This = This {
         FUNCTIONS.0,
         drop_object::<ErlangHandle>,
         drop_object::<View>,
+        list_here,
     ),
 };
+
+unsafe extern "C" fn list_here(env: *mut ErlNifEnv, after: u64, until: u64) -> ERL_NIF_TERM {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let listed = catch_unwind(AssertUnwindSafe(|| list::next_here(env, after, until)));
+    listed
+        .unwrap_or_else(|_| Term::list_new_empty(env))
+        .as_c_arg()
+}
 
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
     _priv_data: *mut *mut c_void,
     older: ERL_NIF_TERM,
 ) -> c_int {
-    let loaded = std::panic::catch_unwind(|| {
+    let loaded = catch_unwind(|| {
         let lifetime = ();
         // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
         let env = unsafe { Env::new(&lifetime, env) };

@@ -9,8 +9,9 @@
 
 use iommap_core::{Handler, Segment};
 use rustler::sys::{ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
+use rustler::{Env, Term};
 use std::ffi::{c_int, c_void};
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -42,7 +43,12 @@ pub struct Image {
     handler: Handler,
     /// Tells the image which is the newest.
     set_newest: unsafe extern "C" fn(*mut Image),
+    list: List,
 }
+
+/// Makes a list of the next mappings, oldest first, that a handle of the image got after one time and up to another: of
+/// `{Time, Info}`, in the environment. Empty if there are no more.
+pub type List = unsafe extern "C" fn(*mut ErlNifEnv, after: u64, until: u64) -> ERL_NIF_TERM;
 
 // SAFETY: everything but `older` is constant, and points to constants.
 unsafe impl Sync for Image {}
@@ -65,6 +71,7 @@ impl Image {
         calls: &'static [ErlNifFunc],
         drop_handle: unsafe extern "C" fn(*mut c_void),
         drop_view: unsafe extern "C" fn(*mut c_void),
+        list: List,
     ) -> Image {
         Image {
             magic: MAGIC,
@@ -78,6 +85,7 @@ impl Image {
             older: AtomicPtr::new(ptr::null_mut()),
             handler: Handler::own(),
             set_newest,
+            list,
         }
     }
 
@@ -109,9 +117,29 @@ impl Image {
         // SAFETY: the table has that many entries; the rest is promised.
         Some(unsafe { ((*self.calls.add(number)).function)(env, argc, argv) })
     }
+
+    /// Makes the image list its next mappings, which were got after one time and up to another. `None` if it cannot.
+    pub fn list<'a>(&self, env: Env<'a>, after: u64, until: u64) -> Option<Term<'a>> {
+        if self.size < offset_of!(Image, list) + size_of::<List>() {
+            return None;
+        }
+        // SAFETY: the environment is live, and the term of it.
+        Some(unsafe { Term::new(env, (self.list)(env.as_c_arg(), after, until)) })
+    }
+
+    /// The image as a number, by which `numbered` finds it.
+    pub fn number(&self) -> u64 {
+        ptr::from_ref(self).expose_provenance() as u64
+    }
 }
 
-fn images() -> impl Iterator<Item = &'static Image> {
+/// The loaded image of that number.
+pub fn numbered(number: u64) -> Option<&'static Image> {
+    images().find(|image| image.number() == number)
+}
+
+/// All images, the newest first.
+pub fn images() -> impl Iterator<Item = &'static Image> {
     // SAFETY: the list has nothing but images in it.
     let image =
         |pointer: &AtomicPtr<Image>| unsafe { Image::recognized(pointer.load(Ordering::Acquire)) };

@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
 
 /// An open file that can be mapped.
 pub struct BackingFile {
@@ -21,6 +23,8 @@ pub struct BackingFile {
     device: u64,
     largest_piece: usize,
     system: FileSystem,
+    /// Absolute, as it was opened.
+    path: Option<Arc<Path>>,
 }
 
 impl BackingFile {
@@ -49,7 +53,28 @@ impl BackingFile {
             largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
             file,
+            path: None,
         })
+    }
+
+    /// The same, with the path that it was opened by, made absolute.
+    pub fn named(self, path: &Path) -> BackingFile {
+        let absolute = if path.is_absolute() {
+            Some(path.to_path_buf())
+        } else {
+            // `None` in a directory that was removed, of which only `..` can be opened.
+            let directory = std::env::current_dir().ok();
+            directory.map(|directory| directory.join(path))
+        };
+        BackingFile {
+            path: absolute.map(Arc::from),
+            ..self
+        }
+    }
+
+    /// The absolute path by which it was opened, if it was by one.
+    pub fn path(&self) -> Option<Arc<Path>> {
+        self.path.clone()
     }
 
     /// The size in bytes, as it is now.

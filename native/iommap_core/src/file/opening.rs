@@ -74,7 +74,10 @@ impl Pending {
     /// Nothing if a file appeared or went meanwhile.
     fn open(path: &Path, options: &Options, strategy: Strategy) -> Result<Option<Pending>, Error> {
         match open_existing(path, options) {
-            Ok(file) => Pending::checked(file, options, None).map(Some),
+            Ok(file) => {
+                let file = BackingFile::new(file, options)?.named(path);
+                Pending::checked(file, options, None).map(Some)
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
                 if options.size == 0 {
                     return Err(Error::INVALID);
@@ -86,6 +89,7 @@ impl Pending {
                 let Some((file, new)) = NewFile::create(target, strategy)? else {
                     return Ok(None);
                 };
+                let file = BackingFile::new(file, options)?.named(path);
                 Pending::checked(file, options, Some(new)).map(Some)
             }
             // A socket, or a device without a driver.
@@ -94,8 +98,11 @@ impl Pending {
         }
     }
 
-    fn checked(file: File, options: &Options, new: Option<NewFile>) -> Result<Pending, Error> {
-        let file = BackingFile::new(file, options)?;
+    fn checked(
+        file: BackingFile,
+        options: &Options,
+        new: Option<NewFile>,
+    ) -> Result<Pending, Error> {
         let now = file.size()?;
         let wanted = if options.truncate {
             options.size
@@ -144,7 +151,7 @@ fn open_by_name(
     options: &Options,
     file: &BackingFile,
 ) -> Result<Arc<BackingFile>, Error> {
-    let named = BackingFile::new(open_options(options).open(path)?, options)?;
+    let named = BackingFile::new(open_options(options).open(path)?, options)?.named(path);
     if named.is_same_as(file)? {
         Ok(Arc::new(named))
     } else {

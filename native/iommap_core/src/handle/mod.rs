@@ -18,9 +18,10 @@ mod write;
 use crate::error::Error;
 use crate::fault::handler;
 use crate::file::{opening, BackingFile};
+use crate::listing::Info;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
-use crate::options::{Access, Hint, Options};
+use crate::options::{Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
 use std::ffi::CStr;
@@ -56,21 +57,6 @@ struct Open<V> {
     mapping: Arc<Mapping>,
 }
 
-/// The facts that a handle tells of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Info {
-    /// In bytes.
-    pub size: usize,
-    /// What the handle may do.
-    pub access: Access,
-    /// Whether changes stay in this mapping.
-    pub private: bool,
-    /// Whether the pages are locked in memory.
-    pub locked: bool,
-    /// Whether zero pages were put under it.
-    pub faulted: bool,
-}
-
 impl<V> Handle<V> {
     /// Opens and maps the file.
     pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
@@ -87,6 +73,7 @@ impl<V> Handle<V> {
         if options.lock {
             mapping.lock();
         }
+        mapping.listing().begin();
         Ok(Handle {
             start: AtomicPtr::new(mapping.address()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
@@ -105,6 +92,7 @@ impl<V> Handle<V> {
     /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
     pub fn close(&self) -> Result<(), Error> {
         let open = self.lock.write().take().ok_or(Error::Closed)?;
+        open.mapping.listing().close();
         open.mapping.touch_file();
         Ok(())
     }
@@ -138,14 +126,7 @@ impl<V> Handle<V> {
     /// The facts about the handle and its mapping.
     pub fn info(&self, wait: Wait) -> Result<Info, Error> {
         let reading = self.reading(wait)?;
-        let mapping = &opened(&reading)?.mapping;
-        Ok(Info {
-            size: mapping.size(),
-            access: self.options.access,
-            private: mapping.is_private(),
-            locked: mapping.is_locked(),
-            faulted: mapping.is_faulted(),
-        })
+        Ok(opened(&reading)?.mapping.listing().info())
     }
 
     /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again
@@ -201,6 +182,7 @@ impl<V> Drop for Handle<V> {
     /// Lets the mapping go without waiting.
     fn drop(&mut self) {
         if let Some(Open { mapping, view }) = self.lock.get_mut().take() {
+            mapping.listing().close();
             drop(view);
             mapping.release();
         }

@@ -111,8 +111,10 @@ impl<V> Handle<V> {
                 mapping: fresh.clone(),
                 view: OnceLock::new(),
             };
+            fresh.listing().begin();
             std::mem::replace(open, open_anew)
         };
+        replaced.mapping.listing().close();
         drop(replaced); // its locked pages count until then
         if self.options.lock {
             fresh.lock();

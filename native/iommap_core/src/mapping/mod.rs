@@ -24,6 +24,7 @@ mod zeros;
 use crate::error::Error;
 use crate::fault::registry::{self, Registration};
 use crate::file::BackingFile;
+use crate::listing::{Facts, Listing};
 use crate::options::{Hint, Options};
 use crate::platform::memory::Kind;
 use crate::platform::page_cache;
@@ -51,7 +52,8 @@ const READ_BLOCK: usize = 16;
 
 /// A mapping. See the module's text.
 pub struct Mapping {
-    // Dropped in this order: not known any more, unmapped, closed.
+    // Dropped in this order: not listed, not known any more, unmapped, closed.
+    listing: Listing,
     slot: Registration,
     memory: Reservation,
     file: Arc<BackingFile>,
@@ -66,7 +68,7 @@ pub struct Mapping {
     writebacks: AtomicU32,
     /// The errno of the last write-back that failed, or 0.
     writeback_error: AtomicI32,
-    locked: AtomicBool,
+    locked: Arc<AtomicBool>,
     /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
     hint: Mutex<Option<Hint>>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
@@ -105,7 +107,18 @@ impl Mapping {
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
         let writes = residency_of_writes(written, &file);
+        let locked = Arc::new(AtomicBool::new(false));
+        let facts = Facts {
+            slot: *slot,
+            access: options.access,
+            private: options.private,
+            locked: locked.clone(),
+            path: file.path(),
+            offset: 0,
+            descriptor: file.fd(),
+        };
         let mapping = Mapping {
+            listing: Listing::new(facts, size),
             slot,
             memory,
             size: AtomicUsize::new(size),
@@ -116,7 +129,7 @@ impl Mapping {
             written: AtomicBool::new(false),
             writebacks: AtomicU32::new(0),
             writeback_error: AtomicI32::new(0),
-            locked: AtomicBool::new(false),
+            locked,
             hint: Mutex::new(None),
             private_pages: options.private.then(Mutex::default),
         };
@@ -141,6 +154,11 @@ impl Mapping {
     /// The file.
     pub fn file(&self) -> &Arc<BackingFile> {
         &self.file
+    }
+
+    /// Its place on the list of mappings.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
     }
 
     /// Whether changes stay here.
@@ -174,8 +192,13 @@ impl Mapping {
         if let Some(mapping) = Arc::into_inner(self) {
             let was_written = !mapping.is_private() && mapping.written.load(Ordering::Acquire);
             let Mapping {
-                slot, memory, file, ..
+                listing,
+                slot,
+                memory,
+                file,
+                ..
             } = mapping;
+            drop(listing);
             drop(slot);
             unmapper::release(Remains::new(memory, file, was_written));
         }

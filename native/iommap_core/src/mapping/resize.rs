@@ -63,6 +63,7 @@ impl Growth<'_> {
         if before < self.size {
             mapping.slot.extend(self.size);
             mapping.size.store(self.size, Ordering::Release);
+            mapping.listing.set_size(self.size);
         }
         self.published = true;
     }

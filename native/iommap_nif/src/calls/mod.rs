@@ -5,6 +5,7 @@
 
 pub mod advise;
 pub mod info;
+pub mod list;
 pub mod open;
 pub mod read;
 pub mod resize;
