@@ -41,11 +41,12 @@
     remap/1,
     info/1,
     list/0, i/0,
+    stats/0,
     intact/1, intact/3
 ]).
 -export([format_error/1]).
 -export([format_error/2]).
--export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, reason/0]).
+-export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, stats/0, reason/0]).
 
 -on_load(load/0).
 
@@ -65,7 +66,8 @@
     image_nif/0,
     backed_region_nif/3,
     images_nif/0,
-    list_nif/3
+    list_nif/3,
+    stats/0
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -129,6 +131,21 @@
 }.
 %% A mapping, as {@link list/0} tells of it: what {@link info/1} tells, and whether a handle has it (`open') or only views show
 %% it (`closed'): its handle was closed, or has another mapping by now.
+
+-type stats() :: #{
+    moved_lock := non_neg_integer(),
+    moved_length := non_neg_integer(),
+    moved_pages := non_neg_integer(),
+    pages_fetched := non_neg_integer(),
+    faults := non_neg_integer(),
+    zero_pages := non_neg_integer(),
+    unmaps_waiting := non_neg_integer()
+}.
+%% What {@link stats/0} has counted in this VM. Calls that moved to a dirty I/O scheduler, by the reason: `moved_lock', the handle's
+%% lock was taken; `moved_length', the data is long; `moved_pages', pages were not known to be in memory, or the data is a view.
+%% `pages_fetched': pages of the ranges that reads fetched from the file for that reason. `faults': lost pages that were met, in
+%% calls and in views. `zero_pages': pages of zeros that were put under mappings. `unmaps_waiting': mappings that wait now to be
+%% unmapped and closed.
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
@@ -314,6 +331,12 @@ list(Image, After, Until) ->
 -spec i() -> ok.
 i() ->
     iommap_table:print(list()).
+
+%% @doc Counters of this VM since it started, of all builds of the library that it has loaded; and one gauge, `unmaps_waiting'. Calls that
+%% finish where they began count nothing, and cost nothing.
+-spec stats() -> stats().
+stats() ->
+    erlang:nif_error(not_loaded).
 
 %% @doc Whether the bytes of a binary are what its file held.
 %%

@@ -311,6 +311,78 @@ device(Encoding, Printed) ->
 columns(Line) ->
     lists:sum([case Char >= 16#4E00 andalso Char =< 16#9FFF of true -> 2; false -> 1 end || Char <- Line]).
 
+%% stats
+
+stats_are_counters_and_a_gauge_test() ->
+    %% A flat map of numbers from 0 on, always with the same names.
+    Stats = iommap:stats(),
+    ?assertEqual([faults, moved_length, moved_lock, moved_pages, pages_fetched, unmaps_waiting, zero_pages],
+        lists:sort(maps:keys(Stats))),
+    ?assert(lists:all(fun(Count) -> is_integer(Count) andalso Count >= 0 end, maps:values(Stats))).
+
+stats_count_no_call_that_stays_where_it_is_test() ->
+    %% Reads and writes of pages that are ready, views, and questions leave no counter behind.
+    with_mapping(bytes(page()), fun(Handle, _Path) ->
+        Calls = fun() ->
+            {ok, _} = iommap:pread(Handle, 0, 100),
+            ok = iommap:pwrite(Handle, 0, <<"written">>),
+            {ok, _} = iommap:region_binary(Handle, 0, 100),
+            {ok, _} = iommap:with_view(Handle, 0, 100, fun erlang:byte_size/1),
+            {ok, _} = iommap:position(Handle),
+            {ok, _} = iommap:info(Handle)
+        end,
+        %% Sooner or later no proof ends in between.
+        ok = test_processes:eventually(fun() -> counted(Calls) =:= #{} end)
+    end).
+
+stats_tell_why_a_call_moved_test() ->
+    %% Long data, and data that is a view, count once each by their reason; a lock that is taken, each time.
+    with_mapping(zeros(3 bsl 20), fun(Handle, _Path) ->
+        ?assertMatch(#{moved_length := 1}, counted(fun() -> {ok, _} = iommap:pread(Handle, 0, 2 bsl 20) end)),
+        Long = zeros(2 bsl 20),
+        ?assertMatch(#{moved_length := 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, Long) end)),
+        with_mapping(bytes(100), fun(Other, _) ->
+            {ok, View} = iommap:region_binary(Other, 0, 100),
+            ?assertEqual(#{moved_pages => 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, View) end))
+        end),
+        test_processes:during([fun() -> ok = iommap:pwrite(Handle, 0, Long) end], fun() ->
+            ok = test_processes:eventually(fun() ->
+                maps:is_key(moved_lock, counted(fun() -> {ok, _} = iommap:position(Handle) end))
+            end)
+        end)
+    end).
+
+stats_count_faults_and_zero_pages_test() ->
+    %% A fault in a call puts no zero pages anywhere; one in a view, as many as the mapping has lost, once.
+    with_mapping(bytes(5 * page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 5 * page()),
+        cut(Path, 2 * page()),
+        InCall = counted(fun() -> {error, sigbus} = iommap:pread(Handle, 2 * page(), 10) end),
+        ?assertMatch(#{faults := Faults} when Faults > 0, InCall),
+        ?assertNot(maps:is_key(zero_pages, InCall)),
+        ?assertEqual(#{faults => 1, zero_pages => 3}, counted(fun() -> _ = erlang:crc32(View) end)),
+        ?assertEqual(#{}, counted(fun() -> _ = erlang:crc32(View) end))
+    end).
+
+stats_show_what_waits_to_be_unmapped_test() ->
+    %% What was collected is unmapped soon, and then nothing waits any more.
+    test_files:with_file(bytes(100), fun(Path) ->
+        ok = test_processes:in_a_process(fun() ->
+            _ = [{ok, _} = iommap:open(Path, read, []) || _ <- lists:seq(1, 1000)],
+            ok
+        end),
+        ok = test_processes:eventually(fun() -> maps:get(unmaps_waiting, iommap:stats()) =:= 0 end),
+        ok = test_processes:eventually(fun() -> listed([Path]) =:= [] end)
+    end).
+
+%% The counters that a function changes, each with the difference.
+counted(Function) ->
+    Before = iommap:stats(),
+    Function(),
+    After = iommap:stats(),
+    maps:filter(fun(_, More) -> More =/= 0 end,
+        maps:map(fun(Name, Count) -> Count - maps:get(Name, Before) end, maps:remove(unmaps_waiting, After))).
+
 %% format_error
 
 every_reason_has_a_text_of_its_own_test() ->

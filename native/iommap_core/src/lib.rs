@@ -27,6 +27,7 @@ mod range;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;
+mod stats;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
@@ -43,3 +44,5 @@ pub use mapping::view::View;
 pub use options::{Access, Hint, Options};
 pub use platform::page_size;
 pub use range::Range;
+pub use stats::{count, counts, Counter, COUNTERS};
+pub use unmapper::waiting as unmaps_waiting;

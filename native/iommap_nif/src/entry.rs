@@ -82,6 +82,7 @@ static FUNCTIONS: Functions = Functions(nifs! {
     14: c"backed_region_nif" / 3, normal, view::backed_region;
     15: c"images_nif" / 0, normal, list::images;
     16: c"list_nif" / 3, normal, list::list;
+    17: c"stats" / 0, normal, info::stats;
 });
 
 /// This image, as others see it.

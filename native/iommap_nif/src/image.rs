@@ -7,7 +7,7 @@
 //! survives even the deletion of the module. A new image tells all others that it is the newest: handles of any may
 //! meet views of any.
 
-use iommap_core::{Handler, Segment};
+use iommap_core::{Handler, Segment, COUNTERS};
 use rustler::sys::{ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
 use std::ffi::{c_int, c_void};
@@ -44,7 +44,15 @@ pub struct Image {
     /// Tells the image which is the newest.
     set_newest: unsafe extern "C" fn(*mut Image),
     list: List,
+    count: Count,
 }
+
+/// Adds the image's counts to so many numbers at the most; gives how many it has added to. Later images may have more counts, at
+/// the end.
+pub type Count = unsafe extern "C" fn(*mut u64, usize) -> usize;
+
+/// How many counts there are: the core's counters, and how many mappings wait to be unmapped.
+pub const STATS: usize = COUNTERS + 1;
 
 /// Makes a list of the next mappings, oldest first, that a handle of the image got after one time and up to another: of
 /// `{Time, Info}`, in the environment. Empty if there are no more.
@@ -86,6 +94,7 @@ impl Image {
             handler: Handler::own(),
             set_newest,
             list,
+            count: count_here,
         }
     }
 
@@ -125,6 +134,14 @@ impl Image {
         }
         // SAFETY: the environment is live, and the term of it.
         Some(unsafe { Term::new(env, (self.list)(env.as_c_arg(), after, until)) })
+    }
+
+    /// Adds the image's counts to the others'. Nothing of an image that has none.
+    pub fn add_counts(&self, counts: &mut [u64; STATS]) {
+        if self.size >= offset_of!(Image, count) + size_of::<Count>() {
+            // SAFETY: there are so many numbers.
+            unsafe { (self.count)(counts.as_mut_ptr(), counts.len()) };
+        }
     }
 
     /// The image as a number, by which `numbered` finds it.
@@ -202,6 +219,18 @@ pub fn has_views() -> bool {
 /// Asks every image whether all its mappings are what their files held.
 pub fn all_intact() -> bool {
     images().all(|image| (image.all_intact)() != 0)
+}
+
+unsafe extern "C" fn count_here(counts: *mut u64, length: usize) -> usize {
+    // SAFETY: the other image gives so many numbers.
+    let counts = unsafe { std::slice::from_raw_parts_mut(counts, length) };
+    let waiting = iommap_core::unmaps_waiting() as u64;
+    let here = iommap_core::counts().into_iter().chain([waiting]);
+    counts
+        .iter_mut()
+        .zip(here)
+        .map(|(count, more)| *count += more)
+        .count()
 }
 
 extern "C" fn all_intact_here() -> c_int {

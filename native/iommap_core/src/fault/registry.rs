@@ -19,6 +19,7 @@
 use super::key::Key;
 use super::lost::Lost;
 use crate::platform::{file, memory};
+use crate::stats::{self, Counter};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -331,11 +332,18 @@ impl Slot {
             (page, unit)
         };
         record.faulted.store(true, Ordering::SeqCst);
-        if record.map_zero(start + from, zeroed) || record.map_zero(start + page, unit) {
+        stats::count(Counter::Faults, 1);
+        if record.map_zero(start + from, zeroed) {
+            stats::count(Counter::ZeroPages, zeroed / unit);
+            return true;
+        }
+        if record.map_zero(start + page, unit) {
+            stats::count(Counter::ZeroPages, 1);
             return true;
         }
         // The system has no room for another piece of address space.
         record.lost.add_from(0);
+        stats::count(Counter::ZeroPages, whole / unit);
         record.map_zero_all()
     }
 }

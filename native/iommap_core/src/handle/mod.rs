@@ -35,7 +35,7 @@ pub const NON_BLOCKING_MAX: usize = 1 << 20;
 /// Whether a call may wait: for the lock, for the disk, or for a long copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It must not: it gives `WouldBlock` instead, and has done nothing.
+    /// It must not: it gives an error that tells why it would (`Error::would_block`) instead, and has done nothing.
     NonBlocking,
     /// It may, as long as it takes.
     Blocking,
@@ -155,7 +155,7 @@ impl<V> Handle<V> {
     #[inline]
     fn reading(&self, wait: Wait) -> Result<ReadGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_read().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.read()),
         }
     }
@@ -163,7 +163,7 @@ impl<V> Handle<V> {
     #[inline]
     fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_write().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.write()),
         }
     }

@@ -58,7 +58,7 @@ impl<V> Handle<V> {
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
         if length > NON_BLOCKING_MAX as u64 {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let reading = self.reading(Wait::NonBlocking)?;
         let part = self.readable_part(&opened(&reading)?.mapping, offset, length)?;

@@ -8,6 +8,7 @@ use crate::fault::guard;
 use crate::platform::{self, memory, page_cache};
 use crate::range::Range;
 use crate::residency::Stamp;
+use crate::stats::{self, Counter};
 
 /// How many pages are asked about in one system call.
 const PAGES_AT_ONCE: usize = 512;
@@ -78,6 +79,7 @@ impl Part<'_> {
         // Never, as above.
         assert!(self.length() <= scratch.len(), "a buffer too short");
         let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        stats::count(Counter::PagesFetched, self.range.pages().count());
         // SAFETY: the buffer is writable for the length.
         unsafe { page_cache::fetch(fd, offset, scratch.as_mut_ptr(), self.length()) }
     }

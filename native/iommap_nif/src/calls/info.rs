@@ -3,7 +3,7 @@
 use crate::answer::{self, Answer};
 use crate::{atoms, image, resource, term};
 use iommap_core::{Access, Info, Wait};
-use rustler::{Encoder, Env, Term};
+use rustler::{Atom, Encoder, Env, Term};
 use std::os::unix::ffi::OsStrExt;
 
 /// `position(Handle)`
@@ -49,6 +49,24 @@ pub fn encode<'a>(env: Env<'a>, info: &Info) -> Term<'a> {
     ];
     // Never: no key is there twice.
     Term::map_from_pairs(env, &pairs).expect("keys differ")
+}
+
+/// `stats()`: the counts of all images.
+pub fn stats<'a>(env: Env<'a>, []: [Term<'a>; 0], _wait: Wait) -> Answer<'a> {
+    // In the order of `iommap_core::Counter`; then the gauge.
+    let names: [Atom; image::STATS] = [
+        atoms::moved_lock(),
+        atoms::moved_length(),
+        atoms::moved_pages(),
+        atoms::pages_fetched(),
+        atoms::faults(),
+        atoms::zero_pages(),
+        atoms::unmaps_waiting(),
+    ];
+    let mut counts = [0; image::STATS];
+    image::images().for_each(|image| image.add_counts(&mut counts));
+    let pairs: Vec<(Atom, u64)> = names.into_iter().zip(counts).collect();
+    Ok(Term::map_from_pairs(env, &pairs)?)
 }
 
 /// `image_nif()`: the newest image, for the `load` of the next one.

@@ -3,7 +3,7 @@
 use crate::answer::{self, Answer, Stop};
 use crate::origin::Origin;
 use crate::{image, resource, term};
-use iommap_core::{Range, Region, Wait};
+use iommap_core::{Counter, Range, Region, Wait};
 use rustler::{Encoder, Env, Term};
 
 /// `region_binary(Handle, Offset, Length)`
@@ -56,7 +56,7 @@ fn is_lost(binary: Term, range: Range, size: usize, wait: Wait) -> Result<bool, 
         (Origin::look_up(binary, &bytes), part)
     };
     if origin == Origin::Copied && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock);
+        return Err(Stop::WouldBlock(Counter::MovedLength));
     }
     Ok(origin.is_lost(part.as_slice()))
 }
