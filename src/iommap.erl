@@ -42,6 +42,7 @@
     info/1,
     list/0, i/0,
     stats/0,
+    subscribe/0, unsubscribe/0,
     intact/1, intact/3
 ]).
 -export([format_error/1]).
@@ -67,7 +68,9 @@
     backed_region_nif/3,
     images_nif/0,
     list_nif/3,
-    stats/0
+    stats/0,
+    subscribe/0,
+    unsubscribe/0
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -336,6 +339,32 @@ i() ->
 %% finish where they began count nothing, and cost nothing.
 -spec stats() -> stats().
 stats() ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Sends the calling process `{iommap, faulted, Info}' within a second of zero pages being put under a mapping of this VM for the
+%% first time: somebody has read a view whose bytes the file had lost. `Info' is as in {@link list/0}.
+%%
+%% Each mapping is told of once; what had faulted before is not told of. It holds until {@link unsubscribe/0} or the end of the
+%% process, also over code upgrades; to subscribe twice is to subscribe once. Needs a descriptor and a thread, which stay:
+%% `{error, emfile}' or `{error, eagain}' if there is none.
+%%
+%% ```
+%% ok = file:write_file("cut", <<0:80000>>),
+%% {ok, Handle} = iommap:open("cut", read, []),
+%% {ok, View} = iommap:region_binary(Handle, 0, 10000),
+%% ok = iommap:subscribe(),
+%% ok = file:write_file("cut", <<>>),
+%% _ = erlang:crc32(View),
+%% receive {iommap, faulted, #{size := 10000, faulted := true}} -> ok end,
+%% ok = iommap:unsubscribe().
+%% '''
+-spec subscribe() -> ok | {error, file:posix()}.
+subscribe() ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Ends what {@link subscribe/0} began: once this has returned nothing arrives any more. What has arrived stays in the mailbox.
+-spec unsubscribe() -> ok.
+unsubscribe() ->
     erlang:nif_error(not_loaded).
 
 %% @doc Whether the bytes of a binary are what its file held.

@@ -383,6 +383,145 @@ counted(Function) ->
     maps:filter(fun(_, More) -> More =/= 0 end,
         maps:map(fun(Name, Count) -> Count - maps:get(Name, Before) end, maps:remove(unmaps_waiting, After))).
 
+%% subscribe
+
+subscriber_is_told_of_each_mapping_that_faults_once_test() ->
+    %% When its first zero pages appear, with what list tells of it; further ones are no news.
+    with_mapping(bytes(5 * page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 5 * page()),
+        subscribed(fun() ->
+            cut(Path, 2 * page()),
+            _ = erlang:crc32(View),
+            Info = told(),
+            {ok, Expected} = iommap:info(Handle),
+            ?assertEqual(Expected#{handle => open}, Info),
+            ?assertEqual({true, 5 * page()}, {maps:get(faulted, Info), maps:get(size, Info)}),
+            cut(Path, 0),
+            _ = erlang:crc32(View),
+            ok = iommap:truncate(Handle, 2 * page()),
+            {ok, Fresh} = iommap:region_binary(Handle, 0, 2 * page()),
+            cut(Path, 0),
+            _ = erlang:crc32(Fresh),
+            ?assertEqual(2 * page(), maps:get(size, told())),
+            ?assertEqual([], everything_told())
+        end)
+    end).
+
+subscriber_hears_nothing_of_before_and_nothing_of_calls_test() ->
+    %% A mapping that had faulted is no news; nor is a call that met a lost page, which puts no zeros anywhere.
+    with_mapping(bytes(2 * page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 2 * page()),
+        cut(Path, 0),
+        _ = erlang:crc32(View),
+        with_mapping(bytes(page()), fun(Other, OtherPath) ->
+            subscribed(fun() ->
+                cut(OtherPath, 0),
+                {error, sigbus} = iommap:pread(Other, 0, 1),
+                ?assertEqual([], everything_told())
+            end)
+        end)
+    end).
+
+subscriber_hears_of_a_mapping_that_is_gone_at_once_test() ->
+    %% However soon after the fault the last view of a closed handle goes, the news comes: each of these once.
+    test_files:with_directory(fun(Directory) ->
+        subscribed(fun() ->
+            Sizes = [page() + N || N <- lists:seq(1, 50)],
+            [ok = test_processes:in_a_process(fun() ->
+                 Path = filename:join(Directory, integer_to_list(Size)),
+                 ok = file:write_file(Path, bytes(Size)),
+                 {ok, Handle} = iommap:open(Path, read, []),
+                 {ok, View} = iommap:region_binary(Handle, 0, Size),
+                 ok = iommap:close(Handle),
+                 {ok, File} = file:open(Path, [read, write, raw]),
+                 ok = file:truncate(File),
+                 ok = file:close(File),
+                 _ = erlang:crc32(View),
+                 ok
+             end) || Size <- Sizes],
+            Told = [Size || #{size := Size, handle := closed} <- [told() || _ <- Sizes]],
+            ?assertEqual(Sizes, lists:sort(Told)),
+            ?assertEqual([], everything_told())
+        end)
+    end).
+
+to_subscribe_twice_is_to_subscribe_once_test() ->
+    %% One message for each fault, and one unsubscribe ends it.
+    subscribed(fun() ->
+        ok = iommap:subscribe(),
+        lose_a_mapping(),
+        _ = told(),
+        ?assertEqual([], everything_told()),
+        ok = iommap:unsubscribe(),
+        lose_a_mapping(),
+        ?assertEqual([], everything_told())
+    end).
+
+every_subscriber_is_told_and_the_dead_are_forgotten_test() ->
+    %% One that dies keeps nobody else from hearing.
+    Self = self(),
+    Listen = fun() -> ok = iommap:subscribe(), Self ! ready, Info = told(), Self ! {self(), Info} end,
+    Listeners = [spawn_link(Listen) || _ <- lists:seq(1, 5)],
+    [receive ready -> ok end || _ <- Listeners],
+    {Dead, Monitor} = spawn_monitor(fun() -> ok = iommap:subscribe() end),
+    receive {'DOWN', Monitor, process, Dead, Reason} -> ?assertEqual(normal, Reason) end,
+    lose_a_mapping(),
+    Told = [receive {Listener, Info} -> Info end || Listener <- Listeners],
+    ?assertMatch([#{faulted := true}], lists:usort(Told)).
+
+nothing_arrives_after_unsubscribing_test_() ->
+    %% However the end of a subscription and the news of faults race, the mailbox gets nothing once unsubscribe has returned.
+    {timeout, 60, fun() ->
+        test_processes:during([fun lose_a_mapping/0, fun lose_a_mapping/0], fun() ->
+            Heard = [begin
+                 ok = iommap:subscribe(),
+                 _ = [told() || N rem 20 =:= 0],
+                 ok = iommap:unsubscribe(),
+                 Before = length(flushed()),
+                 receive after 2 -> ok end,
+                 ?assertEqual({N, []}, {N, flushed()}),
+                 Before
+             end || N <- lists:seq(1, 400)],
+            ?assertEqual(400, length(Heard))
+        end)
+    end}.
+
+to_unsubscribe_without_a_subscription_is_ok_test() ->
+    %% As to unsubscribe twice is.
+    [?assertEqual(ok, iommap:unsubscribe()) || _ <- [1, 2]].
+
+lose_a_mapping() ->
+    with_mapping(bytes(page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, page()),
+        {ok, File} = file:open(Path, [read, write, raw]),
+        ok = file:truncate(File),
+        ok = file:close(File),
+        _ = erlang:crc32(View),
+        ok
+    end).
+
+subscribed(Test) ->
+    ok = iommap:subscribe(),
+    try Test() after ok = iommap:unsubscribe(), flushed() end.
+
+%% The next news. Half a minute stands for never.
+told() ->
+    receive {iommap, faulted, Info} -> Info after 30_000 -> error(never) end.
+
+%% All news that there is: those of a mapping that is lost now come last.
+everything_told() ->
+    Last = self(),
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        ok = iommap:subscribe(),
+        lose_a_mapping(),
+        Last ! {last, told()}
+    end),
+    receive {'DOWN', Monitor, process, Pid, normal} -> ok end,
+    receive {last, Info} -> flushed() -- [Info] end.
+
+flushed() ->
+    receive {iommap, faulted, Info} -> [Info | flushed()] after 0 -> [] end.
+
 %% format_error
 
 every_reason_has_a_text_of_its_own_test() ->

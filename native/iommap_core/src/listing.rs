@@ -4,7 +4,7 @@
 //! (`Listing`'s `Drop`). Both, and every look at the list, are under one lock, so that nobody asks about a slot of the registry that
 //! another mapping has by now. Nothing under that lock waits for the system.
 
-use crate::fault::registry::Slot;
+use crate::fault::registry::{self, Slot};
 use crate::options::Access;
 use crate::platform::time;
 use parking_lot::Mutex;
@@ -65,6 +65,8 @@ struct Entry {
     facts: Facts,
     size: AtomicUsize,
     open: AtomicBool,
+    /// Whether it was given to who wants to know what has faulted.
+    told: AtomicBool,
     /// There is one while there is something that views hold. Of its references the handle has one.
     references: Mutex<Option<CountReferences>>,
 }
@@ -80,11 +82,14 @@ pub struct Listing {
 struct List {
     mappings: BTreeMap<u64, Arc<Entry>>,
     latest: u64,
+    /// Mappings that have faulted, and were gone before that was asked about.
+    gone: Vec<Info>,
 }
 
 static LIST: Mutex<List> = Mutex::new(List {
     mappings: BTreeMap::new(),
     latest: 0,
+    gone: Vec::new(),
 });
 
 impl Listing {
@@ -95,6 +100,7 @@ impl Listing {
                 facts,
                 size: AtomicUsize::new(size),
                 open: AtomicBool::new(false),
+                told: AtomicBool::new(false),
                 references: Mutex::new(None),
             }),
             begun: AtomicU64::new(0),
@@ -136,7 +142,11 @@ impl Drop for Listing {
     fn drop(&mut self) {
         let begun = *self.begun.get_mut();
         if begun != 0 {
-            LIST.lock().mappings.remove(&begun);
+            let mut list = LIST.lock();
+            list.mappings.remove(&begun);
+            if registry::watcher().is_some() && self.entry.tell() {
+                list.gone.push(self.entry.info());
+            }
         }
     }
 }
@@ -166,6 +176,11 @@ impl Entry {
         }
     }
 
+    /// Whether it has faulted, and this is the first time that somebody asks.
+    fn tell(&self) -> bool {
+        self.facts.slot.faulted() && !self.told.swap(true, Ordering::Relaxed)
+    }
+
     /// Whether it is more than the rest of a call that still runs.
     fn is_in_use(&self) -> bool {
         self.open.load(Ordering::Relaxed) || self.references.lock().is_some()
@@ -189,4 +204,30 @@ pub fn list(after: u64, until: u64, most: usize) -> Vec<(u64, Info)> {
         .take(most)
         .map(|(begun, entry)| (*begun, entry.info()))
         .collect()
+}
+
+/// The mappings that have faulted since this was asked before, those that are gone by now last.
+pub fn take_faulted() -> Vec<Info> {
+    /// How many are looked at under the lock.
+    const AT_ONCE: usize = 256;
+    let mut faulted = Vec::new();
+    let mut after = 0;
+    loop {
+        let mut list = LIST.lock();
+        let next = list
+            .mappings
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        let mut seen = 0;
+        for (begun, entry) in next.take(AT_ONCE) {
+            after = *begun;
+            seen += 1;
+            if entry.tell() {
+                faulted.push(entry.info());
+            }
+        }
+        if seen < AT_ONCE {
+            faulted.append(&mut list.gone);
+            return faulted;
+        }
+    }
 }

@@ -7,5 +7,5 @@ rustler::atoms! {
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
     path, offset, views, descriptor, handle, open, undefined,
-    moved_lock, moved_length, moved_pages, pages_fetched, faults, zero_pages, unmaps_waiting,
+    iommap, moved_lock, moved_length, moved_pages, pages_fetched, faults, zero_pages, unmaps_waiting,
 }

@@ -1,9 +1,10 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, list, open, read, resize, view, write};
+use crate::calls::{advise, info, list, open, read, resize, subscribe, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
 use crate::resource::{self, drop_object, ErlangHandle};
+use crate::subscribers;
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
@@ -83,6 +84,8 @@ static FUNCTIONS: Functions = Functions(nifs! {
     15: c"images_nif" / 0, normal, list::images;
     16: c"list_nif" / 3, normal, list::list;
     17: c"stats" / 0, normal, info::stats;
+    18: c"subscribe" / 0, dirty_io, subscribe::subscribe;
+    19: c"unsubscribe" / 0, dirty_io, subscribe::unsubscribe;
 });
 
 /// This image, as others see it.
@@ -95,12 +98,14 @@ struct This {
 static THIS: This = This {
     #[cfg(feature = "alternate_layout")]
     _elsewhere: [0; 9],
-    image: Image::new(
-        FUNCTIONS.0,
-        drop_object::<ErlangHandle>,
-        drop_object::<View>,
-        list_here,
-    ),
+    image: Image::new(image::Functions {
+        calls: FUNCTIONS.0,
+        drop_handle: drop_object::<ErlangHandle>,
+        drop_view: drop_object::<View>,
+        list: list_here,
+        take_faulted: faulted_here,
+        subscribe: subscribe_here,
+    }),
 };
 
 unsafe extern "C" fn list_here(env: *mut ErlNifEnv, after: u64, until: u64) -> ERL_NIF_TERM {
@@ -111,6 +116,31 @@ unsafe extern "C" fn list_here(env: *mut ErlNifEnv, after: u64, until: u64) -> E
     listed
         .unwrap_or_else(|_| Term::list_new_empty(env))
         .as_c_arg()
+}
+
+unsafe extern "C" fn faulted_here(env: *mut ErlNifEnv) -> ERL_NIF_TERM {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let listed = catch_unwind(AssertUnwindSafe(|| list::faulted_here(env)));
+    listed
+        .unwrap_or_else(|_| Term::list_new_empty(env))
+        .as_c_arg()
+}
+
+unsafe extern "C" fn subscribe_here(env: *mut ErlNifEnv, on: c_int) -> c_int {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        if on == 0 {
+            subscribers::unsubscribe(env);
+            Ok(())
+        } else {
+            subscribers::subscribe(env)
+        }
+    }));
+    done.map_or(libc::EAGAIN, |done| done.err().unwrap_or(0))
 }
 
 unsafe extern "C" fn load(

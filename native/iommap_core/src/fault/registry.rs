@@ -18,7 +18,7 @@
 
 use super::key::Key;
 use super::lost::Lost;
-use crate::platform::{file, memory};
+use crate::platform::{file, memory, wake};
 use crate::stats::{self, Counter};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
@@ -114,6 +114,21 @@ static CHUNKS: AtomicUsize = AtomicUsize::new(1);
 
 /// How many views' worth of mappings there are: while it is 0 no binary can lie in a mapping.
 static VIEWED: AtomicUsize = AtomicUsize::new(0);
+
+/// The descriptor that is written to when zero pages were put under a mapping for the first time; -1 if nobody wants to know.
+static WATCHER: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on that descriptor is woken (`platform::wake`) when zero pages were put under a mapping for the first time. A fault
+/// that it is not woken for is seen by who asks about its slot after this.
+pub fn watch(descriptor: RawFd) {
+    WATCHER.store(descriptor, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+}
+
+/// The descriptor that is woken.
+pub fn watcher() -> Option<RawFd> {
+    Some(WATCHER.load(Ordering::SeqCst)).filter(|descriptor| *descriptor >= 0)
+}
 
 fn chunks() -> impl Iterator<Item = &'static Chunk> {
     std::iter::successors(Some(&FIRST), |chunk| {
@@ -331,7 +346,11 @@ impl Slot {
             record.lost.add_page(page);
             (page, unit)
         };
-        record.faulted.store(true, Ordering::SeqCst);
+        if !record.faulted.swap(true, Ordering::SeqCst) {
+            if let Some(descriptor) = watcher() {
+                wake::wake(descriptor);
+            }
+        }
         stats::count(Counter::Faults, 1);
         if record.map_zero(start + from, zeroed) {
             stats::count(Counter::ZeroPages, zeroed / unit);

@@ -9,5 +9,6 @@ pub mod page_cache;
 pub mod syscall;
 pub mod thread;
 pub mod time;
+pub mod wake;
 
 pub use memory::page_size;

@@ -34,6 +34,13 @@ pub fn next_here(env: Env, after: u64, until: u64) -> Term {
     listed.iter().map(encode).collect::<Vec<Term>>().encode(env)
 }
 
+/// The mappings of this image that have faulted since the last time.
+pub fn faulted_here(env: Env) -> Term {
+    let faulted = iommap_core::take_faulted();
+    let entries: Vec<Term> = faulted.iter().map(|info| entry(env, info)).collect();
+    entries.encode(env)
+}
+
 /// Makes the map of a mapping on the list.
 pub fn entry<'a>(env: Env<'a>, info: &Info) -> Term<'a> {
     let handle = if info.open {

@@ -9,5 +9,6 @@ pub mod list;
 pub mod open;
 pub mod read;
 pub mod resize;
+pub mod subscribe;
 pub mod view;
 pub mod write;
