@@ -6,8 +6,9 @@
 %% I/O scheduler. Only a view is read wherever it is read, resident or not.
 %%
 %% Truncating or damaging a mapped file does not bring the VM down. A call whose bytes the file no longer backs answers
-%% `{error, sigbus}'; a view ({@link region_binary/3}) whose bytes are gone shows zeros, and {@link intact/1} tells. But a view
-%% of a file that is rewritten in place must not be decoded: see {@link region_binary/3}.
+%% `{error, sigbus}', and so does {@link with_view/4}, which reads without a copy. A view ({@link region_binary/3}) whose bytes
+%% are gone shows zeros, and {@link intact/1} tells. But a view of a file that is rewritten in place must not be decoded: see
+%% {@link region_binary/3}.
 %%
 %% Offsets, lengths and sizes are in bytes. A call raises `badarg' for what is not a handle, for an offset, length or size
 %% that is not an integer or is 2^64 or more, for an unknown mode or hint, and for data that is not iodata; it answers
@@ -17,9 +18,7 @@
 %% {ok, Handle} = iommap:open("counters", read_write, [create, {size, 4096}]),
 %% ok = iommap:pwrite(Handle, 8, <<1:64>>),
 %% {ok, <<0:64, 1:64>>} = iommap:pread(Handle, 0, 16),
-%% {ok, View} = iommap:region_binary(Handle, 0, 4096),
-%% <<_:64, Count:64, _/binary>> = View,
-%% true = iommap:intact(View),
+%% {ok, 1} = iommap:with_view(Handle, 0, 4096, fun(View) -> <<_:64, Count:64, _/binary>> = View, Count end),
 %% ok = iommap:close(Handle).
 %% '''
 %%
@@ -34,6 +33,7 @@
     close/1,
     pread/3,
     pwrite/3,
+    with_view/4,
     region_binary/3,
     sync/1, sync/2, sync/4,
     truncate/2,
@@ -44,10 +44,14 @@
     info/1,
     resident/3,
     lock/3, unlock/3,
+    list/0, i/0,
+    stats/0,
+    subscribe/0, unsubscribe/0,
     intact/1, intact/3
 ]).
+-export([format_error/1]).
 -export([format_error/2]).
--export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
+-export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, stats/0, reason/0]).
 
 -on_load(load/0).
 
@@ -68,7 +72,13 @@
     image_nif/0,
     sync/4,
     resident/3,
-    lock/3, unlock/3
+    lock/3, unlock/3,
+    backed_region_nif/3,
+    images_nif/0,
+    list_nif/3,
+    stats/0,
+    subscribe/0,
+    unsubscribe/0
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -136,9 +146,47 @@
     locked := boolean(),
     faulted := boolean(),
     page_size := pos_integer(),
-    path => binary()
+    path := binary() | undefined,
+    offset := non_neg_integer(),
+    views := non_neg_integer() | undefined,
+    descriptor := non_neg_integer()
 }.
-%% What {@link info/1} tells of a handle. Sizes are in bytes. The path is that of anonymous memory, for other OS processes.
+%% What {@link info/1} tells of a handle, and of its mapping. Sizes and offsets are in bytes. `path': of the file, absolute, as it was
+%% opened, or by which other OS processes open anonymous memory; `undefined' where there is none. `offset': where in the file the
+%% mapping begins. `views': how many views of the mapping
+%% are alive, those that wait to be collected included; parts of a view are one with it, and every process that it was sent to has
+%% one of its own. `undefined' on a VM that does not tell. `descriptor': the number of the file's descriptor in the OS process.
+
+-type listed() :: #{
+    size := pos_integer(),
+    mode := mode(),
+    sharing := shared | private,
+    locked := boolean(),
+    faulted := boolean(),
+    page_size := pos_integer(),
+    path := binary() | undefined,
+    offset := non_neg_integer(),
+    views := non_neg_integer() | undefined,
+    descriptor := non_neg_integer(),
+    handle := open | closed
+}.
+%% A mapping, as {@link list/0} tells of it: what {@link info/1} tells, and whether a handle has it (`open') or only views show
+%% it (`closed'): its handle was closed, or has another mapping by now.
+
+-type stats() :: #{
+    moved_lock := non_neg_integer(),
+    moved_length := non_neg_integer(),
+    moved_pages := non_neg_integer(),
+    pages_fetched := non_neg_integer(),
+    faults := non_neg_integer(),
+    zero_pages := non_neg_integer(),
+    unmaps_waiting := non_neg_integer()
+}.
+%% What {@link stats/0} has counted in this VM. Calls that moved to a dirty I/O scheduler, by the reason: `moved_lock', the handle's
+%% lock was taken; `moved_length', the data is long; `moved_pages', pages were not known to be in memory, or the data is a view.
+%% `pages_fetched': pages of the ranges that reads fetched from the file for that reason. `faults': lost pages that were met, in
+%% calls and in views. `zero_pages': pages of zeros that were put under mappings. `unmaps_waiting': mappings that wait now to be
+%% unmapped and closed.
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
@@ -205,21 +253,17 @@ open(Source, Mode, Options) ->
 %% '''
 -spec read_file(file:name_all()) -> {ok, View :: binary()} | {error, reason()}.
 read_file(Path) ->
-    try path(Path) of
-        {ok, Name} -> view_of_file(Name);
-        error -> {error, badarg}
+    try
+        case view_of_all(Path) of
+            {error, einval} -> view_of_empty(Path);
+            View -> View
+        end
     catch
         throw:{badarg, Cause} -> erlang:error(badarg, [Path], error_info(Cause))
     end.
 
-view_of_file(Name) ->
-    case view_of_all(Name) of
-        {error, einval} -> view_of_empty(Name);
-        View -> View
-    end.
-
-view_of_all(Name) ->
-    case open_nif(Name, read, [], []) of
+view_of_all(Path) ->
+    case open_found(path(Path), Path, read, [], []) of
         {ok, Handle} ->
             {ok, Size} = position(Handle),
             View = region_binary(Handle, 0, Size),
@@ -230,10 +274,10 @@ view_of_all(Name) ->
     end.
 
 %% Of what cannot be mapped, a file may be empty, or have been.
-view_of_empty(Name) ->
-    case file:read_file_info(Name, [raw]) of
+view_of_empty(Path) ->
+    case file:read_file_info(Path, [raw]) of
         {ok, #file_info{type = regular, size = 0}} -> {ok, <<>>};
-        {ok, #file_info{type = regular}} -> view_of_all(Name);
+        {ok, #file_info{type = regular}} -> view_of_all(Path);
         _ -> {error, einval}
     end.
 
@@ -260,7 +304,52 @@ pwrite(Handle, Offset, Data) ->
         Size -> pwrite_nif(Handle, Offset, Data, Size)
     end.
 
-%% @doc A view: a binary that is the memory of the mapping, without a copy.
+%% @doc Reads without a copy, and safely: calls `Fun' with a view of the range, and gives what it gives.
+%%
+%% `View' is a binary that is the memory of the mapping (see {@link region_binary/3}), of `Length' bytes from `Offset' on. The
+%% answer is `{error, sigbus}', whatever `Fun' returned or raised, if any byte of the range was lost meanwhile: a page that the
+%% file no longer backs, or that the device did not give, shows zeros. So no zero that was made up is passed off as data, and
+%% nobody has to ask {@link intact/1}. If a byte was lost before, `Fun' is not called. Otherwise an exception of `Fun' goes on as
+%% it is. While `Fun' runs it does not know yet whether its bytes are real: what cannot be undone belongs after the call.
+%%
+%% A part of the view that `Fun' returns is a view too, if it is longer than 64 bytes: later losses show in it, and the answer does
+%% not cover them. Return `binary:copy/1' of it. <strong>A view of a file that is rewritten in place must not be decoded</strong>, in
+%% `Fun' neither: see {@link region_binary/3}.
+%%
+%% Errors are those of {@link region_binary/3}, in the same order. Raises `badarg' also for what is not a function of one argument.
+%%
+%% ```
+%% ok = file:write_file("primes", << <<Prime:32>> || Prime <- [2, 3, 5, 7, 11] >>),
+%% {ok, Primes} = iommap:open("primes", read, []),
+%% {ok, 28} = iommap:with_view(Primes, 0, 20, fun(View) -> lists:sum([Prime || <<Prime:32>> <= View]) end),
+%% {error, out_of_bounds} = iommap:with_view(Primes, 0, 21, fun erlang:crc32/1).
+%% '''
+-spec with_view(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), fun((binary()) -> Result)) ->
+    {ok, Result} | {error, reason()}.
+with_view(Handle, Offset, Length, Fun) when is_function(Fun, 1) ->
+    case backed_region_nif(Handle, Offset, Length) of
+        {ok, View} ->
+            try Fun(View) of
+                Result ->
+                    case intact(View) of
+                        true -> {ok, Result};
+                        false -> {error, sigbus}
+                    end
+            catch
+                Class:Reason:Stack ->
+                    case intact(View) of
+                        true -> erlang:raise(Class, Reason, Stack);
+                        false -> {error, sigbus}
+                    end
+            end;
+        Error ->
+            Error
+    end;
+with_view(Handle, Offset, Length, Fun) ->
+    erlang:error(badarg, [Handle, Offset, Length, Fun]).
+
+%% @doc A view: a binary that is the memory of the mapping, without a copy. For a binary that outlives the call; else
+%% {@link with_view/4} is the safe way.
 %%
 %% <strong>Do not decode a view of a file that is rewritten in place</strong>: it changes meanwhile, and `binary_to_term/1',
 %% `unicode:characters_to_list/1', `binary:split/3' with `global' and `string:split/3' can then end the VM. Decode a copy
@@ -415,6 +504,68 @@ lock(_Handle, _Offset, _Length) ->
 unlock(_Handle, _Offset, _Length) ->
     erlang:nif_error(not_loaded).
 
+%% @doc All mappings of this VM, oldest first: those of open handles, and those that only views keep.
+%%
+%% It is no snapshot: a mapping that comes or goes meanwhile may be there or not. It takes turns with other processes. The mappings
+%% of every build of the library that was loaded are there, except for one so old that it has no list.
+%%
+%% ```
+%% {ok, Handle} = iommap:open("listed", read_write, [create, {size, 10}]),
+%% [Path] = [Path || #{path := Path, size := 10, handle := open} <- iommap:list(), filename:basename(Path) =:= <<"listed">>],
+%% absolute = filename:pathtype(Path),
+%% ok = iommap:close(Handle).
+%% '''
+-spec list() -> [listed()].
+list() ->
+    {Now, Images} = images_nif(),
+    [Info || {_Time, Info} <- lists:keysort(1, lists:append([list(Image, 0, Now) || Image <- Images]))].
+
+list(Image, After, Until) ->
+    case list_nif(Image, After, Until) of
+        [] ->
+            [];
+        Listed ->
+            {Latest, _} = lists:last(Listed),
+            Listed ++ list(Image, Latest, Until)
+    end.
+
+%% @doc Prints {@link list/0} as a table of 80 columns, to the group leader. A path that is too long loses its beginning.
+-spec i() -> ok.
+i() ->
+    iommap_table:print(list()).
+
+%% @doc Counters of this VM since it started, of all builds of the library that it has loaded; and one gauge, `unmaps_waiting'. Calls that
+%% finish where they began count nothing, and cost nothing.
+-spec stats() -> stats().
+stats() ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Sends the calling process `{iommap, faulted, Info}' within a second of zero pages being put under a mapping of this VM for the
+%% first time: somebody has read a view whose bytes the file had lost. `Info' is as in {@link list/0}.
+%%
+%% Each mapping is told of once; what had faulted before is not told of. It holds until {@link unsubscribe/0} or the end of the
+%% process, also over code upgrades; to subscribe twice is to subscribe once. Needs a descriptor and a thread, which stay:
+%% `{error, emfile}' or `{error, eagain}' if there is none.
+%%
+%% ```
+%% ok = file:write_file("cut", <<0:80000>>),
+%% {ok, Handle} = iommap:open("cut", read, []),
+%% {ok, View} = iommap:region_binary(Handle, 0, 10000),
+%% ok = iommap:subscribe(),
+%% ok = file:write_file("cut", <<>>),
+%% _ = erlang:crc32(View),
+%% receive {iommap, faulted, #{size := 10000, faulted := true}} -> ok end,
+%% ok = iommap:unsubscribe().
+%% '''
+-spec subscribe() -> ok | {error, file:posix()}.
+subscribe() ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Ends what {@link subscribe/0} began: once this has returned nothing arrives any more. What has arrived stays in the mailbox.
+-spec unsubscribe() -> ok.
+unsubscribe() ->
+    erlang:nif_error(not_loaded).
+
 %% @doc Whether the bytes of a binary are what its file held.
 %%
 %% Of a view, or of a part of one: `false' once any of these bytes were replaced by zeros because the file no longer backed
@@ -439,6 +590,60 @@ intact(Binary, Offset, Length) when is_binary(Binary) ->
 intact(Binary, Offset, Length) ->
     erlang:error(badarg, [Binary, Offset, Length]).
 
+%% @doc A text for people, of the reason of any `{error, Reason}' of this library, as {@link file:format_error/1} gives one.
+%%
+%% That is a POSIX atom, a reason of this library's own, or a `{N, Reason}' of a call that did `N' things before one failed. Any
+%% other term is shown as it is: nothing raises.
+%%
+%% ```
+%% "the handle is closed" = iommap:format_error(closed),
+%% "no space left on device" = iommap:format_error(enospc),
+%% "2 elements were written, then: no space left on device" = iommap:format_error({2, enospc}).
+%% '''
+-spec format_error(Reason :: reason() | {non_neg_integer(), reason()} | term()) -> string().
+format_error({0, Reason}) ->
+    "no element was written: " ++ format_error(Reason);
+format_error({1, Reason}) ->
+    "1 element was written, then: " ++ format_error(Reason);
+format_error({N, Reason}) when is_integer(N), N > 1 ->
+    integer_to_list(N) ++ " elements were written, then: " ++ format_error(Reason);
+format_error(Reason) when is_atom(Reason) ->
+    case lists:keyfind(Reason, 1, own_reasons() ++ unknown_to_file()) of
+        {Reason, Text} -> Text;
+        false -> file:format_error(Reason)
+    end;
+format_error(Reason) ->
+    lists:flatten(io_lib:format("unknown error: ~tP", [Reason, 50])).
+
+own_reasons() ->
+    [
+        {badarg, "an argument is negative or of the wrong kind"},
+        {closed, "the handle is closed"},
+        {out_of_bounds, "the range ends after the end of the mapping"},
+        {sigbus, "the file does not back the bytes any more, or its device failed under them"},
+        {nif_panicked, "the native library met a bug of its own"}
+    ].
+
+%% The POSIX errors that `file' of OTP 25 has no text for, in the words of the GNU C library.
+unknown_to_file() ->
+    [
+        {ecanceled, "operation canceled"},
+        {eftype, "wrong file type for intended operation"},
+        {ehwpoison, "memory page has hardware error"},
+        {eilseq, "invalid or incomplete multibyte or wide character"},
+        {ekeyexpired, "key has expired"},
+        {ekeyrejected, "key was rejected by service"},
+        {ekeyrevoked, "key has been revoked"},
+        {emediumtype, "wrong medium type"},
+        {enokey, "required key not available"},
+        {enomedium, "no medium found"},
+        {enotrecoverable, "state not recoverable"},
+        {eownerdead, "owner died"},
+        {erestart, "interrupted system call should be restarted"},
+        {erfkill, "operation not possible due to RF-kill"},
+        {estrpipe, "streams pipe error"}
+    ].
+
 %% @private Tells the shell which argument of open/2,3 or read_file/1 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
 format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
@@ -455,16 +660,16 @@ describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option
 open_checked(Source, Mode, Options) ->
     is_mode(Mode) orelse throw({badarg, mode}),
     {Sharing, Flags, Numbers} = options(Options),
-    case source(Source) of
-        {ok, Found} ->
-            try
-                open_nif(Found, Mode, [Sharing | Flags], Numbers)
-            catch
-                error:badarg -> refuse_nul(Source)
-            end;
-        error ->
-            {error, badarg}
-    end.
+    open_found(source(Source), Source, Mode, [Sharing | Flags], Numbers).
+
+open_found({ok, Found}, Source, Mode, Flags, Numbers) ->
+    try
+        open_nif(Found, Mode, Flags, Numbers)
+    catch
+        error:badarg -> refuse_nul(Source)
+    end;
+open_found(error, _Source, _Mode, _Flags, _Numbers) ->
+    {error, badarg}.
 
 %% A zero of a view that lost its file is no NUL that anybody wrote.
 refuse_nul(Path) ->
@@ -547,6 +752,15 @@ pwrite_nif(_Handle, _Offset, _Data, _Size) ->
     erlang:nif_error(not_loaded).
 
 intact_nif(_Binary, _Offset, _Length, _Size) ->
+    erlang:nif_error(not_loaded).
+
+backed_region_nif(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+images_nif() ->
+    erlang:nif_error(not_loaded).
+
+list_nif(_Image, _After, _Until) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->

@@ -24,6 +24,11 @@ region_binary_checks_in_order_test_() ->
     %% region_binary answers by the first row that fits, for every handle, offset and length.
     {timeout, 60, ?_test(reading_checks_in_order(fun iommap:region_binary/3))}.
 
+with_view_checks_in_order_test_() ->
+    %% with_view answers by the first row that fits, for every handle, offset and length.
+    WithView = fun(Handle, Offset, Length) -> iommap:with_view(Handle, Offset, Length, fun erlang:byte_size/1) end,
+    {timeout, 60, ?_test(reading_checks_in_order(WithView))}.
+
 reading_checks_in_order(Read) ->
     with_handles(fun(Handles) ->
         assert_rows([{Read, [Handle, Offset, Length],

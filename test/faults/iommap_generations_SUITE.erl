@@ -14,6 +14,7 @@ suite() ->
 all() ->
     [handles_of_every_generation_work_in_the_newest,
      views_of_every_generation_are_safe_in_the_newest,
+     mappings_of_every_generation_are_listed_oldest_first,
      a_fault_of_an_old_generation_is_known_to_the_newest,
      old_code_is_purged_while_its_handles_live,
      the_module_is_deleted_and_purged_while_its_views_live,
@@ -77,6 +78,30 @@ views_of_every_generation_are_safe_in_the_newest(Config) ->
             false = iommap:intact(View)
         end || {Path, Handle, View} <- Views],
         ok
+    end).
+
+%% list/0 of the newest generation has the mappings of all, in the order in which they were made, with what is open, what only a view
+%% keeps, and what is lost.
+mappings_of_every_generation_are_listed_oldest_first(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Kept = over_generations(Directory, 6, fun(Generation) ->
+            {Lost, Open} = open(Directory, {lost, Generation}, 20_000),
+            {_, Closed} = open(Directory, {closed, Generation}, 10_000),
+            {ok, View} = iommap:region_binary(Closed, 0, 10_000),
+            {ok, _} = {ok, LostView} = iommap:region_binary(Open, 0, 20_000),
+            [] = os:cmd("truncate -s 0 '" ++ Lost ++ "'"),
+            _ = erlang:crc32(LostView),
+            ok = iommap:close(Closed),
+            {Open, View, LostView}
+        end),
+        Expected = [{filename:basename(Name), State, Faulted, 1}
+            || Generation <- lists:seq(1, 6),
+               {Name, State, Faulted} <- [{io_lib:format("file-~p", [{lost, Generation}]), open, true},
+                                          {io_lib:format("file-~p", [{closed, Generation}]), closed, false}]],
+        Listed = [{binary_to_list(filename:basename(Path)), State, Faulted, Views}
+            || #{path := Path, handle := State, faulted := Faulted, views := Views} <- iommap:list()],
+        {Expected, Expected} = {Listed, Expected},
+        6 = length(Kept)
     end).
 
 %% What one generation noticed, the next one tells.

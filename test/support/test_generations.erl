@@ -81,6 +81,7 @@ everything_works(Path, Handle) ->
     {ok, View} = iommap:region_binary(Handle, 10, 7),
     <<"written">> = View,
     true = iommap:intact(View),
+    {ok, <<"written">>} = iommap:with_view(Handle, 10, 7, fun binary:copy/1),
     ok = iommap:sync(Handle),
     ok = iommap:sync(Handle, 0, Size, async),
     ok = iommap:advise(Handle, 0, 0, random),

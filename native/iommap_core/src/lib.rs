@@ -13,6 +13,7 @@ mod error;
 mod fault;
 mod file;
 mod handle;
+mod listing;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
 mod mapping;
@@ -24,6 +25,7 @@ mod range_map;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;
+mod stats;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
@@ -32,11 +34,16 @@ pub use buffer::{Buffer, Data, Segment};
 pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};
-pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
+pub use fault::registry::{all_intact, has_views, intact, look_up_cost, watch, watcher};
 pub use file::opening::Source;
 pub use handle::read::Region;
-pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
+pub use handle::{Handle, Wait, NON_BLOCKING_MAX};
+pub use listing::{list, now, take_faulted, Info};
 pub use mapping::view::View;
 pub use options::{Access, Hint, Options, Window};
 pub use platform::page_size;
+pub use platform::thread::start as start_thread;
+pub use platform::wake::Wake;
 pub use range::Range;
+pub use stats::{count, counts, Counter, COUNTERS};
+pub use unmapper::waiting as unmaps_waiting;

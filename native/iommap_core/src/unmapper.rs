@@ -59,8 +59,15 @@ static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 static DONE: Condvar = Condvar::new();
 
-/// How many mappings were unmapped and closed.
+/// How many mappings were unmapped and closed, and how many were given here to be.
 static RECLAIMED: AtomicUsize = AtomicUsize::new(0);
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many mappings wait to be unmapped and closed, or are just being.
+pub fn waiting() -> usize {
+    let reclaimed = RECLAIMED.load(Ordering::Acquire);
+    RELEASED.load(Ordering::Acquire).saturating_sub(reclaimed)
+}
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -74,6 +81,7 @@ const GRACE: Duration = Duration::from_millis(20);
 
 /// Lets go of what is left of a mapping, soon and elsewhere. Never waits for a file system.
 pub fn release(remains: Remains) {
+    RELEASED.fetch_add(1, Ordering::Release);
     let device = remains.file.device();
     let mut queues = QUEUES.lock();
     if let Some(queue) = queues.iter_mut().find(|queue| queue.device == device) {

@@ -6,6 +6,8 @@ rustler::atoms! {
     sync, async_ = "async",
     normal, random, sequential, willneed, dontneed,
     size, mode, sharing, locked, faulted, page_size,
-    reserve, permissions, fd, anonymous, path, offset, length, follow,
+    reserve, permissions, fd, anonymous, length, follow,
     hugepage, nohugepage, collapse, populate_read, populate_write, cold, pageout, dontdump, dodump, dontfork, dofork,
+    path, offset, views, descriptor, handle, open, undefined,
+    iommap, moved_lock, moved_length, moved_pages, pages_fetched, faults, zero_pages, unmaps_waiting,
 }

@@ -1,13 +1,15 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, lock, open, read, resize, view, write};
+use crate::calls::{advise, info, list, lock, open, read, resize, subscribe, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
 use crate::resource::{self, drop_object, ErlangHandle};
+use crate::subscribers;
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
 use std::ffi::{c_int, c_uint, c_void};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
 /// Builds the table of NIFs. An entry has a number for other images, name and arity, the scheduler it starts on, and
@@ -83,6 +85,12 @@ static FUNCTIONS: Functions = Functions(nifs! {
     16: c"resident" / 3, dirty_io, info::resident;
     17: c"lock" / 3, dirty_io, lock::lock;
     18: c"unlock" / 3, dirty_io, lock::unlock;
+    19: c"backed_region_nif" / 3, normal, view::backed_region;
+    20: c"images_nif" / 0, normal, list::images;
+    21: c"list_nif" / 3, normal, list::list;
+    22: c"stats" / 0, normal, info::stats;
+    23: c"subscribe" / 0, dirty_io, subscribe::subscribe;
+    24: c"unsubscribe" / 0, dirty_io, subscribe::unsubscribe;
 });
 
 /// This image, as others see it.
@@ -95,19 +103,57 @@ struct This {
 static THIS: This = This {
     #[cfg(feature = "alternate_layout")]
     _elsewhere: [0; 9],
-    image: Image::new(
-        FUNCTIONS.0,
-        drop_object::<ErlangHandle>,
-        drop_object::<View>,
-    ),
+    image: Image::new(image::Functions {
+        calls: FUNCTIONS.0,
+        drop_handle: drop_object::<ErlangHandle>,
+        drop_view: drop_object::<View>,
+        list: list_here,
+        take_faulted: faulted_here,
+        subscribe: subscribe_here,
+    }),
 };
+
+unsafe extern "C" fn list_here(env: *mut ErlNifEnv, after: u64, until: u64) -> ERL_NIF_TERM {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let listed = catch_unwind(AssertUnwindSafe(|| list::next_here(env, after, until)));
+    listed
+        .unwrap_or_else(|_| Term::list_new_empty(env))
+        .as_c_arg()
+}
+
+unsafe extern "C" fn faulted_here(env: *mut ErlNifEnv) -> ERL_NIF_TERM {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let listed = catch_unwind(AssertUnwindSafe(|| list::faulted_here(env)));
+    listed
+        .unwrap_or_else(|_| Term::list_new_empty(env))
+        .as_c_arg()
+}
+
+unsafe extern "C" fn subscribe_here(env: *mut ErlNifEnv, on: c_int) -> c_int {
+    let lifetime = ();
+    // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
+    let env = unsafe { Env::new(&lifetime, env) };
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        if on == 0 {
+            subscribers::unsubscribe(env);
+            Ok(())
+        } else {
+            subscribers::subscribe(env)
+        }
+    }));
+    done.map_or(libc::EAGAIN, |done| done.err().unwrap_or(0))
+}
 
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
     _priv_data: *mut *mut c_void,
     older: ERL_NIF_TERM,
 ) -> c_int {
-    let loaded = std::panic::catch_unwind(|| {
+    let loaded = catch_unwind(|| {
         let lifetime = ();
         // SAFETY: the environment is live as long as this function runs, and so longer than `lifetime`.
         let env = unsafe { Env::new(&lifetime, env) };

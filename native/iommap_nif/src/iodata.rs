@@ -9,7 +9,7 @@
 use crate::answer::Stop;
 use crate::origin::Origin;
 use crate::{image, term};
-use iommap_core::{Data, Error, Segment, Wait};
+use iommap_core::{Counter, Data, Error, Segment, Wait};
 use rustler::{Env, Term};
 use smallvec::SmallVec;
 
@@ -113,7 +113,7 @@ impl<'a> Iodata<'a> {
             if let Some((head, tail)) = term::list_cell(at) {
                 cells += 1;
                 if cells > most {
-                    return Err(Stop::WouldBlock);
+                    return Err(Stop::WouldBlock(Counter::MovedLength));
                 }
                 if cells % CELLS_A_PAUSE == 0 {
                     self.pause(term.get_env())?;

@@ -15,7 +15,8 @@ use rustler::{Env, Term};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::mem::{align_of, size_of};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::OnceLock;
 
 /// The first bytes of every object of every image, now and for ever.
 #[repr(C)]
@@ -51,7 +52,57 @@ impl Drop for ViewReference {
 impl From<View> for ViewReference {
     /// Allocates a resource for the view (`enif_alloc_resource`).
     fn from(view: View) -> ViewReference {
-        ViewReference(make(&VIEWS, view))
+        let object = make(&VIEWS, view);
+        let address = object.as_ptr().expose_provenance();
+        // SAFETY: the object was just made. The view forgets the counting before it is destroyed, and so before the object is.
+        unsafe {
+            (*object.as_ptr())
+                .inside
+                .counted(move || references(address))
+        };
+        ViewReference(object)
+    }
+}
+
+/// Tells how many references the VM counts to an object: there is no call for it, but a word before each object, at a place that
+/// depends on the VM. `None` if it was not found.
+fn references(object: usize) -> Option<usize> {
+    static DISTANCE: OnceLock<Option<usize>> = OnceLock::new();
+    let distance = (*DISTANCE.get_or_init(find_references))?;
+    let word = ptr::with_exposed_provenance::<AtomicUsize>(object - distance);
+    // SAFETY: the caller's object lives, and the word before it with it; the VM changes it atomically.
+    Some(unsafe { (*word).load(Ordering::Relaxed) })
+}
+
+/// Finds how far before an object that word is: it follows the references that are taken to one and given back
+/// (`enif_keep_resource`, `enif_release_resource`).
+fn find_references() -> Option<usize> {
+    /// Words further away are not looked at: before the VM's header of an object lies another block of its allocator.
+    const MOST_WORDS: usize = 10;
+    const WORD: usize = size_of::<usize>();
+    // SAFETY: the type is open. The object is all zeros: it has no header that our destructor knows, which leaves it alone. Words
+    // are read while there is a reference at least.
+    unsafe {
+        let kind = VIEWS.load(Ordering::Relaxed).cast_const();
+        let object = sys::enif_alloc_resource(kind, size_of::<Header>());
+        ptr::write_bytes(object.cast::<u8>(), 0, size_of::<Header>());
+        let at = object.expose_provenance();
+        let follows = |distance: &usize, count: usize| {
+            let word = ptr::with_exposed_provenance::<AtomicUsize>(at - distance);
+            (*word).load(Ordering::Relaxed) == count
+        };
+        let mut found: Vec<usize> = (1..=MOST_WORDS).map(|words| words * WORD).collect();
+        found.retain(|distance| follows(distance, 1));
+        for count in [2, 3] {
+            sys::enif_keep_resource(object);
+            found.retain(|distance| follows(distance, count));
+        }
+        for count in [2, 1] {
+            sys::enif_release_resource(object);
+            found.retain(|distance| follows(distance, count));
+        }
+        sys::enif_release_resource(object);
+        found.first().copied()
     }
 }
 

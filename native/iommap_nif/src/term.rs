@@ -5,7 +5,7 @@ use crate::answer::Stop;
 use crate::atoms;
 use iommap_core::{Buffer, Segment, NON_BLOCKING_MAX};
 use rustler::sys::{self, ErlNifBinary, ERL_NIF_TERM};
-use rustler::{Encoder, Env, OwnedBinary, Term, TermType};
+use rustler::{Encoder, Env, NewBinary, OwnedBinary, Term, TermType};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -47,6 +47,13 @@ pub fn binary(term: Term<'_>) -> Option<Segment<'_>> {
         let binary = binary.assume_init();
         Some(Segment::new(binary.data, binary.size))
     }
+}
+
+/// Makes a binary of those bytes.
+pub fn binary_of<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    binary.into()
 }
 
 /// Takes a list that is not empty apart (`enif_get_list_cell`).

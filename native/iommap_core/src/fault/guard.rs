@@ -2,6 +2,7 @@
 
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
+use crate::stats::{self, Counter};
 use crate::thread_data::ThreadData;
 use std::ffi::c_int;
 
@@ -115,6 +116,7 @@ fn done(status: c_int) -> Result<(), Error> {
     if status == 0 {
         Ok(())
     } else {
+        stats::count(Counter::Faults, 1);
         Err(Error::Fault)
     }
 }

@@ -18,7 +18,8 @@
 
 use super::key::Key;
 use super::lost::Lost;
-use crate::platform::{file, memory};
+use crate::platform::{file, memory, wake};
+use crate::stats::{self, Counter};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -118,6 +119,21 @@ static CHUNKS: AtomicUsize = AtomicUsize::new(1);
 
 /// How many views' worth of mappings there are: while it is 0 no binary can lie in a mapping.
 static VIEWED: AtomicUsize = AtomicUsize::new(0);
+
+/// The descriptor that is written to when zero pages were put under a mapping for the first time; -1 if nobody wants to know.
+static WATCHER: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on that descriptor is woken (`platform::wake`) when zero pages were put under a mapping for the first time. A fault
+/// that it is not woken for is seen by who asks about its slot after this.
+pub fn watch(descriptor: RawFd) {
+    WATCHER.store(descriptor, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+}
+
+/// The descriptor that is woken.
+pub fn watcher() -> Option<RawFd> {
+    Some(WATCHER.load(Ordering::SeqCst)).filter(|descriptor| *descriptor >= 0)
+}
 
 fn chunks() -> impl Iterator<Item = &'static Chunk> {
     std::iter::successors(Some(&FIRST), |chunk| {
@@ -309,11 +325,14 @@ impl Slot {
 
     /// Whether the bytes from offset `start` to before `end` are and were the file's.
     pub fn intact(self, start: usize, end: usize) -> bool {
-        !self.lost(start, end)
-            && self
-                .record()
-                .file_end()
-                .is_some_and(|file_end| end <= file_end)
+        !self.lost(start, end) && self.ends_inside_file(end)
+    }
+
+    /// Whether the file has the byte before that offset, as far as can be found out.
+    pub fn ends_inside_file(self, end: usize) -> bool {
+        self.record()
+            .file_end()
+            .is_some_and(|file_end| end <= file_end)
     }
 
     /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still
@@ -337,12 +356,23 @@ impl Slot {
             record.lost.add_page(page);
             (page, unit)
         };
-        record.faulted.store(true, Ordering::SeqCst);
-        if record.map_zero(start + from, zeroed) || record.map_zero(start + page, unit) {
+        if !record.faulted.swap(true, Ordering::SeqCst) {
+            if let Some(descriptor) = watcher() {
+                wake::wake(descriptor);
+            }
+        }
+        stats::count(Counter::Faults, 1);
+        if record.map_zero(start + from, zeroed) {
+            stats::count(Counter::ZeroPages, zeroed / unit);
+            return true;
+        }
+        if record.map_zero(start + page, unit) {
+            stats::count(Counter::ZeroPages, 1);
             return true;
         }
         // The system has no room for another piece of address space.
         record.lost.add_from(0);
+        stats::count(Counter::ZeroPages, whole / unit);
         record.map_zero_all()
     }
 }

@@ -12,6 +12,8 @@ use crate::platform::{self, anonymous, descriptor, file as system, name, page_ca
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
 
 /// An open file that can be mapped.
 pub struct BackingFile {
@@ -22,6 +24,8 @@ pub struct BackingFile {
     system: FileSystem,
     /// Whether it is memory without a name, which never gets shorter.
     anonymous: bool,
+    /// Absolute, as it was opened; of memory without a name, by which other processes open it.
+    path: Option<Arc<Path>>,
 }
 
 impl BackingFile {
@@ -51,20 +55,38 @@ impl BackingFile {
             system,
             file,
             anonymous: false,
+            path: None,
         })
     }
 
     /// Memory without a name.
     pub fn anonymous(size: u64, options: &Options) -> Result<BackingFile, Error> {
+        let memory = BackingFile::new(anonymous::create(size)?, options)?;
         Ok(BackingFile {
             anonymous: true,
-            ..BackingFile::new(anonymous::create(size)?, options)?
+            path: anonymous::path(memory.fd()).map(|path| Path::new(&path).into()),
+            ..memory
         })
     }
 
-    /// The path by which other processes can open memory without a name.
-    pub fn anonymous_path(&self) -> Option<String> {
-        self.anonymous.then(|| anonymous::path(self.fd())).flatten()
+    /// The same, with the path that it was opened by, made absolute.
+    pub fn named(self, path: &Path) -> BackingFile {
+        let absolute = if path.is_absolute() {
+            Some(path.to_path_buf())
+        } else {
+            // `None` in a directory that was removed, of which only `..` can be opened.
+            let directory = std::env::current_dir().ok();
+            directory.map(|directory| directory.join(path))
+        };
+        BackingFile {
+            path: absolute.map(Arc::from),
+            ..self
+        }
+    }
+
+    /// The absolute path by which it was opened, or others can open it, if there is one.
+    pub fn path(&self) -> Option<Arc<Path>> {
+        self.path.clone()
     }
 
     /// The size in bytes, as it is now.

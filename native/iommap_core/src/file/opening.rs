@@ -149,7 +149,10 @@ impl Pending {
     /// Nothing if a file appeared or went meanwhile.
     fn open(path: &Path, options: &Options, strategy: Strategy) -> Result<Option<Pending>, Error> {
         match open_existing(path, options) {
-            Ok(file) => Pending::checked(BackingFile::new(file, options)?, options, None).map(Some),
+            Ok(file) => {
+                let file = BackingFile::new(file, options)?.named(path);
+                Pending::checked(file, options, None).map(Some)
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
                 if options.window.length_in(options.size).is_none() {
                     return Err(Error::INVALID);
@@ -162,7 +165,8 @@ impl Pending {
                 else {
                     return Ok(None);
                 };
-                Pending::checked(BackingFile::new(file, options)?, options, Some(new)).map(Some)
+                let file = BackingFile::new(file, options)?.named(path);
+                Pending::checked(file, options, Some(new)).map(Some)
             }
             // A socket, or a device without a driver.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(Error::INVALID),
@@ -224,7 +228,7 @@ fn open_by_name(
     options: &Options,
     file: &BackingFile,
 ) -> Result<Arc<BackingFile>, Error> {
-    let named = BackingFile::new(open_options(options).open(path)?, options)?;
+    let named = BackingFile::new(open_options(options).open(path)?, options)?.named(path);
     if named.is_same_as(file)? {
         Ok(Arc::new(named))
     } else {

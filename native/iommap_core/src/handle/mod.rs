@@ -20,9 +20,10 @@ use crate::error::Error;
 use crate::fault::handler;
 use crate::file::opening::{self, Source};
 use crate::file::BackingFile;
+use crate::listing::Info;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
-use crate::options::{Access, Hint, Options};
+use crate::options::{Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
 use std::ops::Deref;
@@ -35,7 +36,7 @@ pub const NON_BLOCKING_MAX: usize = 1 << 20;
 /// Whether a call may wait: for the lock, for the disk, or for a long copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It must not: it gives `WouldBlock` instead, and has done nothing.
+    /// It must not: it gives an error that tells why it would (`Error::would_block`) instead, and has done nothing.
     NonBlocking,
     /// It may, as long as it takes.
     Blocking,
@@ -59,21 +60,6 @@ struct Open<V> {
     mapping: Arc<Mapping>,
 }
 
-/// The facts that a handle tells of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Info {
-    /// In bytes.
-    pub size: usize,
-    /// What the handle may do.
-    pub access: Access,
-    /// Whether changes stay in this mapping.
-    pub private: bool,
-    /// Whether the pages are locked in memory.
-    pub locked: bool,
-    /// Whether zero pages were put under it.
-    pub faulted: bool,
-}
-
 impl<V> Handle<V> {
     /// Opens and maps the file.
     pub fn open<'a>(source: impl Into<Source<'a>>, options: Options) -> Result<Handle<V>, Error> {
@@ -91,6 +77,7 @@ impl<V> Handle<V> {
         if options.lock {
             mapping.lock_all();
         }
+        mapping.listing().begin();
         Ok(Handle {
             start: AtomicPtr::new(mapping.first_byte()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
@@ -109,6 +96,7 @@ impl<V> Handle<V> {
     /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
     pub fn close(&self) -> Result<(), Error> {
         let open = self.lock.write().take().ok_or(Error::Closed)?;
+        open.mapping.listing().close();
         open.mapping.touch_file();
         Ok(())
     }
@@ -166,20 +154,7 @@ impl<V> Handle<V> {
     /// The facts about the handle and its mapping.
     pub fn info(&self, wait: Wait) -> Result<Info, Error> {
         let reading = self.reading(wait)?;
-        let mapping = &opened(&reading)?.mapping;
-        Ok(Info {
-            size: mapping.size(),
-            access: self.options.access,
-            private: mapping.is_private(),
-            locked: mapping.is_locked(),
-            faulted: mapping.is_faulted(),
-        })
-    }
-
-    /// The path by which other processes can open the memory of the mapping, if it has no name.
-    pub fn anonymous_path(&self, wait: Wait) -> Result<Option<String>, Error> {
-        let reading = self.reading(wait)?;
-        Ok(opened(&reading)?.mapping.file().anonymous_path())
+        Ok(opened(&reading)?.mapping.listing().info())
     }
 
     /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again
@@ -208,7 +183,7 @@ impl<V> Handle<V> {
     #[inline]
     fn reading(&self, wait: Wait) -> Result<ReadGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_read().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.read()),
         }
     }
@@ -216,7 +191,7 @@ impl<V> Handle<V> {
     #[inline]
     fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_write().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.write()),
         }
     }
@@ -235,6 +210,7 @@ impl<V> Drop for Handle<V> {
     /// Lets the mapping go without waiting.
     fn drop(&mut self) {
         if let Some(Open { mapping, view }) = self.lock.get_mut().take() {
+            mapping.listing().close();
             drop(view);
             mapping.release();
         }

@@ -1,13 +1,13 @@
-//! Reads a range: copies it (`pread`), or shows it (`region`).
+//! Reads a range: copies it (`pread`), or shows it (`region`, `backed_region`).
 
-use super::{opened, Handle, Wait, NON_BLOCKING_MAX};
+use super::{opened, Handle, Open, Wait, NON_BLOCKING_MAX};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::mapping::view::View;
 use crate::mapping::{Mapping, Part};
 
-/// A range of a mapping, and what was made of a `View` of that very mapping. Nobody but `Handle::region` makes one.
+/// A range of a mapping, and what was made of a `View` of that very mapping. Nobody but `Open::region` makes one.
 pub struct Region<'a, V> {
     part: Part<'a>,
     keeper: &'a V,
@@ -58,7 +58,7 @@ impl<V> Handle<V> {
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
         if length > NON_BLOCKING_MAX as u64 {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let reading = self.reading(Wait::NonBlocking)?;
         let mapping = &opened(&reading)?.mapping;
@@ -135,10 +135,26 @@ impl<V> Handle<V> {
             Wait::Blocking => self.readable_part(&open.mapping, offset, length)?,
         };
         open.mapping.check_not_faulted()?;
-        let keeper = open
-            .view
-            .get_or_init(|| View::new(open.mapping.clone()).into());
-        Ok(show(Region { part, keeper }))
+        Ok(show(open.region(part)))
+    }
+
+    /// Shows a range, as `region` does, unless its file is known to have lost a byte of it already.
+    pub fn backed_region<R>(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        show: impl FnOnce(Region<'_, V>) -> R,
+    ) -> Result<R, Error>
+    where
+        V: From<View>,
+    {
+        let reading = self.reading(wait)?;
+        let open = opened(&reading)?;
+        let part = self.readable_part(&open.mapping, offset, length)?;
+        open.mapping.check_not_faulted()?;
+        part.check_backed()?;
+        Ok(show(open.region(part)))
     }
 
     #[inline]
@@ -150,5 +166,15 @@ impl<V> Handle<V> {
     ) -> Result<Part<'a>, Error> {
         self.permit(self.options.access.reads())?;
         mapping.part(offset, length)
+    }
+}
+
+impl<V: From<View>> Open<V> {
+    #[inline(always)]
+    fn region<'a>(&'a self, part: Part<'a>) -> Region<'a, V> {
+        let keeper = self
+            .view
+            .get_or_init(|| View::new(self.mapping.clone()).into());
+        Region { part, keeper }
     }
 }

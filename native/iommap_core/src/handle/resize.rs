@@ -116,9 +116,11 @@ impl<V> Handle<V> {
                 mapping: fresh.clone(),
                 view: OnceLock::new(),
             };
+            fresh.listing().begin();
             std::mem::replace(open, open_anew)
         };
         let locks = replaced.mapping.give_up_locks();
+        replaced.mapping.listing().close();
         drop(replaced);
         fresh.take_locks(&locks);
         Ok(())

@@ -30,7 +30,7 @@ impl<V> Handle<V> {
     #[inline]
     fn pwrite_non_blocking(&self, offset: u64, data: Data) -> Result<(), Error> {
         if data.length() > NON_BLOCKING_MAX {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let writing = self.writing(Wait::NonBlocking)?;
         let part = opened(&writing)?

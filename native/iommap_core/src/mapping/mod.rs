@@ -31,6 +31,7 @@ mod zeros;
 use crate::error::Error;
 use crate::fault::registry::{self, Registration};
 use crate::file::BackingFile;
+use crate::listing::{Facts, Listing};
 use crate::options::Options;
 use crate::platform::memory::Kind;
 use crate::platform::page_cache;
@@ -60,7 +61,8 @@ const READ_BLOCK: usize = 16;
 
 /// A mapping. See the module's text.
 pub struct Mapping {
-    // Dropped in this order: not known any more, unmapped, closed.
+    // Dropped in this order: not listed, not known any more, unmapped, closed.
+    listing: Listing,
     slot: Registration,
     memory: Reservation,
     file: Arc<BackingFile>,
@@ -82,7 +84,7 @@ pub struct Mapping {
     /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
     writeback_error: Arc<AtomicI32>,
     /// Whether all pages are locked in memory.
-    locked: AtomicBool,
+    locked: Arc<AtomicBool>,
     locks: Mutex<Locks>,
     hints: Mutex<LastingHints>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
@@ -125,7 +127,18 @@ impl Mapping {
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
         let writes = residency_of_writes(written, &file);
+        let locked = Arc::new(AtomicBool::new(false));
+        let facts = Facts {
+            slot: *slot,
+            access: options.access,
+            private: options.private,
+            locked: locked.clone(),
+            path: file.path(),
+            offset: options.window.offset,
+            descriptor: file.fd(),
+        };
         let mapping = Mapping {
+            listing: Listing::new(facts, size),
             slot,
             memory,
             size: AtomicUsize::new(size),
@@ -139,7 +152,7 @@ impl Mapping {
             written: AtomicBool::new(false),
             writebacks: AtomicU32::new(0),
             writeback_error: Arc::new(AtomicI32::new(0)),
-            locked: AtomicBool::new(false),
+            locked,
             locks: Mutex::default(),
             hints: Mutex::default(),
             private_pages: options.private.then(Mutex::default),
@@ -182,6 +195,11 @@ impl Mapping {
         &self.file
     }
 
+    /// Its place on the list of mappings.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
         self.private_pages.is_some()
@@ -208,8 +226,13 @@ impl Mapping {
         if let Some(mapping) = Arc::into_inner(self) {
             let was_written = !mapping.is_private() && mapping.written.load(Ordering::Acquire);
             let Mapping {
-                slot, memory, file, ..
+                listing,
+                slot,
+                memory,
+                file,
+                ..
             } = mapping;
+            drop(listing);
             drop(slot);
             unmapper::release(Remains::new(memory, file, was_written));
         }

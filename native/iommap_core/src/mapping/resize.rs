@@ -61,6 +61,7 @@ impl Growth<'_> {
             if mapping.lead == 0 {
                 mapping.direct.store(size, Ordering::Release);
             }
+            mapping.listing.set_size(size);
             mapping.note_growth_locked();
         }
         self.published = true;

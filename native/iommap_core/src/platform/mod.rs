@@ -11,5 +11,6 @@ pub mod page_cache;
 pub mod syscall;
 pub mod thread;
 pub mod time;
+pub mod wake;
 
 pub use memory::page_size;

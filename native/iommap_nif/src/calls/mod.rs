@@ -5,9 +5,11 @@
 
 pub mod advise;
 pub mod info;
+pub mod list;
 pub mod lock;
 pub mod open;
 pub mod read;
 pub mod resize;
+pub mod subscribe;
 pub mod view;
 pub mod write;

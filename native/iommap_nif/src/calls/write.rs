@@ -5,7 +5,7 @@ use crate::iodata::{Iodata, Segments};
 use crate::origin::Origin;
 use crate::resource::{self, ErlangHandle};
 use crate::{atoms, dispatch, term};
-use iommap_core::{Data, Error, Segment, Wait};
+use iommap_core::{Counter, Data, Error, Segment, Wait};
 use rustler::{Env, Term};
 
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
@@ -31,7 +31,7 @@ pub fn pwrite_long<'a>(
     handle.prefetch(offset);
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
     if wait == Wait::NonBlocking && (data.is_list() || term::is_unaligned(data)) {
-        return Err(Stop::WouldBlock);
+        return Err(Stop::WouldBlock(Counter::MovedLength));
     }
     pwrite_data(env, handle, offset, data, wait)
 }
@@ -69,7 +69,8 @@ fn pwrite_segments<'a>(
     wait: Wait,
 ) -> Answer<'a> {
     if origin != Origin::Plain && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock); // reading a view may wait, and so may asking about all
+        // Reading a view may wait, and so may asking about all.
+        return Err(Stop::WouldBlock(Counter::MovedPages));
     }
     let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
     if origin.is_lost(segments) {

@@ -57,7 +57,7 @@ fn pread(handle: &Shared, offset: usize, length: usize) -> Result<Vec<u8>, Error
     let buffer = |length| Some(vec![0; length]);
     let read = |wait| handle.pread(wait, offset as u64, length as u64, buffer);
     match read(Wait::NonBlocking) {
-        Err(Error::WouldBlock) => read(Wait::Blocking),
+        Err(error) if error.would_block() => read(Wait::Blocking),
         done => done,
     }
 }
@@ -68,7 +68,7 @@ fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
     let data = Data::new(&segments).ok_or(Error::OutOfBounds)?;
     let write = |wait| handle.pwrite(wait, offset as u64, data);
     match write(Wait::NonBlocking) {
-        Err(Error::WouldBlock) => write(Wait::Blocking),
+        Err(error) if error.would_block() => write(Wait::Blocking),
         done => done,
     }
 }
