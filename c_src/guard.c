@@ -206,3 +206,38 @@ int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size
     disarm(thread);
     return 0;
 }
+
+/* Gives what the word held before. A compiler may make these calls or loops (aarch64): all of it is in the guarded stretch. */
+static inline uint64_t operate(uint64_t *word, enum iommap_operation operation, uint64_t operand, uint64_t expected)
+{
+    switch (operation) {
+    case IOMMAP_LOAD:
+        return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+    case IOMMAP_EXCHANGE:
+        return __atomic_exchange_n(word, operand, __ATOMIC_SEQ_CST);
+    case IOMMAP_ADD:
+        return __atomic_fetch_add(word, operand, __ATOMIC_SEQ_CST);
+    case IOMMAP_AND:
+        return __atomic_fetch_and(word, operand, __ATOMIC_SEQ_CST);
+    case IOMMAP_OR:
+        return __atomic_fetch_or(word, operand, __ATOMIC_SEQ_CST);
+    case IOMMAP_XOR:
+        return __atomic_fetch_xor(word, operand, __ATOMIC_SEQ_CST);
+    case IOMMAP_COMPARE_EXCHANGE:
+        __atomic_compare_exchange_n(word, &expected, operand, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    return expected;
+}
+
+/* C, as the copies are: the access that may fault is in the function that the jump comes back to. */
+int iommap_guard_operate(struct iommap_thread *thread, uint64_t *word, enum iommap_operation operation, uint64_t operand,
+                         uint64_t *value)
+{
+    struct iommap_frame frame;
+    bound(&frame, word, word, sizeof *word);
+    if (guarded(thread, &frame))
+        return -1;
+    *value = operate(word, operation, operand, *value);
+    disarm(thread);
+    return 0;
+}

@@ -66,4 +66,20 @@ int iommap_guard_fault_in_readable(struct iommap_thread *thread, const void *fro
 /* Writes one byte of every page of the range, so that later writes need not wait; no byte changes. Returns 0 or -1. */
 int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size_t length);
 
+/* What is done to a word. Rust knows the numbers: native/iommap_core/src/fault/guard.rs. */
+enum iommap_operation {
+    IOMMAP_LOAD,
+    IOMMAP_EXCHANGE,
+    IOMMAP_ADD,
+    IOMMAP_AND,
+    IOMMAP_OR,
+    IOMMAP_XOR,
+    IOMMAP_COMPARE_EXCHANGE,
+};
+
+/* Operates on an aligned word, atomically and sequentially consistent for all processes that map it. `value` has what a
+ * compare-exchange expects, and gets what the word held before. Returns 0, or -1 if the page is gone: nothing was done then. */
+int iommap_guard_operate(struct iommap_thread *thread, uint64_t *word, enum iommap_operation operation, uint64_t operand,
+                         uint64_t *value);
+
 #endif

@@ -43,6 +43,14 @@
     intact/1, intact/3
 ]).
 -export([format_error/2]).
+%% The functions of iommap_atomics.
+-export([
+    atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
+    atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
+    atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
+    atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
+    atomics_bxor_nif/3, atomics_bxor_get_nif/3
+]).
 -export_type([handle/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, reason/0]).
 
 -on_load(load/0).
@@ -60,7 +68,12 @@
     remap/1,
     info/1,
     intact_nif/4,
-    image_nif/0
+    image_nif/0,
+    atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
+    atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
+    atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
+    atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
+    atomics_bxor_nif/3, atomics_bxor_get_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -321,6 +334,79 @@ intact_nif(_Binary, _Offset, _Length, _Size) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->
+    erlang:nif_error(not_loaded).
+
+%% The NIFs of iommap_atomics, whose they are not because a library belongs to one module. They give the value, or the reason of the
+%% exception.
+
+%% @private
+-spec atomics_new_nif(term(), term(), term(), boolean()) -> reference() | badarg.
+atomics_new_nif(_Handle, _Offset, _Arity, _Signed) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_info_nif(term()) -> {pos_integer(), boolean()} | badarg.
+atomics_info_nif(_Array) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_get_nif(term(), term()) -> integer() | badarg | sigbus.
+atomics_get_nif(_Array, _Index) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_put_nif(term(), term(), term()) -> ok | badarg | sigbus.
+atomics_put_nif(_Array, _Index, _Value) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_exchange_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+atomics_exchange_nif(_Array, _Index, _Value) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_compare_exchange_nif(term(), term(), term(), term()) -> ok | integer() | badarg | sigbus.
+atomics_compare_exchange_nif(_Array, _Index, _Expected, _Desired) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_add_nif(term(), term(), term()) -> ok | badarg | sigbus.
+atomics_add_nif(_Array, _Index, _Increment) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_add_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+atomics_add_get_nif(_Array, _Index, _Increment) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_band_nif(term(), term(), term()) -> ok | badarg | sigbus.
+atomics_band_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_band_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+atomics_band_get_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bor_nif(term(), term(), term()) -> ok | badarg | sigbus.
+atomics_bor_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bor_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+atomics_bor_get_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bxor_nif(term(), term(), term()) -> ok | badarg | sigbus.
+atomics_bxor_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bxor_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+atomics_bxor_get_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% Every loaded copy of the library must know the ones before it, whose handles and views live on. The newest is kept

@@ -29,6 +29,7 @@ mod residency;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
+mod update;
 
 pub use buffer::{Buffer, Data, Segment};
 pub use error::Error;
@@ -40,3 +41,4 @@ pub use mapping::view::View;
 pub use options::{Access, Hint, Options};
 pub use platform::page_size;
 pub use range::Range;
+pub use update::Update;

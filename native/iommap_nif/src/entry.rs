@@ -1,9 +1,9 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::calls::{advise, atomics, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::resource::{self, drop_object, ErlangHandle};
+use crate::resource::{self, drop_object, Array, ErlangHandle};
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
@@ -78,6 +78,20 @@ static FUNCTIONS: Functions = Functions(nifs! {
     11: c"intact_nif" / 4, normal, view::intact;
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
+    14: c"atomics_new_nif" / 4, normal, atomics::new;
+    15: c"atomics_info_nif" / 1, normal, atomics::info;
+    16: c"atomics_get_nif" / 2, normal, atomics::get;
+    17: c"atomics_put_nif" / 3, normal, atomics::put;
+    18: c"atomics_exchange_nif" / 3, normal, atomics::exchange;
+    19: c"atomics_compare_exchange_nif" / 4, normal, atomics::compare_exchange;
+    20: c"atomics_add_nif" / 3, normal, atomics::add;
+    21: c"atomics_add_get_nif" / 3, normal, atomics::add_get;
+    22: c"atomics_band_nif" / 3, normal, atomics::band;
+    23: c"atomics_band_get_nif" / 3, normal, atomics::band_get;
+    24: c"atomics_bor_nif" / 3, normal, atomics::bor;
+    25: c"atomics_bor_get_nif" / 3, normal, atomics::bor_get;
+    26: c"atomics_bxor_nif" / 3, normal, atomics::bxor;
+    27: c"atomics_bxor_get_nif" / 3, normal, atomics::bxor_get;
 });
 
 /// This image, as others see it.
@@ -94,6 +108,7 @@ static THIS: This = This {
         FUNCTIONS.0,
         drop_object::<ErlangHandle>,
         drop_object::<View>,
+        drop_object::<Array>,
     ),
 };
 

@@ -1,8 +1,9 @@
-//! Copies that survive a page that is gone, over the C guard (`c_src/guard.c`).
+//! Copies, and atomic operations, that survive a page that is gone, over the C guard (`c_src/guard.c`).
 
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
 use crate::thread_data::ThreadData;
+use crate::update::Update;
 use std::ffi::c_int;
 
 mod c {
@@ -29,6 +30,13 @@ mod c {
             thread: &super::ThreadData,
             to: *mut c_void,
             length: usize,
+        ) -> c_int;
+        pub fn iommap_guard_operate(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            operation: c_int,
+            operand: u64,
+            value: &mut u64,
         ) -> c_int;
     }
 }
@@ -108,6 +116,42 @@ pub fn fault_in_data(data: Data) -> Result<(), Error> {
 pub unsafe fn fault_in_writeable(to: *mut u8, length: usize) -> Result<(), Error> {
     // SAFETY: the C function only replaces bytes of the range by themselves, atomically.
     done(unsafe { c::iommap_guard_fault_in_writeable(ThreadData::current(), to.cast(), length) })
+}
+
+/// Loads a word, atomically; `Fault` if its page is gone.
+///
+/// # Safety
+///
+/// The word is aligned, mapped and readable; a page that its file no longer backs is allowed.
+#[inline]
+pub unsafe fn load(word: *const u64) -> Result<u64, Error> {
+    const LOAD: c_int = 0;
+    let (thread, mut value) = (ThreadData::current(), 0);
+    // SAFETY: the C function only reads the word.
+    done(unsafe { c::iommap_guard_operate(thread, word.cast_mut(), LOAD, 0, &mut value) })?;
+    Ok(value)
+}
+
+/// Updates a word, atomically, and gives what it held before; `Fault` if its page is gone.
+///
+/// # Safety
+///
+/// The word is aligned, mapped and writable; a page that its file no longer backs is allowed.
+#[inline]
+pub unsafe fn update(word: *mut u64, update: Update) -> Result<u64, Error> {
+    // `enum iommap_operation` in c_src/guard.h.
+    let (operation, operand, mut value) = match update {
+        Update::Exchange(operand) => (1, operand, 0),
+        Update::Add(operand) => (2, operand, 0),
+        Update::And(operand) => (3, operand, 0),
+        Update::Or(operand) => (4, operand, 0),
+        Update::Xor(operand) => (5, operand, 0),
+        Update::CompareExchange { expected, new } => (6, new, expected),
+    };
+    let thread = ThreadData::current();
+    // SAFETY: the C function reads and writes the word, and nothing else.
+    done(unsafe { c::iommap_guard_operate(thread, word, operation, operand, &mut value) })?;
+    Ok(value)
 }
 
 #[inline]

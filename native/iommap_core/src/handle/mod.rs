@@ -9,8 +9,9 @@
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
 //! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
 //!
-//! `read`, `write` and `resize` have the operations of those names.
+//! `read`, `write`, `atomic` and `resize` have the operations of those names.
 
+mod atomic;
 mod read;
 mod resize;
 mod write;
