@@ -336,76 +336,75 @@ intact_nif(_Binary, _Offset, _Length, _Size) ->
 image_nif() ->
     erlang:nif_error(not_loaded).
 
-%% The NIFs of iommap_atomics, whose they are not because a library belongs to one module. They give the value, or the reason of the
-%% exception.
+%% The NIFs of iommap_atomics, which are functions of this module as a library belongs to one module.
 
 %% @private
--spec atomics_new_nif(term(), term(), term(), boolean()) -> reference() | badarg.
+-spec atomics_new_nif(term(), term(), term(), boolean()) -> reference() | {error, reason()}.
 atomics_new_nif(_Handle, _Offset, _Arity, _Signed) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_info_nif(term()) -> {pos_integer(), boolean()} | badarg.
+-spec atomics_info_nif(term()) -> {pos_integer(), boolean()} | {error, reason()}.
 atomics_info_nif(_Array) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_get_nif(term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_get_nif(term(), term()) -> integer() | {error, reason()}.
 atomics_get_nif(_Array, _Index) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_put_nif(term(), term(), term()) -> ok | badarg | sigbus.
+-spec atomics_put_nif(term(), term(), term()) -> ok | {error, reason()}.
 atomics_put_nif(_Array, _Index, _Value) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_exchange_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_exchange_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_exchange_nif(_Array, _Index, _Value) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_compare_exchange_nif(term(), term(), term(), term()) -> ok | integer() | badarg | sigbus.
+-spec atomics_compare_exchange_nif(term(), term(), term(), term()) -> ok | integer() | {error, reason()}.
 atomics_compare_exchange_nif(_Array, _Index, _Expected, _Desired) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_add_nif(term(), term(), term()) -> ok | badarg | sigbus.
+-spec atomics_add_nif(term(), term(), term()) -> ok | {error, reason()}.
 atomics_add_nif(_Array, _Index, _Increment) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_add_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_add_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_add_get_nif(_Array, _Index, _Increment) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_band_nif(term(), term(), term()) -> ok | badarg | sigbus.
+-spec atomics_band_nif(term(), term(), term()) -> ok | {error, reason()}.
 atomics_band_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_band_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_band_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_band_get_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_bor_nif(term(), term(), term()) -> ok | badarg | sigbus.
+-spec atomics_bor_nif(term(), term(), term()) -> ok | {error, reason()}.
 atomics_bor_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_bor_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_bor_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_bor_get_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_bxor_nif(term(), term(), term()) -> ok | badarg | sigbus.
+-spec atomics_bxor_nif(term(), term(), term()) -> ok | {error, reason()}.
 atomics_bxor_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% @private
--spec atomics_bxor_get_nif(term(), term(), term()) -> integer() | badarg | sigbus.
+-spec atomics_bxor_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_bxor_get_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 

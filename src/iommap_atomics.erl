@@ -47,7 +47,7 @@
 -define(MIN_SIGNED, -16#8000000000000000).
 
 %% As atomics does, so that the shell explains the exception.
--define(RAISE(Reason, Arguments), erlang:error(Reason, Arguments, [{error_info, #{}}])).
+-define(RAISE(Reason, Arguments), erlang:error(exception(Reason), Arguments, [{error_info, #{}}])).
 
 -opaque atomics_ref() :: reference().
 %% An array of words.
@@ -67,7 +67,7 @@ new(Handle, Offset, Arity, Opts) ->
         Signed ->
             case iommap:atomics_new_nif(Handle, Offset, Arity, Signed) of
                 Array when is_reference(Array) -> Array;
-                Reason -> ?RAISE(Reason, [Handle, Offset, Arity, Opts])
+                {error, Reason} -> ?RAISE(Reason, [Handle, Offset, Arity, Opts])
             end
     end.
 
@@ -80,7 +80,7 @@ signed(_, _) -> badarg.
 put(Ref, Ix, Value) ->
     case iommap:atomics_put_nif(Ref, Ix, Value) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Value])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Value])
     end.
 
 %% @doc Reads a word.
@@ -88,7 +88,7 @@ put(Ref, Ix, Value) ->
 get(Ref, Ix) ->
     case iommap:atomics_get_nif(Ref, Ix) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix])
     end.
 
 %% @doc Adds to a word. `Incr' is from -2^63 to 2^64 - 1, whether the words have signs or not.
@@ -96,7 +96,7 @@ get(Ref, Ix) ->
 add(Ref, Ix, Incr) ->
     case iommap:atomics_add_nif(Ref, Ix, Incr) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Incr])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Incr])
     end.
 
 %% @doc Adds to a word, and gives the sum.
@@ -104,7 +104,7 @@ add(Ref, Ix, Incr) ->
 add_get(Ref, Ix, Incr) ->
     case iommap:atomics_add_get_nif(Ref, Ix, Incr) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Incr])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Incr])
     end.
 
 %% @doc Subtracts from a word.
@@ -112,7 +112,7 @@ add_get(Ref, Ix, Incr) ->
 sub(Ref, Ix, Decr) ->
     case iommap:atomics_add_nif(Ref, Ix, -Decr) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Decr])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Decr])
     end.
 
 %% @doc Subtracts from a word, and gives the difference.
@@ -120,7 +120,7 @@ sub(Ref, Ix, Decr) ->
 sub_get(Ref, Ix, Decr) ->
     case iommap:atomics_add_get_nif(Ref, Ix, -Decr) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Decr])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Decr])
     end.
 
 %% @doc Sets a word, and gives what it was.
@@ -128,7 +128,7 @@ sub_get(Ref, Ix, Decr) ->
 exchange(Ref, Ix, Desired) ->
     case iommap:atomics_exchange_nif(Ref, Ix, Desired) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Desired])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Desired])
     end.
 
 %% @doc Sets a word to `Desired' if it is `Expected'; gives what it is, and leaves it, if not.
@@ -137,7 +137,7 @@ compare_exchange(Ref, Ix, Expected, Desired) ->
     case iommap:atomics_compare_exchange_nif(Ref, Ix, Expected, Desired) of
         ok -> ok;
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Expected, Desired])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Expected, Desired])
     end.
 
 %% @doc Clears the bits of a word that are not set in `Mask', which is from -2^63 to 2^64 - 1.
@@ -145,7 +145,7 @@ compare_exchange(Ref, Ix, Expected, Desired) ->
 'band'(Ref, Ix, Mask) ->
     case iommap:atomics_band_nif(Ref, Ix, Mask) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc As {@link 'band'/3}, and gives the new value.
@@ -153,7 +153,7 @@ compare_exchange(Ref, Ix, Expected, Desired) ->
 band_get(Ref, Ix, Mask) ->
     case iommap:atomics_band_get_nif(Ref, Ix, Mask) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc Sets the bits of a word that are set in `Mask'.
@@ -161,7 +161,7 @@ band_get(Ref, Ix, Mask) ->
 'bor'(Ref, Ix, Mask) ->
     case iommap:atomics_bor_nif(Ref, Ix, Mask) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc As {@link 'bor'/3}, and gives the new value.
@@ -169,7 +169,7 @@ band_get(Ref, Ix, Mask) ->
 bor_get(Ref, Ix, Mask) ->
     case iommap:atomics_bor_get_nif(Ref, Ix, Mask) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc Flips the bits of a word that are set in `Mask'.
@@ -177,7 +177,7 @@ bor_get(Ref, Ix, Mask) ->
 'bxor'(Ref, Ix, Mask) ->
     case iommap:atomics_bxor_nif(Ref, Ix, Mask) of
         ok -> ok;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc As {@link 'bxor'/3}, and gives the new value.
@@ -185,22 +185,27 @@ bor_get(Ref, Ix, Mask) ->
 bxor_get(Ref, Ix, Mask) ->
     case iommap:atomics_bxor_get_nif(Ref, Ix, Mask) of
         Value when is_integer(Value) -> Value;
-        Reason -> ?RAISE(Reason, [Ref, Ix, Mask])
+        {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Mask])
     end.
 
 %% @doc How many words there are, the greatest and the least number that one can be, and how many bytes they take in the file.
 -spec info(atomics_ref()) -> #{size := pos_integer(), max := pos_integer(), min := integer(), memory := pos_integer()}.
 info(Ref) ->
     case iommap:atomics_info_nif(Ref) of
+        {error, Reason} ->
+            ?RAISE(Reason, [Ref]);
         {Arity, Signed} ->
             {Min, Max} = limits(Signed),
-            #{size => Arity, max => Max, min => Min, memory => 8 * Arity};
-        Reason ->
-            ?RAISE(Reason, [Ref])
+            #{size => Arity, max => Max, min => Min, memory => 8 * Arity}
     end.
 
 limits(true) -> {?MIN_SIGNED, ?MAX_SIGNED};
 limits(false) -> {0, ?MAX_UNSIGNED}.
+
+%% Of the words of an array, which were inside the mapping once, one that is not was cut off.
+exception(sigbus) -> sigbus;
+exception(out_of_bounds) -> sigbus;
+exception(_) -> badarg.
 
 %% @private Tells the shell which argument was wrong.
 -spec format_error(term(), erlang:stacktrace()) -> #{general | pos_integer() => unicode:chardata()}.
@@ -210,8 +215,8 @@ format_error(badarg, [{?MODULE, new, Arguments, _} | _]) when is_list(Arguments)
     wrong_to_new(Arguments);
 format_error(badarg, [{?MODULE, Function, [Ref | Arguments], _} | _]) ->
     case iommap:atomics_info_nif(Ref) of
-        {Arity, Signed} -> wrong(Function, Arity, limits(Signed), Arguments);
-        _ -> #{1 => "is not an array of iommap_atomics, or its handle was closed"}
+        {Arity, Signed} when is_integer(Arity) -> wrong(Function, Arity, limits(Signed), Arguments);
+        {error, _} -> #{1 => "is not an array of iommap_atomics, or its handle was closed"}
     end;
 format_error(_, _) ->
     #{}.

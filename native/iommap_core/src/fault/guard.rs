@@ -31,13 +31,38 @@ mod c {
             to: *mut c_void,
             length: usize,
         ) -> c_int;
-        pub fn iommap_guard_operate(
+        pub fn iommap_guard_load(thread: &super::ThreadData, word: *const u64) -> super::Found;
+        pub fn iommap_guard_exchange(
             thread: &super::ThreadData,
             word: *mut u64,
-            operation: c_int,
-            operand: u64,
-            value: &mut u64,
-        ) -> c_int;
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_add(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_and(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_or(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_xor(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_compare_exchange(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+            expected: u64,
+        ) -> super::Found;
     }
 }
 
@@ -118,18 +143,30 @@ pub unsafe fn fault_in_writeable(to: *mut u8, length: usize) -> Result<(), Error
     done(unsafe { c::iommap_guard_fault_in_writeable(ThreadData::current(), to.cast(), length) })
 }
 
+/// `struct iommap_found` in `c_src/guard.h`.
+#[repr(C)]
+struct Found {
+    value: u64,
+    status: c_int,
+}
+
+impl Found {
+    #[inline(always)]
+    fn value(self) -> Result<u64, Error> {
+        done(self.status)?;
+        Ok(self.value)
+    }
+}
+
 /// Loads a word, atomically; `Fault` if its page is gone.
 ///
 /// # Safety
 ///
 /// The word is aligned, mapped and readable; a page that its file no longer backs is allowed.
-#[inline]
+#[inline(always)]
 pub unsafe fn load(word: *const u64) -> Result<u64, Error> {
-    const LOAD: c_int = 0;
-    let (thread, mut value) = (ThreadData::current(), 0);
     // SAFETY: the C function only reads the word.
-    done(unsafe { c::iommap_guard_operate(thread, word.cast_mut(), LOAD, 0, &mut value) })?;
-    Ok(value)
+    unsafe { c::iommap_guard_load(ThreadData::current(), word) }.value()
 }
 
 /// Updates a word, atomically, and gives what it held before; `Fault` if its page is gone.
@@ -137,21 +174,23 @@ pub unsafe fn load(word: *const u64) -> Result<u64, Error> {
 /// # Safety
 ///
 /// The word is aligned, mapped and writable; a page that its file no longer backs is allowed.
-#[inline]
+#[inline(always)]
 pub unsafe fn update(word: *mut u64, update: Update) -> Result<u64, Error> {
-    // `enum iommap_operation` in c_src/guard.h.
-    let (operation, operand, mut value) = match update {
-        Update::Exchange(operand) => (1, operand, 0),
-        Update::Add(operand) => (2, operand, 0),
-        Update::And(operand) => (3, operand, 0),
-        Update::Or(operand) => (4, operand, 0),
-        Update::Xor(operand) => (5, operand, 0),
-        Update::CompareExchange { expected, new } => (6, new, expected),
-    };
     let thread = ThreadData::current();
-    // SAFETY: the C function reads and writes the word, and nothing else.
-    done(unsafe { c::iommap_guard_operate(thread, word, operation, operand, &mut value) })?;
-    Ok(value)
+    // SAFETY: the C functions read and write the word, and nothing else.
+    let found = unsafe {
+        match update {
+            Update::Exchange(value) => c::iommap_guard_exchange(thread, word, value),
+            Update::Add(value) => c::iommap_guard_add(thread, word, value),
+            Update::And(value) => c::iommap_guard_and(thread, word, value),
+            Update::Or(value) => c::iommap_guard_or(thread, word, value),
+            Update::Xor(value) => c::iommap_guard_xor(thread, word, value),
+            Update::CompareExchange { expected, new } => {
+                c::iommap_guard_compare_exchange(thread, word, new, expected)
+            }
+        }
+    };
+    found.value()
 }
 
 #[inline]

@@ -5,7 +5,7 @@ use super::{opened, Handle, Wait};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::mapping::atomic::{WritableWord, WORD};
-use crate::mapping::{Mapping, Part, WritablePart};
+use crate::mapping::{Mapping, Part};
 use crate::update::Update;
 
 impl<V> Handle<V> {
@@ -22,21 +22,20 @@ impl<V> Handle<V> {
     }
 
     /// Loads the word at `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn load(&self, wait: Wait, offset: u64) -> Result<u64, Error> {
-        match wait {
-            Wait::NonBlocking => {
-                let reading = self.reading(wait)?;
-                let part = self.readable_part_of_word(&opened(&reading)?.mapping, offset)?;
-                if !part.is_ready_to_read() {
-                    return Err(Error::WouldBlock);
-                }
-                part.word()?.load()
-            }
-            Wait::Blocking => self.load_blocking(offset),
+        if wait == Wait::Blocking {
+            return self.load_blocking(offset);
         }
+        let reading = self.reading(wait)?;
+        let part = self.readable_part_of_word(&opened(&reading)?.mapping, offset)?;
+        if !part.is_ready_to_read() {
+            return Err(Error::WouldBlock);
+        }
+        part.word()?.load()
     }
 
+    #[cold]
     fn load_blocking(&self, offset: u64) -> Result<u64, Error> {
         let prepare = |mapping: &Mapping| {
             let part = self.readable_part_of_word(mapping, offset)?;
@@ -53,53 +52,40 @@ impl<V> Handle<V> {
     }
 
     /// Updates the word at `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn update(&self, wait: Wait, offset: u64, update: Update) -> Result<(), Error> {
-        self.update_word(wait, offset, |word| word.update(update))
+        if wait == Wait::Blocking {
+            return self.update_blocking(offset, |word| word.update(update));
+        }
+        let reading = self.reading(wait)?;
+        word_ready_to_write(&opened(&reading)?.mapping, offset)?.update(update)
     }
 
     /// Updates the word at `offset`, and gives what it held before.
-    #[inline]
+    #[inline(always)]
     pub fn fetch_update(&self, wait: Wait, offset: u64, update: Update) -> Result<u64, Error> {
-        self.update_word(wait, offset, |word| {
-            self.permit(self.options.access.reads())?;
-            word.fetch_update(update)
-        })
-    }
-
-    #[inline]
-    fn update_word<R>(
-        &self,
-        wait: Wait,
-        offset: u64,
-        update: impl FnOnce(WritableWord) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        match wait {
-            Wait::NonBlocking => {
-                let reading = self.reading(wait)?;
-                let part = writable_part_of_word(&opened(&reading)?.mapping, offset)?;
-                if !part.is_ready_to_write() {
-                    return Err(Error::WouldBlock);
-                }
-                update(part.word()?)
-            }
-            Wait::Blocking => self.update_word_blocking(offset, update),
+        self.permit(self.options.access.reads())?;
+        if wait == Wait::Blocking {
+            return self.update_blocking(offset, |word| word.fetch_update(update));
         }
+        let reading = self.reading(wait)?;
+        word_ready_to_write(&opened(&reading)?.mapping, offset)?.fetch_update(update)
     }
 
-    fn update_word_blocking<R>(
+    #[cold]
+    fn update_blocking<R>(
         &self,
         offset: u64,
         update: impl FnOnce(WritableWord) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let prepare = |mapping: &Mapping| {
-            let part = writable_part_of_word(mapping, offset)?;
+            let part = mapping.writable_part(offset, WORD as u64)?;
             mapping.check_not_faulted()?;
             part.fault_in_writeable();
             Ok(())
         };
         let update = |mapping: &Mapping, ()| {
-            let part = writable_part_of_word(mapping, offset)?;
+            let part = mapping.writable_part(offset, WORD as u64)?;
             let stamp = part.write_stamp();
             let updated = update(part.word()?)?;
             part.insert_written(stamp);
@@ -108,7 +94,7 @@ impl<V> Handle<V> {
         self.two_phase(prepare, Lock::read, update)
     }
 
-    #[inline]
+    #[inline(always)]
     fn readable_part_of_word<'a>(
         &self,
         mapping: &'a Mapping,
@@ -119,7 +105,11 @@ impl<V> Handle<V> {
     }
 }
 
-#[inline]
-fn writable_part_of_word(mapping: &Mapping, offset: u64) -> Result<WritablePart<'_>, Error> {
-    mapping.writable_part(offset, WORD as u64)
+#[inline(always)]
+fn word_ready_to_write(mapping: &Mapping, offset: u64) -> Result<WritableWord<'_>, Error> {
+    let part = mapping.writable_part(offset, WORD as u64)?;
+    if !part.is_ready_to_write() {
+        return Err(Error::WouldBlock);
+    }
+    part.word()
 }

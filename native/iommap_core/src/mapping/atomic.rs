@@ -19,13 +19,13 @@ pub struct WritableWord<'a>(WritablePart<'a>);
 
 impl<'a> Part<'a> {
     /// Whether its first byte is where a word may begin.
-    #[inline]
+    #[inline(always)]
     pub fn is_aligned(self) -> bool {
         self.address().addr() & (WORD - 1) == 0
     }
 
     /// The word that is the part.
-    #[inline]
+    #[inline(always)]
     pub fn word(self) -> Result<Word<'a>, Error> {
         if self.length() == WORD && self.is_aligned() {
             Ok(Word(self))
@@ -37,7 +37,7 @@ impl<'a> Part<'a> {
 
 impl<'a> WritablePart<'a> {
     /// The word that is the part.
-    #[inline]
+    #[inline(always)]
     pub fn word(self) -> Result<WritableWord<'a>, Error> {
         self.0.word().map(|_| WritableWord(self))
     }
@@ -47,7 +47,7 @@ impl Word<'_> {
     /// Loads the word.
     ///
     /// A zero is loaded and asked about twice, for what `Mapping::recheck_zeros` says of zeros that were copied.
-    #[inline]
+    #[inline(always)]
     pub fn load(self) -> Result<u64, Error> {
         match self.load_once()? {
             0 => self.recheck_zero(),
@@ -65,7 +65,7 @@ impl Word<'_> {
         Ok(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_once(self) -> Result<u64, Error> {
         // SAFETY: the word is aligned, and mapped as long as the mapping lives.
         let value = unsafe { guard::load(self.0.address().cast())? };
@@ -85,13 +85,13 @@ impl Word<'_> {
 
 impl WritableWord<'_> {
     /// Updates the word. Others may read, write and update it at the same time, also through the handle.
-    #[inline]
+    #[inline(always)]
     pub fn update(self, update: Update) -> Result<(), Error> {
         self.update_once(update).map(drop)
     }
 
     /// Updates the word, and gives what it held before; `Fault` if that was a zero that is not the file's.
-    #[inline]
+    #[inline(always)]
     pub fn fetch_update(self, update: Update) -> Result<u64, Error> {
         let before = self.update_once(update)?;
         if before == 0 {
@@ -105,7 +105,7 @@ impl WritableWord<'_> {
         Word(self.0 .0).check_zero()
     }
 
-    #[inline]
+    #[inline(always)]
     fn update_once(self, update: Update) -> Result<u64, Error> {
         let Part { mapping, range } = self.0 .0;
         mapping.check_not_faulted()?;
