@@ -67,7 +67,7 @@ new(Handle, Offset, Arity, Opts) ->
         Signed ->
             case iommap:atomics_new_nif(Handle, Offset, Arity, Signed) of
                 Array when is_reference(Array) -> Array;
-                {error, Reason} -> ?RAISE(Reason, [Handle, Offset, Arity, Opts])
+                {error, _} -> ?RAISE(badarg, [Handle, Offset, Arity, Opts])
             end
     end.
 
