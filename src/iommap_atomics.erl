@@ -109,19 +109,23 @@ add_get(Ref, Ix, Incr) ->
 
 %% @doc Subtracts from a word.
 -spec sub(atomics_ref(), Ix :: pos_integer(), Decr :: integer()) -> ok.
-sub(Ref, Ix, Decr) ->
+sub(Ref, Ix, Decr) when is_number(Decr) ->
     case iommap:atomics_add_nif(Ref, Ix, -Decr) of
         ok -> ok;
         {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Decr])
-    end.
+    end;
+sub(Ref, Ix, Decr) ->
+    ?RAISE(badarith, [Ref, Ix, Decr]).
 
 %% @doc Subtracts from a word, and gives the difference.
 -spec sub_get(atomics_ref(), Ix :: pos_integer(), Decr :: integer()) -> integer().
-sub_get(Ref, Ix, Decr) ->
+sub_get(Ref, Ix, Decr) when is_number(Decr) ->
     case iommap:atomics_add_get_nif(Ref, Ix, -Decr) of
         Value when is_integer(Value) -> Value;
         {error, Reason} -> ?RAISE(Reason, [Ref, Ix, Decr])
-    end.
+    end;
+sub_get(Ref, Ix, Decr) ->
+    ?RAISE(badarith, [Ref, Ix, Decr]).
 
 %% @doc Sets a word, and gives what it was.
 -spec exchange(atomics_ref(), Ix :: pos_integer(), Desired :: integer()) -> integer().
@@ -205,12 +209,15 @@ limits(false) -> {0, ?MAX_UNSIGNED}.
 %% Of the words of an array, which were inside the mapping once, one that is not was cut off.
 exception(sigbus) -> sigbus;
 exception(out_of_bounds) -> sigbus;
+exception(badarith) -> badarith;
 exception(_) -> badarg.
 
 %% @private Tells the shell which argument was wrong.
 -spec format_error(term(), erlang:stacktrace()) -> #{general | pos_integer() => unicode:chardata()}.
 format_error(sigbus, _) ->
     #{general => "the file no longer backs the word"};
+format_error(badarith, _) ->
+    #{3 => "is not a number"};
 format_error(badarg, [{?MODULE, new, Arguments, _} | _]) when is_list(Arguments) ->
     wrong_to_new(Arguments);
 format_error(badarg, [{?MODULE, Function, [Ref | Arguments], _} | _]) ->
