@@ -20,8 +20,8 @@
 %% Hits = iommap_atomics:new(Handle, 0, 512, []),
 %% ok = iommap_atomics:add(Hits, 1, 10),
 %% 11 = iommap_atomics:add_get(Hits, 1, 1),
-%% ok = iommap_atomics:compare_exchange(Hits, 1, 11, -1),
-%% {ok, <<-1:64/native>>} = iommap:pread(Handle, 0, 8),
+%% ok = iommap_atomics:compare_exchange(Hits, 1, 11, 12),
+%% {ok, <<12:64/native>>} = iommap:pread(Handle, 0, 8),
 %% #{size := 512} = iommap_atomics:info(Hits).
 %% '''
 -module(iommap_atomics).
