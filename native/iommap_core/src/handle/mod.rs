@@ -131,6 +131,7 @@ impl<V> Handle<V> {
     }
 
     /// The size of the mapping, in bytes.
+    #[inline(always)]
     pub fn position(&self, wait: Wait) -> Result<usize, Error> {
         let reading = self.reading(wait)?;
         Ok(opened(&reading)?.mapping.size())
