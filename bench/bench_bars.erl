@@ -35,6 +35,8 @@ hot(Of) ->
      at_most("write of 16 x 256 B, not flattened: iommap / floor", 1.5,
              Busy("write 16 x 256 B, not flattened", iommap), Busy("write 16 x 256 B, not flattened", floor)),
      at_most("grow by 4 KB: iommap / floor", 1.5, Busy("grow by 4 KB", iommap), Busy("grow by 4 KB", floor)),
+     at_most("atomics add: iommap / OTP", 3, Busy("atomics add", iommap), Busy("atomics add", otp)),
+     at_most("atomics get: iommap / OTP", 3, Busy("atomics get", iommap), Busy("atomics get", otp)),
      at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
               Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
 

@@ -28,7 +28,7 @@ cases() ->
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
-        "grow by 4 KB"]]
+        "grow by 4 KB", "atomics add", "atomics get"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
 %% Makes the files and tables, and has every contender's first answers checked.
@@ -146,7 +146,9 @@ cells(Fixture) ->
           end || #{name := Name} = Writer <- writers(Fixture, segments()), lists:member(Name, [iommap, floor])]}]
     ++ [{"read 64 B, not lately read", {first, ?FIRST}, Readers(64)},
         {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))},
-        {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)}].
+        {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)}]
+    ++ [{"atomics add", nanoseconds, adders(Fixture) ++ nothings()},
+        {"atomics get", nanoseconds, getters(Fixture) ++ nothings()}].
 
 segments() ->
     [binary:copy(<<Byte>>, 256) || Byte <- lists:seq($a, $p)].
@@ -221,6 +223,32 @@ growers(#{grow := Path}) ->
      Grower#{name => floor,
              open => fun() -> Fresh(), {ok, Floor} = floor:open_to_grow(Path), Floor end,
              call => fun(Floor, _, Bytes) -> floor:grow(Floor, Bytes) end}].
+
+%% Words that are not 0, of one page of the file, or of an array of OTP. The offset is that of the word.
+adders(Fixture) ->
+    Added = fun(Answer, _) -> Answer =:= ok end,
+    [Adder#{argument => 1, expect => Added, call => Call}
+     || {Adder, Call} <- lists:zip(words(Fixture), [fun add/3, fun otp_add/3])].
+
+getters(Fixture) ->
+    Word = fun(Answer, _) -> is_integer(Answer) andalso Answer =/= 0 end,
+    [Getter#{argument => none, expect => Word, call => Call}
+     || {Getter, Call} <- lists:zip(words(Fixture), [fun get/3, fun otp_get/3])].
+
+words(#{write_handle := Handle}) ->
+    Count = ?PAGE div 8,
+    Filled = fun(Module, Words) ->
+        [ok = Module:put(Words, Ix, 1 bsl 40) || Ix <- lists:seq(1, Count)],
+        Words
+    end,
+    [#{name => iommap, mask => Count - 1,
+       open => fun() -> Filled(iommap_atomics, iommap_atomics:new(Handle, 0, Count, [])) end},
+     #{name => otp, mask => Count - 1, open => fun() -> Filled(atomics, atomics:new(Count, [])) end}].
+
+add(Words, Index, Increment) -> iommap_atomics:add(Words, Index + 1, Increment).
+otp_add(Words, Index, Increment) -> atomics:add(Words, Index + 1, Increment).
+get(Words, Index, _) -> iommap_atomics:get(Words, Index + 1).
+otp_get(Words, Index, _) -> atomics:get(Words, Index + 1).
 
 %% Hot is what was used just now: so before each sample the whole file is, through the same contender.
 warmed(#{call := Call} = Contender, BlockArgument) ->

@@ -37,8 +37,8 @@ times_table(Results, Vm) ->
         end
     end,
     bench_report:table(
-        ["", "iommap", "floor", "file", "part", "ets", "NIF that does nothing", "iommap / floor", "file / iommap"],
-        [[Case | [Cell(Case, Contender) || Contender <- contenders() ++ [nif]]]
+        ["", "iommap", "floor", "file", "part", "ets", "otp", "NIF that does nothing", "iommap / floor", "file / iommap"],
+        [[Case | [Cell(Case, Contender) || Contender <- contenders() ++ [otp, nif]]]
          ++ [Ratio(Case, iommap, floor), Ratio(Case, file, iommap)]
          || {Case, nanoseconds} <- bench_hot:cases(), Case =/= "nothing"]).
 
@@ -55,7 +55,8 @@ notes(Results, Rounds) ->
      "list apart as a NIF can, and copies each binary.\n",
      "- file: `file:pread/3` and `file:pwrite/3` of a raw file.\n",
      "- part: `binary:part/3` of a view of the whole file, which copies up to 64 B and makes a sub-binary beyond.\n",
-     "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n"].
+     "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n",
+     "- otp: `atomics:add/3` and `atomics:get/2` of OTP, behind the same fun as those of `iommap_atomics`.\n"].
 
 -spec rates_table(results()) -> unicode:chardata().
 rates_table(Results) ->
@@ -72,7 +73,7 @@ csv(Results) ->
      [begin
         Values = values(Results, Vm, Case, Contender),
         [Vm, Case, Unit, Contender, bench_report:median(Values), lists:min(Values), lists:max(Values)]
-      end || Vm <- vms(), {Case, Unit} <- bench_hot:cases(), Contender <- contenders() ++ [nif, loop],
+      end || Vm <- vms(), {Case, Unit} <- bench_hot:cases(), Contender <- contenders() ++ [otp, nif, loop],
              maps:is_key({Vm, Case, Contender}, Results)]].
 
 %% Nanoseconds by size.

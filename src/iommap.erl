@@ -51,6 +51,14 @@
 ]).
 -export([format_error/1]).
 -export([format_error/2]).
+%% The functions of iommap_atomics.
+-export([
+    atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
+    atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
+    atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
+    atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
+    atomics_bxor_nif/3, atomics_bxor_get_nif/3
+]).
 -export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, stats/0, reason/0]).
 
 -on_load(load/0).
@@ -78,7 +86,12 @@
     list_nif/3,
     stats/0,
     subscribe/0,
-    unsubscribe/0
+    unsubscribe/0,
+    atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
+    atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
+    atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
+    atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
+    atomics_bxor_nif/3, atomics_bxor_get_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -764,6 +777,78 @@ list_nif(_Image, _After, _Until) ->
     erlang:nif_error(not_loaded).
 
 image_nif() ->
+    erlang:nif_error(not_loaded).
+
+%% The NIFs of iommap_atomics, which are functions of this module as a library belongs to one module.
+
+%% @private
+-spec atomics_new_nif(term(), term(), term(), boolean()) -> reference() | {error, reason()}.
+atomics_new_nif(_Handle, _Offset, _Arity, _Signed) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_info_nif(term()) -> {pos_integer(), boolean()} | {error, reason()}.
+atomics_info_nif(_Array) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_get_nif(term(), term()) -> integer() | {error, reason()}.
+atomics_get_nif(_Array, _Index) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_put_nif(term(), term(), term()) -> ok | {error, reason()}.
+atomics_put_nif(_Array, _Index, _Value) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_exchange_nif(term(), term(), term()) -> integer() | {error, reason()}.
+atomics_exchange_nif(_Array, _Index, _Value) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_compare_exchange_nif(term(), term(), term(), term()) -> ok | integer() | {error, reason()}.
+atomics_compare_exchange_nif(_Array, _Index, _Expected, _Desired) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_add_nif(term(), term(), term()) -> ok | {error, reason()}.
+atomics_add_nif(_Array, _Index, _Increment) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_add_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
+atomics_add_get_nif(_Array, _Index, _Increment) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_band_nif(term(), term(), term()) -> ok | {error, reason()}.
+atomics_band_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_band_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
+atomics_band_get_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bor_nif(term(), term(), term()) -> ok | {error, reason()}.
+atomics_bor_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bor_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
+atomics_bor_get_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bxor_nif(term(), term(), term()) -> ok | {error, reason()}.
+atomics_bxor_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec atomics_bxor_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
+atomics_bxor_get_nif(_Array, _Index, _Mask) ->
     erlang:nif_error(not_loaded).
 
 %% Every loaded copy of the library must know the ones before it, whose handles and views live on. The newest is kept

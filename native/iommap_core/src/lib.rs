@@ -29,6 +29,7 @@ mod stats;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
+mod update;
 
 pub use buffer::{Buffer, Data, Segment};
 pub use error::Error;
@@ -47,3 +48,4 @@ pub use platform::wake::Wake;
 pub use range::Range;
 pub use stats::{count, counts, Counter, COUNTERS};
 pub use unmapper::waiting as unmaps_waiting;
+pub use update::Update;

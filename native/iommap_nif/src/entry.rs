@@ -1,9 +1,9 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, list, lock, open, read, resize, subscribe, view, write};
+use crate::calls::{advise, atomics, info, list, lock, open, read, resize, subscribe, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::resource::{self, drop_object, ErlangHandle};
+use crate::resource::{self, drop_object, Array, ErlangHandle};
 use crate::subscribers;
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
@@ -91,6 +91,20 @@ static FUNCTIONS: Functions = Functions(nifs! {
     22: c"stats" / 0, normal, info::stats;
     23: c"subscribe" / 0, dirty_io, subscribe::subscribe;
     24: c"unsubscribe" / 0, dirty_io, subscribe::unsubscribe;
+    25: c"atomics_new_nif" / 4, normal, atomics::new;
+    26: c"atomics_info_nif" / 1, normal, atomics::info;
+    27: c"atomics_get_nif" / 2, normal, atomics::get;
+    28: c"atomics_put_nif" / 3, normal, atomics::put;
+    29: c"atomics_exchange_nif" / 3, normal, atomics::exchange;
+    30: c"atomics_compare_exchange_nif" / 4, normal, atomics::compare_exchange;
+    31: c"atomics_add_nif" / 3, normal, atomics::add;
+    32: c"atomics_add_get_nif" / 3, normal, atomics::add_get;
+    33: c"atomics_band_nif" / 3, normal, atomics::band;
+    34: c"atomics_band_get_nif" / 3, normal, atomics::band_get;
+    35: c"atomics_bor_nif" / 3, normal, atomics::bor;
+    36: c"atomics_bor_get_nif" / 3, normal, atomics::bor_get;
+    37: c"atomics_bxor_nif" / 3, normal, atomics::bxor;
+    38: c"atomics_bxor_get_nif" / 3, normal, atomics::bxor_get;
 });
 
 /// This image, as others see it.
@@ -107,6 +121,7 @@ static THIS: This = This {
         calls: FUNCTIONS.0,
         drop_handle: drop_object::<ErlangHandle>,
         drop_view: drop_object::<View>,
+        drop_array: drop_object::<Array>,
         list: list_here,
         take_faulted: faulted_here,
         subscribe: subscribe_here,

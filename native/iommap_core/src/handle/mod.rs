@@ -9,8 +9,9 @@
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
 //! in the moment since they were fetched or faulted in, and by what resizes while it swaps mappings.
 //!
-//! `read`, `write`, `resize` and `extend` have the operations of those names.
+//! `read`, `write`, `atomic`, `resize` and `extend` have the operations of those names.
 
+mod atomic;
 mod extend;
 pub mod read;
 mod resize;
@@ -146,6 +147,7 @@ impl<V> Handle<V> {
     }
 
     /// The size of the mapping, in bytes.
+    #[inline(always)]
     pub fn position(&self, wait: Wait) -> Result<usize, Error> {
         let reading = self.reading(wait)?;
         Ok(opened(&reading)?.mapping.size())

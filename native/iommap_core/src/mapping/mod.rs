@@ -11,6 +11,8 @@
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
 
+#[allow(unsafe_code)] // loads and updates mapped words
+pub mod atomic;
 #[allow(unsafe_code)] // advises the kernel of mapped memory, faults it in
 mod hints;
 mod mlock;

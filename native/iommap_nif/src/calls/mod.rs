@@ -4,6 +4,7 @@
 //! handle, which the core checks.
 
 pub mod advise;
+pub mod atomics;
 pub mod info;
 pub mod list;
 pub mod lock;
