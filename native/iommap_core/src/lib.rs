@@ -12,6 +12,7 @@ compile_error!("iommap needs a processor of 64 bits: on this one files are longe
 #[allow(unsafe_code)] // promises what callers promised of their memory
 mod buffer;
 mod clock;
+mod device;
 mod error;
 mod fault;
 mod file;
@@ -31,6 +32,7 @@ mod thread_data;
 mod unmapper;
 
 pub use buffer::{Buffer, Data, Segment};
+pub use device::{Device, OpenMode, Status, Whence};
 pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};

@@ -1,9 +1,9 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::calls::{advise, device, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::resource::{self, drop_object, ErlangHandle};
+use crate::resource::{self, drop_object, ErlangDevice, ErlangHandle};
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
 use rustler::{Env, Term};
@@ -78,6 +78,22 @@ static FUNCTIONS: Functions = Functions(nifs! {
     11: c"intact_nif" / 4, normal, view::intact;
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
+    14: c"device_open_nif" / 3, dirty_io, device::open;
+    15: c"device_from_nif" / 1, dirty_io, device::from;
+    16: c"device_close_nif" / 1, dirty_io, device::close;
+    17: c"device_pread_nif" / 3, normal, device::pread;
+    18: c"device_read_nif" / 2, normal, device::read;
+    19: c"device_read_line_nif" / 1, normal, device::read_line;
+    20: c"device_pwrite_nif" / 3, normal, device::pwrite;
+    21: c"device_pwrite_long_nif" / 3, dirty_io, device::pwrite;
+    22: c"device_write_nif" / 2, normal, device::write;
+    23: c"device_write_long_nif" / 2, dirty_io, device::write;
+    24: c"device_position_nif" / 3, normal, device::position;
+    25: c"device_truncate_nif" / 1, dirty_io, device::truncate;
+    26: c"device_sync_nif" / 2, dirty_io, device::sync;
+    27: c"device_allocate_nif" / 3, dirty_io, device::allocate;
+    28: c"device_advise_nif" / 4, dirty_io, device::advise;
+    29: c"device_info_nif" / 1, dirty_io, device::info;
 });
 
 /// This image, as others see it.
@@ -94,6 +110,7 @@ static THIS: This = This {
         FUNCTIONS.0,
         drop_object::<ErlangHandle>,
         drop_object::<View>,
+        drop_object::<ErlangDevice>,
     ),
 };
 

@@ -42,6 +42,8 @@ pub struct Image {
     handler: Handler,
     /// Tells the image which is the newest.
     set_newest: unsafe extern "C" fn(*mut Image),
+    /// Every image whose devices there can be has it.
+    pub(crate) drop_device: unsafe extern "C" fn(*mut c_void),
 }
 
 // SAFETY: everything but `older` is constant, and points to constants.
@@ -65,6 +67,7 @@ impl Image {
         calls: &'static [ErlNifFunc],
         drop_handle: unsafe extern "C" fn(*mut c_void),
         drop_view: unsafe extern "C" fn(*mut c_void),
+        drop_device: unsafe extern "C" fn(*mut c_void),
     ) -> Image {
         Image {
             magic: MAGIC,
@@ -78,6 +81,7 @@ impl Image {
             older: AtomicPtr::new(ptr::null_mut()),
             handler: Handler::own(),
             set_newest,
+            drop_device,
         }
     }
 

@@ -1,4 +1,5 @@
-//! The two resources of the VM: a handle, and a view, which keeps a mapping alive for its binaries.
+//! The three resources of the VM: a handle; a view, which keeps a mapping alive for its binaries; and a device, which has or
+//! borrows a handle.
 //!
 //! An object may meet another library image than the one that made it: after a code upgrade the VM gives us objects
 //! whose layout, locks and thread-locals are another image's. So every object begins with a header that never changes,
@@ -6,14 +7,16 @@
 
 use crate::answer::Stop;
 use crate::image::{self, Image, MAGIC};
-use iommap_core::{Handle, View};
+use iommap_core::{Device, Handle, View};
 use rustler::sys::{
     self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceType, ErlNifResourceTypeInit,
 };
 use rustler::{Env, Term};
 use std::ffi::{c_char, c_int, c_void, CStr};
+use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -72,7 +75,10 @@ pub type ErlangHandle = Handle<ViewReference>;
 
 /// Makes a term that holds the handle (`enif_make_resource`).
 pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
-    let object = make(&HANDLES, handle);
+    encode(env, make(&HANDLES, handle))
+}
+
+fn encode<T>(env: Env, object: NonNull<Object<T>>) -> Term {
     // SAFETY: the object was just made; the term takes its own reference, and ours is given back.
     unsafe {
         let term = sys::enif_make_resource(env.as_c_arg(), object.as_ptr().cast());
@@ -85,8 +91,14 @@ pub fn encode_handle(env: Env, handle: ErlangHandle) -> Term {
 /// is.
 #[inline]
 pub fn decode_handle(term: Term<'_>) -> Result<&ErlangHandle, Stop> {
+    Ok(&decode(term, &HANDLES)?.inside)
+}
+
+/// Finds an object of the type in the term.
+#[inline(always)]
+fn decode<'a, T>(term: Term<'a>, kind: &Type<T>) -> Result<&'a Object<T>, Stop> {
     let mut found: *const c_void = ptr::null();
-    let (env, kind) = (term.get_env().as_c_arg(), HANDLES.load(Ordering::Relaxed));
+    let (env, kind) = (term.get_env().as_c_arg(), kind.pointer());
     // SAFETY: the term is of a live environment; the pointer is written on success.
     if unsafe { sys::enif_get_resource(env, term.as_c_arg(), kind, &mut found) } == 0 {
         return Err(Stop::Raise);
@@ -95,10 +107,54 @@ pub fn decode_handle(term: Term<'_>) -> Result<&ErlangHandle, Stop> {
     unsafe {
         let header = found.cast::<Header>();
         if ptr::eq((*header).image, image::this()) {
-            return Ok(&(*found.cast::<Object<ErlangHandle>>()).inside);
+            return Ok(&*found.cast::<Object<T>>());
         }
         Err(recognized(header).map_or(Stop::Raise, Stop::Foreign))
     }
+}
+
+/// A reference to the resource of a handle that a device borrows. The VM counts the references.
+pub struct HandleReference(NonNull<Object<ErlangHandle>>);
+
+impl HandleReference {
+    /// Keeps the handle in the term alive (`enif_keep_resource`).
+    pub fn keep(term: Term) -> Result<HandleReference, Stop> {
+        let object = NonNull::from(decode(term, &HANDLES)?);
+        // SAFETY: the object is the VM's, and alive as the term is.
+        unsafe { sys::enif_keep_resource(object.as_ptr().cast()) };
+        Ok(HandleReference(object))
+    }
+}
+
+impl Drop for HandleReference {
+    fn drop(&mut self) {
+        // SAFETY: gives back the reference that `keep` made.
+        unsafe { sys::enif_release_resource(self.0.as_ptr().cast()) };
+    }
+}
+
+impl Deref for HandleReference {
+    type Target = ErlangHandle;
+
+    #[inline(always)]
+    fn deref(&self) -> &ErlangHandle {
+        // SAFETY: the object is one of this image, and the reference keeps it alive; it is only ever shared.
+        unsafe { &(*self.0.as_ptr()).inside }
+    }
+}
+
+/// The device type of this library.
+pub type ErlangDevice = Device<ViewReference, HandleReference>;
+
+/// Makes a term that holds the device (`enif_make_resource`).
+pub fn encode_device(env: Env, device: ErlangDevice) -> Term {
+    encode(env, make(&DEVICES, device))
+}
+
+/// Finds the device in the term (`enif_get_resource`), or the image whose it is.
+#[inline(always)]
+pub fn decode_device(term: Term<'_>) -> Result<&ErlangDevice, Stop> {
+    Ok(&decode(term, &DEVICES)?.inside)
 }
 
 /// Recognizes a header and its image, by the magic numbers of both.
@@ -117,15 +173,12 @@ unsafe fn recognized(header: *const Header) -> Option<&'static Image> {
 }
 
 /// Allocates an object with its header (`enif_alloc_resource`).
-fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>> {
+fn make<T>(kind: &Type<T>, inside: T) -> NonNull<Object<T>> {
     const { assert!(align_of::<Object<T>>() <= align_of::<u64>()) };
     // SAFETY: the type is open; the memory is as large as the object, and aligned for it.
     unsafe {
-        let memory = sys::enif_alloc_resource(
-            kind.load(Ordering::Relaxed).cast_const(),
-            size_of::<Object<T>>(),
-        )
-        .cast::<Object<T>>();
+        let memory = sys::enif_alloc_resource(kind.pointer().cast_const(), size_of::<Object<T>>())
+            .cast::<Object<T>>();
         memory.write(Object {
             header: Header {
                 magic: MAGIC,
@@ -139,23 +192,34 @@ fn make<T>(kind: &AtomicPtr<ErlNifResourceType>, inside: T) -> NonNull<Object<T>
     }
 }
 
-static HANDLES: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
-static VIEWS: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
+/// A resource type, whose objects of this image have a `T` inside.
+struct Type<T>(AtomicPtr<ErlNifResourceType>, PhantomData<fn(T)>);
+
+impl<T> Type<T> {
+    const fn new() -> Type<T> {
+        Type(AtomicPtr::new(ptr::null_mut()), PhantomData)
+    }
+
+    #[inline(always)]
+    fn pointer(&self) -> *mut ErlNifResourceType {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+static HANDLES: Type<ErlangHandle> = Type::new();
+static VIEWS: Type<View> = Type::new();
+static DEVICES: Type<ErlangDevice> = Type::new();
 
 /// Opens the resource types, or takes over those of the image before this one (`enif_open_resource_type_x`).
 pub fn open_types(env: Env) -> bool {
     open_type(env, c"iommap handle 1", drop_any_handle, &HANDLES)
         && open_type(env, c"iommap view 1", drop_any_view, &VIEWS)
+        && open_type(env, c"iommap device 1", drop_any_device, &DEVICES)
 }
 
 type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
 
-fn open_type(
-    env: Env,
-    name: &CStr,
-    destructor: Destructor,
-    kind: &AtomicPtr<ErlNifResourceType>,
-) -> bool {
+fn open_type<T>(env: Env, name: &CStr, destructor: Destructor, kind: &Type<T>) -> bool {
     /// Takes the flags as a number: rustler's enum has no value for both.
     type OpenResourceType = unsafe extern "C" fn(
         *mut ErlNifEnv,
@@ -188,7 +252,7 @@ fn open_type(
             CREATE_OR_TAKE_OVER,
             &mut tried,
         );
-        kind.store(opened, Ordering::Relaxed);
+        kind.0.store(opened, Ordering::Relaxed);
         !opened.is_null()
     }
 }
@@ -218,6 +282,15 @@ unsafe extern "C" fn drop_any_view(_env: *mut ErlNifEnv, object: *mut c_void) {
     unsafe {
         if let Some(image) = recognized(object.cast()) {
             (image.drop_view)(object);
+        }
+    }
+}
+
+unsafe extern "C" fn drop_any_device(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: as for handles.
+    unsafe {
+        if let Some(image) = recognized(object.cast()) {
+            (image.drop_device)(object);
         }
     }
 }

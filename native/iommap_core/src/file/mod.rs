@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
 use crate::platform::{self, file as system, name, page_cache, time};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -58,6 +58,11 @@ impl BackingFile {
             return Ok((&self.file).seek(SeekFrom::End(0))?);
         }
         Ok(self.file.metadata()?.len())
+    }
+
+    /// The facts about it (`fstat(2)`).
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        Ok(self.file.metadata()?)
     }
 
     /// Whether another descriptor is of the same file.

@@ -3,6 +3,7 @@
 
 pub mod file;
 pub mod file_system;
+pub mod io;
 pub mod memory;
 pub mod name;
 pub mod page_cache;
