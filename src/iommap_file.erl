@@ -74,10 +74,10 @@ open(Path, Modes) ->
             try [lists:member(Mode, Modes) || Mode <- [read, write, append, exclusive, binary]] of
                 [Read, Write, Append, Exclusive, Binary] ->
                     Writes = Write orelse Append orelse Exclusive,
-                    Access = access(Read orelse not Writes, Writes),
+                    Reads = Read orelse not Writes,
                     case lists:any(fun is_refused/1, Modes) of
                         true -> {error, badarg};
-                        false -> device(iommap:device_open_nif(Name, Access, flags(Modes)), result_type(Binary))
+                        false -> device(iommap:device_open_nif(Name, access(Reads, Writes), flags(Modes)), result_type(Reads, Binary))
                     end
             catch
                 error:badarg -> {error, badarg}
@@ -101,8 +101,8 @@ close(?DEVICE(_, Device)) ->
     iommap:device_close_nif(Device).
 
 %% @private
-read(?DEVICE(_, _), 0) ->
-    {ok, <<>>};
+read(?DEVICE(Type, _), 0) ->
+    result(Type, {ok, <<>>});
 read(?DEVICE(Type, Device), Size) when ?IS_OFFSET(Size) ->
     result(Type, iommap:device_read_nif(Device, Size));
 read(?DEVICE(_, Device), Size) ->
@@ -310,8 +310,8 @@ is_refused(Mode) -> lists:member(Mode, [compressed, compressed_one, ram, directo
 flags(Modes) ->
     [Flag || Flag <- [append, exclusive, sync], lists:member(Flag, Modes)].
 
-result_type(true) -> binary;
-result_type(false) -> list.
+result_type(true, false) -> list;
+result_type(_, _) -> binary.
 
 device({ok, Device}, Type) ->
     {ok, ?DEVICE(Type, Device)};

@@ -55,6 +55,14 @@ pub fn fill(buffer: &mut impl Buffer, bytes: &[u8]) {
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.as_mut_ptr(), bytes.len()) }
 }
 
+/// The last byte of a buffer that was read into.
+#[inline]
+pub fn last(buffer: &mut impl Buffer) -> Option<u8> {
+    let length = buffer.len();
+    // SAFETY: the byte is the buffer's.
+    (length > 0).then(|| unsafe { buffer.as_mut_ptr().add(length - 1).read() })
+}
+
 /// Bytes to write from: readable for `'a`, but their pages may be lost meanwhile, and others may change them.
 #[derive(Clone, Copy)]
 #[repr(transparent)]

@@ -1,7 +1,7 @@
 //! Reads: from the mapping what is in it, and through the descriptor what it cannot give.
 
 use super::{must_wait, Device};
-use crate::buffer::{fill, Buffer};
+use crate::buffer::{fill, last, Buffer};
 use crate::error::Error;
 use crate::handle::{Handle, Wait};
 use crate::platform::io;
@@ -109,8 +109,8 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
                 let memory = memory;
                 memory.get_mut(..length)
             };
-            if let Ok(read) = handle.pread_available(wait, offset, wanted, make) {
-                if Buffer::len(&read) as u64 == wanted {
+            if let Ok(mut read) = handle.pread_available(wait, offset, wanted, make) {
+                if is_whole(&mut read, wanted) {
                     return Ok(wanted as usize);
                 }
             }
@@ -138,13 +138,19 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
             return self.read_by_descriptor(wait, offset, length, make);
         };
         match handle.pread_available(wait, offset, length, make) {
-            Ok(buffer) if buffer.len() as u64 == length => Ok(Some(buffer)),
+            Ok(mut buffer) => {
+                if is_whole(&mut buffer, length) {
+                    return Ok(Some(buffer));
+                }
+                self.read_at_end(wait, handle, offset, length, make, Ok(buffer))
+            }
             Err(Error::WouldBlock) => Err(Error::WouldBlock),
-            other => self.read_at_end(wait, handle, offset, length, make, other),
+            error => self.read_at_end(wait, handle, offset, length, make, error),
         }
     }
 
-    /// Reads where the mapping could not give all: it ends before, and the file may be longer; or a page was lost.
+    /// Reads where the mapping may not have given what the file has: it ends before, and the file may be longer; the file ends
+    /// before; or a page was lost.
     #[cold]
     fn read_at_end<B: Buffer>(
         &self,
@@ -167,16 +173,16 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
             read = handle.pread_available(wait, offset, length, make);
         }
         match read {
-            Ok(buffer) => Ok(Some(buffer)),
+            Ok(buffer) if offset + buffer.len() as u64 <= size => Ok(Some(buffer)),
             Err(Error::OutOfBounds) => Ok(None),
-            Err(Error::Fault) if handle.is_private() => self.read_private(
+            Ok(_) | Err(Error::Fault) if handle.is_private() => self.read_private(
                 wait,
                 handle,
                 offset,
                 length.min(size.saturating_sub(offset)),
                 make,
             ),
-            Err(Error::Fault) => self.read_by_descriptor(wait, offset, length, make),
+            Ok(_) | Err(Error::Fault) => self.read_by_descriptor(wait, offset, length, make),
             Err(error) => Err(error),
         }
     }
@@ -227,6 +233,12 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         fill(&mut buffer, &bytes);
         Ok(Some(buffer))
     }
+}
+
+/// Whether a buffer is as long as wanted, and surely bytes of the file: those behind its end are zero.
+#[inline]
+fn is_whole(buffer: &mut impl Buffer, wanted: u64) -> bool {
+    buffer.len() as u64 == wanted && last(buffer) != Some(0)
 }
 
 fn copy_of_line<B: Buffer>(line: &[u8], make: impl Fn(usize) -> Option<B>) -> Result<B, Error> {
