@@ -75,7 +75,7 @@ examples(Document, First, Last) ->
 
 edoc_examples() ->
     [{Title, re:replace(Text, "^%% ", "", [global, multiline, {return, list}])}
-        || {Title, Text} <- examples("src/iommap.erl", "%% ```", "%% '''")].
+        || Source <- ["src/iommap.erl", "src/iommap_file.erl"], {Title, Text} <- examples(Source, "%% ```", "%% '''")].
 
 blocks(First, Last, Lines) ->
     case lists:dropwhile(fun({_, Line}) -> Line =/= First end, Lines) of

@@ -58,7 +58,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         let mut memory = [0; SHORT_LINE];
         let guess = (cursor.line + cursor.line / 2).clamp(128, SHORT_LINE);
         let length = self.read_to_slice(wait, cursor.at, &mut memory[..guess])?;
-        let found = memory[..length].iter().position(|byte| *byte == b'\n');
+        let found = io::find(b'\n', &memory[..length]);
         let mut line = Vec::new();
         let bytes = match found {
             Some(newline) => &memory[..=newline],
@@ -89,7 +89,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
             line.resize(begun + step, 0);
             let length = self.read_to_slice(wait, start + begun as u64, &mut line[begun..])?;
             let read = &line[begun..begun + length];
-            if let Some(newline) = read.iter().position(|byte| *byte == b'\n') {
+            if let Some(newline) = io::find(b'\n', read) {
                 line.truncate(begun + newline + 1);
                 return Ok(());
             }

@@ -75,6 +75,15 @@ fn transferred(done: isize) -> Result<Option<usize>, Error> {
     }
 }
 
+/// Finds a byte (`memchr(3)`, which looks at many at once).
+#[inline]
+pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let start = bytes.as_ptr();
+    // SAFETY: reads the slice.
+    let found = unsafe { libc::memchr(start.cast(), i32::from(byte), bytes.len()) };
+    (!found.is_null()).then(|| found.addr() - start.addr())
+}
+
 /// Moves the descriptor's own position (`lseek(2)`), and gives it.
 pub fn seek(fd: RawFd, offset: i64, whence: i32) -> Result<u64, Error> {
     // SAFETY: changes only the position.
