@@ -257,7 +257,7 @@ read_file_info(Device) ->
     read_handle_info(Device, []).
 
 %% @doc As `file:read_file_info/2' of an open file, under the name that people look for.
--spec read_file_info(device(), [file:file_info_option()]) -> {ok, file:file_info()} | {error, file:posix() | badarg}.
+-spec read_file_info(device(), [{time, local | universal | posix} | raw]) -> {ok, file:file_info()} | {error, file:posix() | badarg}.
 read_file_info(Device, Options) ->
     read_handle_info(Device, Options).
 
