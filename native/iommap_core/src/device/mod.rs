@@ -132,9 +132,17 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         }
     }
 
-    /// Writes the file back, or its data alone, and waits for it.
+    /// Writes the file back, or its data alone, and waits for it. Tells an error of writing back what was written in the
+    /// mapping, as long as the handle does.
     pub fn sync(&self, data_only: bool) -> Result<(), Error> {
-        io::sync(self.file()?.fd(), data_only)
+        let file = self.file()?;
+        if let Some(handle) = self.mapping(Wait::Blocking)? {
+            match handle.sync(false) {
+                Ok(()) | Err(Error::Fault) => {} // what the file lost is not to be written
+                error => return error,
+            }
+        }
+        io::sync(file.fd(), data_only)
     }
 
     /// Allocates the blocks of a range, and makes the file as long as its end.

@@ -54,7 +54,9 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
             .ok_or(Error::INVALID)?;
         if !self.writes_by_descriptor {
             if let Some(handle) = self.mapping(wait)? {
-                self.file_size(wait)?; // or a server is asked after the write, which must not be made twice
+                if self.file()?.system().remote {
+                    must_wait(wait)?; // a server is asked after the write, which must not be made twice
+                }
                 match handle.pwrite(wait, offset, data) {
                     // The page that holds the end of the file takes more than the file has.
                     Ok(()) if handle.is_private() || self.file_size(wait)? >= end => {
