@@ -280,6 +280,26 @@ from_refuses_what_is_no_open_handle_test() ->
                                                              file:read_line(Device), file:pwrite(Device, 0, <<"a">>)]]
     end).
 
+from_never_clears_the_fault_of_a_handle_test() ->
+    %% A device on a handle that is faulted reads what the file has, also behind the mapping; the handle stays faulted.
+    test_processes:in_a_process(fun read_through_a_faulted_handle/0).
+
+read_through_a_faulted_handle() ->
+    with_mapping(bytes(3 * page()), fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 3 * page()),
+        cut(Path, page()),
+        _ = erlang:crc32(View),
+        {ok, #{faulted := true}} = iommap:info(Handle),
+        cut(Path, 3 * page() + 10),
+        ok = file:write_file(Path, <<"more">>, [append]),
+        {ok, Device} = iommap_file:from(Handle),
+        ?assertEqual({ok, binary:part(bytes(page()), 0, 100)}, file:pread(Device, 0, 100)),
+        ?assertEqual({ok, <<"more">>}, file:pread(Device, 3 * page() + 10, 10)),
+        ok = file:pwrite(Device, 5, <<"written">>),
+        ?assertMatch({ok, <<_:5/binary, "written", _/binary>>}, file:read_file(Path)),
+        ?assertEqual({error, sigbus}, iommap:pread(Handle, 0, 1))
+    end).
+
 %% Data
 
 data_of_a_lost_view_is_efault_test() ->

@@ -52,6 +52,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
             .checked_add(length)
             .filter(|end| i64::try_from(*end).is_ok())
             .ok_or(Error::INVALID)?;
+        let mut is_stale = false;
         if !self.writes_by_descriptor {
             if let Some(handle) = self.mapping(wait)? {
                 if self.file()?.system().remote {
@@ -63,7 +64,8 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
                         *written += length;
                         return Ok(());
                     }
-                    Ok(()) | Err(Error::OutOfBounds | Error::Fault) => {}
+                    Ok(()) | Err(Error::Fault) => is_stale = !self.is_borrowed(),
+                    Err(Error::OutOfBounds) => {}
                     Err(error) => return Err(error),
                 }
                 must_wait(wait)?;
@@ -76,7 +78,13 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         if !self.append {
             system::check_size_limit(end)?;
         }
-        io::write(self.file()?.fd(), Some(offset), data, written)
+        let done = io::write(self.file()?.fd(), Some(offset), data, written);
+        if is_stale {
+            if let Some(handle) = self.mapping(wait)? {
+                let _ = handle.remap(); // what the file has lost need not be tried again
+            }
+        }
+        done
     }
 
     /// Writes data that does not lie in a private mapping: what the mapping has is changed there, the rest in the file.
