@@ -50,6 +50,21 @@ fn an_empty_file_is_mapped_when_it_is_not_empty_any_more() {
 }
 
 #[test]
+fn the_mapping_follows_a_write_inside_a_longer_file() {
+    // What was appended is written in the mapping from the second time on, without waiting.
+    let scratch = Scratch::new();
+    let device = device(&scratch.nothing(), Access::ReadWrite);
+    for _ in 0..10 {
+        write(&device, &pattern(1000)).unwrap();
+    }
+    let segments = [(&b"hot"[..]).into()];
+    let data = Data::new(&segments).unwrap();
+    device.pwrite(Wait::Blocking, 9000, data).unwrap();
+    device.pwrite(Wait::NonBlocking, 9000, data).unwrap();
+    assert_eq!(&contents(&scratch.nothing())[9000..9003], b"hot");
+}
+
+#[test]
 fn nothing_is_done_where_it_would_block() {
     // A write that makes the file longer, and a read of what another appended, do nothing unless they may wait.
     let scratch = Scratch::new();

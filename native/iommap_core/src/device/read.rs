@@ -167,9 +167,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         let mut read = first;
         if size > mapped && !matches!(read, Err(Error::Fault)) {
             must_wait(wait)?;
-            // Nobody but its user clears the fault of a handle.
-            let is_faulted = self.is_borrowed() && handle.info(wait)?.faulted;
-            if is_faulted || handle.remap().is_err() {
+            if !self.follow(handle) {
                 return self.read_by_descriptor(wait, offset, length, make);
             }
             read = handle.pread_available(wait, offset, length, make);

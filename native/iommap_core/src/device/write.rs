@@ -58,7 +58,14 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
                 if self.file()?.system().remote {
                     must_wait(wait)?; // a server is asked after the write, which must not be made twice
                 }
-                match handle.pwrite(wait, offset, data) {
+                let mut done = handle.pwrite(wait, offset, data);
+                if done == Err(Error::OutOfBounds) && self.file_size(wait)? >= end {
+                    must_wait(wait)?;
+                    if self.follow(handle) {
+                        done = handle.pwrite(wait, offset, data);
+                    }
+                }
+                match done {
                     // The page that holds the end of the file takes more than the file has.
                     Ok(()) if handle.is_private() || self.file_size(wait)? >= end => {
                         *written += length;
