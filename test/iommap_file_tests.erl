@@ -399,7 +399,7 @@ tar_access(read2, {Device, Size}) -> file:read(Device, Size);
 tar_access(close, Device) -> file:close(Device).
 
 an_archive_of_zip_test() ->
-    %% zip makes and reads an archive on devices in the place of its own files.
+    %% An archive of zip that was written through a device, and read through one, is whole: zip itself opens files by name only.
     with_directory(fun(Directory) ->
         Path = filename:join(Directory, "archive.zip"),
         Files = [{"one", bytes(5)}, {"two", bytes(100_000)}],
