@@ -51,13 +51,21 @@
 ]).
 -export([format_error/1]).
 -export([format_error/2]).
-%% The functions of iommap_atomics.
+%% For `iommap_atomics'.
 -export([
     atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
     atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
     atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
     atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
     atomics_bxor_nif/3, atomics_bxor_get_nif/3
+]).
+%% For `iommap_file'.
+-export([
+    device_open_nif/3, device_from_nif/1, device_close_nif/1,
+    device_pread_nif/3, device_read_nif/2, device_read_line_nif/1,
+    device_pwrite_nif/3, device_pwrite_long_nif/3, device_write_nif/2, device_write_long_nif/2,
+    device_position_nif/3, device_truncate_nif/1, device_sync_nif/2, device_allocate_nif/3, device_advise_nif/4,
+    device_info_nif/1
 ]).
 -export_type([handle/0, source/0, mode/0, sync_mode/0, advise_hint/0, open_option/0, info/0, listed/0, stats/0, reason/0]).
 
@@ -91,7 +99,12 @@
     atomics_put_nif/3, atomics_exchange_nif/3, atomics_compare_exchange_nif/4,
     atomics_add_nif/3, atomics_add_get_nif/3, atomics_band_nif/3,
     atomics_band_get_nif/3, atomics_bor_nif/3, atomics_bor_get_nif/3,
-    atomics_bxor_nif/3, atomics_bxor_get_nif/3
+    atomics_bxor_nif/3, atomics_bxor_get_nif/3,
+    device_open_nif/3, device_from_nif/1, device_close_nif/1,
+    device_pread_nif/3, device_read_nif/2, device_read_line_nif/1,
+    device_pwrite_nif/3, device_pwrite_long_nif/3, device_write_nif/2, device_write_long_nif/2,
+    device_position_nif/3, device_truncate_nif/1, device_sync_nif/2, device_allocate_nif/3, device_advise_nif/4,
+    device_info_nif/1
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -849,6 +862,104 @@ atomics_bxor_nif(_Array, _Index, _Mask) ->
 %% @private
 -spec atomics_bxor_get_nif(term(), term(), term()) -> integer() | {error, reason()}.
 atomics_bxor_get_nif(_Array, _Index, _Mask) ->
+    erlang:nif_error(not_loaded).
+
+%% Devices: see `iommap_file', which checks arguments.
+
+%% @private
+-spec device_open_nif(binary(), read | write | read_write, [append | exclusive | sync]) ->
+    {ok, reference()} | {error, file:posix()}.
+device_open_nif(_Path, _Access, _Flags) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_from_nif(handle()) ->
+    {ok, reference()} | {error, closed | einval}.
+device_from_nif(_Handle) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_close_nif(reference()) ->
+    ok | {error, file:posix()}.
+device_close_nif(_Device) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_pread_nif(reference(), non_neg_integer(), non_neg_integer()) ->
+    {ok, binary()} | eof | {error, file:posix()}.
+device_pread_nif(_Device, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_read_nif(reference(), non_neg_integer()) ->
+    {ok, binary()} | eof | {error, file:posix()}.
+device_read_nif(_Device, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_read_line_nif(reference()) ->
+    {ok, binary()} | eof | {error, file:posix()}.
+device_read_line_nif(_Device) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_pwrite_nif(reference(), non_neg_integer(), binary()) ->
+    ok | {error, file:posix()}.
+device_pwrite_nif(_Device, _Offset, _Data) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_pwrite_long_nif(reference(), non_neg_integer(), binary()) ->
+    ok | {error, file:posix()}.
+device_pwrite_long_nif(_Device, _Offset, _Data) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_write_nif(reference(), binary()) ->
+    ok | {error, file:posix()}.
+device_write_nif(_Device, _Data) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_write_long_nif(reference(), binary()) ->
+    ok | {error, file:posix()}.
+device_write_long_nif(_Device, _Data) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_position_nif(reference(), bof | cur | eof, integer()) ->
+    {ok, non_neg_integer()} | {error, file:posix()}.
+device_position_nif(_Device, _Whence, _Offset) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_truncate_nif(reference()) ->
+    ok | {error, file:posix()}.
+device_truncate_nif(_Device) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_sync_nif(reference(), DataOnly :: boolean()) ->
+    ok | {error, file:posix()}.
+device_sync_nif(_Device, _DataOnly) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_allocate_nif(reference(), non_neg_integer(), non_neg_integer()) ->
+    ok | {error, file:posix()}.
+device_allocate_nif(_Device, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_advise_nif(reference(), non_neg_integer(), non_neg_integer(), advise_hint()) ->
+    ok | {error, file:posix()}.
+device_advise_nif(_Device, _Offset, _Length, _Hint) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec device_info_nif(reference()) ->
+    {ok, [term()]} | {error, file:posix()}.
+device_info_nif(_Device) ->
     erlang:nif_error(not_loaded).
 
 %% Every loaded copy of the library must know the ones before it, whose handles and views live on. The newest is kept

@@ -335,22 +335,24 @@ stats_count_no_call_that_stays_where_it_is_test() ->
         ok = test_processes:eventually(fun() -> counted(Calls) =:= #{} end)
     end).
 
-stats_tell_why_a_call_moved_test() ->
+stats_tell_why_a_call_moved_test_() ->
     %% Long data, and data that is a view, count once each by their reason; a lock that is taken, each time.
-    with_mapping(zeros(3 bsl 20), fun(Handle, _Path) ->
-        ?assertMatch(#{moved_length := 1}, counted(fun() -> {ok, _} = iommap:pread(Handle, 0, 2 bsl 20) end)),
-        Long = zeros(2 bsl 20),
-        ?assertMatch(#{moved_length := 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, Long) end)),
-        with_mapping(bytes(100), fun(Other, _) ->
-            {ok, View} = iommap:region_binary(Other, 0, 100),
-            ?assertEqual(#{moved_pages => 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, View) end))
-        end),
-        test_processes:during([fun() -> ok = iommap:pwrite(Handle, 0, Long) end], fun() ->
-            ok = test_processes:eventually(fun() ->
-                maps:is_key(moved_lock, counted(fun() -> {ok, _} = iommap:position(Handle) end))
+    {timeout, 60, fun() ->
+        with_mapping(zeros(3 bsl 20), fun(Handle, _Path) ->
+            ?assertMatch(#{moved_length := 1}, counted(fun() -> {ok, _} = iommap:pread(Handle, 0, 2 bsl 20) end)),
+            Long = zeros(2 bsl 20),
+            ?assertMatch(#{moved_length := 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, Long) end)),
+            with_mapping(bytes(100), fun(Other, _) ->
+                {ok, View} = iommap:region_binary(Other, 0, 100),
+                ?assertEqual(#{moved_pages => 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, View) end))
+            end),
+            test_processes:during([fun() -> ok = iommap:pwrite(Handle, 0, Long) end], fun() ->
+                ok = test_processes:eventually(fun() ->
+                    maps:is_key(moved_lock, counted(fun() -> {ok, _} = iommap:position(Handle) end))
+                end)
             end)
         end)
-    end).
+    end}.
 
 stats_count_faults_and_zero_pages_test() ->
     %% A fault in a call puts no zero pages anywhere; one in a view, as many as the mapping has lost, once.

@@ -9,6 +9,7 @@
 #[allow(unsafe_code)] // promises what callers promised of their memory
 mod buffer;
 mod clock;
+mod device;
 mod error;
 mod fault;
 mod file;
@@ -32,6 +33,7 @@ mod unmapper;
 mod update;
 
 pub use buffer::{Buffer, Data, Segment};
+pub use device::{Device, OpenMode, Status, Whence};
 pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};

@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The rest of a mapping that nobody knows any more. To drop it unmaps, and closes the file if nobody else has it.
+/// The rest of a mapping that nobody knows any more, or of a file without one. To drop it unmaps, and closes the file if nobody
+/// else has it.
 pub struct Remains {
     // Dropped in this order.
-    _memory: Reservation,
+    _memory: Option<Reservation>,
     file: Arc<BackingFile>,
     was_written: bool,
 }
@@ -27,9 +28,18 @@ impl Remains {
     /// Of a mapping that is not registered any more, through which the file was written, or not.
     pub fn new(memory: Reservation, file: Arc<BackingFile>, was_written: bool) -> Remains {
         Remains {
-            _memory: memory,
+            _memory: Some(memory),
             file,
             was_written,
+        }
+    }
+
+    /// Of a file that may have no mapping.
+    pub fn of_file(file: Arc<BackingFile>) -> Remains {
+        Remains {
+            _memory: None,
+            file,
+            was_written: false,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, atomics, info, list, lock, open, read, resize, subscribe, view, write};
+use crate::calls::{
+    advise, atomics, device, info, list, lock, open, read, resize, subscribe, view, write,
+};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
-use crate::resource::{self, drop_object, Array, ErlangHandle};
+use crate::resource::{self, drop_object, Array, ErlangDevice, ErlangHandle};
 use crate::subscribers;
 use iommap_core::{View, Wait};
 use rustler::sys::{self, ErlNifEntry, ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
@@ -105,6 +107,22 @@ static FUNCTIONS: Functions = Functions(nifs! {
     36: c"atomics_bor_get_nif" / 3, normal, atomics::bor_get;
     37: c"atomics_bxor_nif" / 3, normal, atomics::bxor;
     38: c"atomics_bxor_get_nif" / 3, normal, atomics::bxor_get;
+    39: c"device_open_nif" / 3, dirty_io, device::open;
+    40: c"device_from_nif" / 1, dirty_io, device::from;
+    41: c"device_close_nif" / 1, dirty_io, device::close;
+    42: c"device_pread_nif" / 3, normal, device::pread;
+    43: c"device_read_nif" / 2, normal, device::read;
+    44: c"device_read_line_nif" / 1, normal, device::read_line;
+    45: c"device_pwrite_nif" / 3, normal, device::pwrite;
+    46: c"device_pwrite_long_nif" / 3, dirty_io, device::pwrite;
+    47: c"device_write_nif" / 2, normal, device::write;
+    48: c"device_write_long_nif" / 2, dirty_io, device::write;
+    49: c"device_position_nif" / 3, normal, device::position;
+    50: c"device_truncate_nif" / 1, dirty_io, device::truncate;
+    51: c"device_sync_nif" / 2, dirty_io, device::sync;
+    52: c"device_allocate_nif" / 3, dirty_io, device::allocate;
+    53: c"device_advise_nif" / 4, dirty_io, device::advise;
+    54: c"device_info_nif" / 1, dirty_io, device::info;
 });
 
 /// This image, as others see it.
@@ -122,6 +140,7 @@ static THIS: This = This {
         drop_handle: drop_object::<ErlangHandle>,
         drop_view: drop_object::<View>,
         drop_array: drop_object::<Array>,
+        drop_device: drop_object::<ErlangDevice>,
         list: list_here,
         take_faulted: faulted_here,
         subscribe: subscribe_here,

@@ -36,6 +36,7 @@ pub struct Image {
     pub(crate) drop_handle: unsafe extern "C" fn(*mut c_void),
     pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
     pub(crate) drop_array: unsafe extern "C" fn(*mut c_void),
+    pub(crate) drop_device: unsafe extern "C" fn(*mut c_void),
     /// Tells of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is lost, -1 if it lies elsewhere.
     intact: extern "C" fn(*const u8, usize) -> c_int,
     /// Tells 1 if all mappings of the image are intact, else 0.
@@ -71,6 +72,8 @@ pub struct Functions {
     pub drop_view: unsafe extern "C" fn(*mut c_void),
     /// Destroys an array of words.
     pub drop_array: unsafe extern "C" fn(*mut c_void),
+    /// Destroys a device.
+    pub drop_device: unsafe extern "C" fn(*mut c_void),
     /// Lists mappings.
     pub list: List,
     /// Lists mappings that have faulted.
@@ -116,6 +119,7 @@ impl Image {
             drop_handle: functions.drop_handle,
             drop_view: functions.drop_view,
             drop_array: functions.drop_array,
+            drop_device: functions.drop_device,
             intact: intact_here,
             all_intact: all_intact_here,
             older: AtomicPtr::new(ptr::null_mut()),

@@ -1,5 +1,5 @@
-//! The three resources of the VM: a handle; a view, which keeps a mapping alive for its binaries; and an array of words, which keeps
-//! a handle alive.
+//! The four resources of the VM: a handle; a view, which keeps a mapping alive for its binaries; an array of words, which keeps a
+//! handle alive; and a device, which has or borrows one.
 //!
 //! An object may meet another library image than the one that made it: after a code upgrade the VM gives us objects
 //! whose layout, locks and thread-locals are another image's. So every object begins with a header that never changes,
@@ -7,7 +7,7 @@
 
 use crate::answer::Stop;
 use crate::image::{self, Image, MAGIC};
-use iommap_core::{Handle, Region, View};
+use iommap_core::{Device, Handle, Region, View};
 use rustler::sys::{
     self, ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor,
     ErlNifResourceType, ErlNifResourceTypeInit,
@@ -165,7 +165,7 @@ fn decode<'a, T>(term: Term<'a>, kind: &Type<T>) -> Result<&'a Object<T>, Stop> 
     }
 }
 
-/// A reference to the resource of a handle that an array holds. The VM counts the references.
+/// A reference to the resource of a handle that an array or a device holds. The VM counts the references.
 pub struct HandleReference(NonNull<Object<ErlangHandle>>);
 
 impl HandleReference {
@@ -214,6 +214,20 @@ pub fn encode_array(env: Env, array: Array) -> Term {
 #[inline(always)]
 pub fn decode_array(term: Term<'_>) -> Result<&Array, Stop> {
     Ok(&decode(term, &ARRAYS)?.inside)
+}
+
+/// The device type of this library.
+pub type ErlangDevice = Device<ViewReference, HandleReference>;
+
+/// Makes a term that holds the device (`enif_make_resource`).
+pub fn encode_device(env: Env, device: ErlangDevice) -> Term {
+    encode(env, make(&DEVICES, device))
+}
+
+/// Finds the device in the term (`enif_get_resource`), or the image whose it is.
+#[inline(always)]
+pub fn decode_device(term: Term<'_>) -> Result<&ErlangDevice, Stop> {
+    Ok(&decode(term, &DEVICES)?.inside)
 }
 
 /// Recognizes a header and its image, by the magic numbers of both.
@@ -268,12 +282,14 @@ impl<T> Type<T> {
 static HANDLES: Type<ErlangHandle> = Type::new();
 static VIEWS: Type<View> = Type::new();
 static ARRAYS: Type<Array> = Type::new();
+static DEVICES: Type<ErlangDevice> = Type::new();
 
 /// Opens the resource types, or takes over those of the image before this one (`enif_open_resource_type_x`).
 pub fn open_types(env: Env) -> bool {
     open_type(env, c"iommap handle 1", drop_any_handle, &HANDLES)
         && open_type(env, c"iommap view 1", drop_any_view, &VIEWS)
         && open_type(env, c"iommap atomics 1", drop_any_array, &ARRAYS)
+        && open_type(env, c"iommap device 1", drop_any_device, &DEVICES)
 }
 
 type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
@@ -350,6 +366,15 @@ unsafe extern "C" fn drop_any_array(_env: *mut ErlNifEnv, object: *mut c_void) {
     unsafe {
         if let Some(image) = recognized(object.cast()) {
             (image.drop_array)(object);
+        }
+    }
+}
+
+unsafe extern "C" fn drop_any_device(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: as for handles.
+    unsafe {
+        if let Some(image) = recognized(object.cast()) {
+            (image.drop_device)(object);
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::answer::Stop;
 use crate::atoms;
-use iommap_core::{Buffer, Segment, NON_BLOCKING_MAX};
+use iommap_core::{Buffer, Data, Error, Segment, NON_BLOCKING_MAX};
 use rustler::sys::{self, ErlNifBinary, ERL_NIF_TERM};
 use rustler::{Encoder, Env, NewBinary, OwnedBinary, Term, TermType};
+use std::ffi::CString;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -172,4 +173,12 @@ unsafe impl Buffer for BinaryBuffer<'_> {
             BinaryBuffer::Long(binary) => binary.as_slice().len(),
         }
     }
+}
+
+/// Copies the path, which may be a view, and ends it with a NUL. One that has a NUL inside raises.
+pub fn path(path: Term) -> Result<CString, Stop> {
+    let path = binary(path).ok_or(Stop::Raise)?;
+    let segments = [path, Segment::from(&[0][..])];
+    let bytes = iommap_core::flatten(Data::new(&segments).ok_or(Error::OutOfBounds)?)?;
+    CString::from_vec_with_nul(bytes).map_err(|_| Stop::Raise)
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
 use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -95,6 +95,11 @@ impl BackingFile {
             return descriptor::device_size(self.fd());
         }
         Ok(self.file.metadata()?.len())
+    }
+
+    /// The facts about it (`fstat(2)`).
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        Ok(self.file.metadata()?)
     }
 
     /// Whether another descriptor is of the same file.

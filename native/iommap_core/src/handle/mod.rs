@@ -20,11 +20,11 @@ mod write;
 use crate::error::Error;
 use crate::fault::handler;
 use crate::file::opening::{self, Source};
-use crate::file::BackingFile;
+use crate::file::{mappable, BackingFile};
 use crate::listing::Info;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
-use crate::options::{Hint, Options};
+use crate::options::{Access, Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
 use std::ops::Deref;
@@ -78,8 +78,24 @@ impl<V> Handle<V> {
         if options.lock {
             mapping.lock_all();
         }
+        Ok(Handle::of_mapping(mapping, options))
+    }
+
+    /// Maps a file that is open already, as it is. An empty one is refused.
+    pub fn of_file(file: &Arc<BackingFile>, options: Options) -> Result<Handle<V>, Error> {
+        handler::install()?;
+        let size = mappable(file.size()?)?;
+        if size == 0 {
+            return Err(Error::INVALID);
+        }
+        let map = || Mapping::new(file.clone(), size, &options);
+        let mapping = unmapper::retry_after_reclaim(map)?;
+        Ok(Handle::of_mapping(mapping, options))
+    }
+
+    fn of_mapping(mapping: Mapping, options: Options) -> Handle<V> {
         mapping.listing().begin();
-        Ok(Handle {
+        Handle {
             start: AtomicPtr::new(mapping.first_byte()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
             options: Options {
@@ -91,7 +107,27 @@ impl<V> Handle<V> {
                 view: OnceLock::new(),
             })),
             resizing: Mutex::new(()),
-        })
+        }
+    }
+
+    /// What the handle may do.
+    pub fn access(&self) -> Access {
+        self.options.access
+    }
+
+    /// Whether it maps a window of its file only.
+    pub fn is_window(&self) -> bool {
+        !self.options.window.is_whole()
+    }
+
+    /// Whether changes stay in the mapping.
+    pub fn is_private(&self) -> bool {
+        self.options.private
+    }
+
+    /// The file.
+    pub fn file(&self) -> Result<Arc<BackingFile>, Error> {
+        Ok(self.mapping()?.file().clone())
     }
 
     /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.

@@ -107,6 +107,49 @@ impl<V> Handle<V> {
         self.two_phase(prepare, Lock::read, read)
     }
 
+    /// Copies out what the mapping has of a range: less than `length` bytes where it ends before; `OutOfBounds` if nothing. `make`
+    /// is as for `pread`.
+    #[inline]
+    pub fn pread_available<B: Buffer>(
+        &self,
+        wait: Wait,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<B, Error> {
+        if wait == Wait::NonBlocking {
+            let reading = self.reading(wait)?;
+            let part = self.available_part(&opened(&reading)?.mapping, offset, length)?;
+            if part.length() > NON_BLOCKING_MAX {
+                return Err(Error::TooLong);
+            }
+            if !part.is_ready_to_read() {
+                return Err(Error::WouldBlock);
+            }
+            let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+            part.copy_out(&mut buffer)?;
+            return Ok(buffer);
+        }
+        let mapping = self.mapping()?;
+        let length = self.available_part(&mapping, offset, length)?.length() as u64;
+        drop(mapping);
+        self.pread_blocking(offset, length, make)
+    }
+
+    #[inline]
+    fn available_part<'a>(
+        &self,
+        mapping: &'a Mapping,
+        offset: u64,
+        length: u64,
+    ) -> Result<Part<'a>, Error> {
+        let left = (mapping.size() as u64).saturating_sub(offset);
+        if left == 0 {
+            return Err(Error::OutOfBounds);
+        }
+        self.readable_part(mapping, offset, length.min(left))
+    }
+
     /// Shows a range: `show` gets it together with what keeps it alive, which is made for the first view.
     #[inline(always)]
     pub fn region<R>(

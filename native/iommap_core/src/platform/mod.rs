@@ -5,6 +5,7 @@ pub mod anonymous;
 pub mod descriptor;
 pub mod file;
 pub mod file_system;
+pub mod io;
 pub mod memory;
 pub mod name;
 pub mod page_cache;

@@ -5,6 +5,7 @@
 
 pub mod advise;
 pub mod atomics;
+pub mod device;
 pub mod info;
 pub mod list;
 pub mod lock;

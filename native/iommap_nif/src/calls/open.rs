@@ -3,9 +3,9 @@
 use crate::answer::{self, Answer, Stop};
 use crate::resource::{self, ErlangHandle};
 use crate::{atoms, term};
-use iommap_core::{Access, Data, Error, Handle, Options, Segment, Source, Wait, Window};
+use iommap_core::{Access, Handle, Options, Source, Wait, Window};
 use rustler::{Atom, Env, Term};
-use std::ffi::{c_int, CString};
+use std::ffi::c_int;
 
 /// `open_nif(Path :: binary() | {fd, integer()} | anonymous, Mode, [Flag :: atom()], [{Key :: atom(), Number}])`, as `iommap.erl`
 /// has checked and sorted them, but for a NUL in the path, which raises. Of two numbers of one key the first one counts.
@@ -53,17 +53,9 @@ fn open_source(source: Term, options: Options) -> Result<ErlangHandle, Stop> {
     if atoms::anonymous() == source {
         return Ok(Handle::open(Source::Anonymous, options)?);
     }
-    let path = decode_path(source)?;
+    let path = term::path(source)?;
     assert!(!cfg!(feature = "unknown_abi") || path.as_c_str() != c"panic on purpose");
     Ok(Handle::open(&path, options)?)
-}
-
-/// Copies the path, which may be a view, and ends it with a NUL. One that has a NUL inside raises.
-fn decode_path(path: Term) -> Result<CString, Stop> {
-    let path = term::binary(path).ok_or(Stop::Raise)?;
-    let segments = [path, Segment::from(&[0][..])];
-    let bytes = iommap_core::flatten(Data::new(&segments).ok_or(Error::OutOfBounds)?)?;
-    CString::from_vec_with_nul(bytes).map_err(|_| Stop::Raise)
 }
 
 fn decode_access(mode: Term) -> Result<Access, Stop> {
