@@ -636,9 +636,15 @@ format_error({N, Reason}) when is_integer(N), N > 1 ->
 format_error(Reason) when is_atom(Reason) ->
     case lists:keyfind(Reason, 1, own_reasons() ++ unknown_to_file()) of
         {Reason, Text} -> Text;
-        false -> file:format_error(Reason)
+        false -> format_posix(file:format_error(Reason), Reason)
     end;
 format_error(Reason) ->
+    format_unknown(Reason).
+
+format_posix("unknown POSIX error" ++ _, Reason) -> format_unknown(Reason);
+format_posix(Text, _Reason) -> Text.
+
+format_unknown(Reason) ->
     lists:flatten(io_lib:format("unknown error: ~tP", [Reason, 50])).
 
 own_reasons() ->

@@ -513,7 +513,7 @@ opening_modes() ->
 calls() ->
     Numbers = [0, 1, 5, 11, 12, 4096, 12305, 20_000, -1, 1 bsl 40, 1 bsl 62, 1 bsl 63 - 1, 1 bsl 63, 1 bsl 64, 1.5, atom],
     Short = [0, 1, 5, 20_000],
-    [{read, [5]}, {pread, [0, 1 bsl 64]}, {read, [1 bsl 64]}, {pread, [0, 1.5]}, {read, [-1]}]
+    [{read, [5]}, {read, [0]}, {pread, [0, 1 bsl 64]}, {read, [1 bsl 64]}, {pread, [0, 1.5]}, {read, [-1]}]
     ++ [{pread, [Offset, Size]} || Offset <- Numbers, Size <- Short]
     ++ [{position, [At]} || At <- [bof, cur, eof, elsewhere, {elsewhere, 0}, {bof, atom}, {1, 2, 3}]]
     ++ [{position, [{Whence, Offset}]} || Whence <- [bof, cur, eof], Offset <- [-20_000, -3 | Numbers],
@@ -551,8 +551,12 @@ same(Contents, Modes, Calls) ->
             ?assertEqual({Call, Expected}, {Call, Actual}),
             [Left, Right] = [shown(file:read_file(Path)) || Path <- [Raw, Device]],
             ?assertEqual({Call, Left}, {Call, Right})
-        end, Calls)
+        end, [Call || Call <- Calls, lists:member(read, Modes) orelse not reads_nothing(Call)])
     end).
+
+%% Of a file that may not read, newer OTPs answer these by `ebadf'; devices answer as the older ones do.
+reads_nothing({read, [Size]}) -> Size =:= 0 orelse Size > 1 bsl 62;
+reads_nothing(_) -> false.
 
 call(File, close) ->
     file:close(File);
