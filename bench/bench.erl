@@ -246,7 +246,7 @@ mechanisms([Directory, Libraries]) ->
 -spec against([string()]) -> no_return().
 against([Directory, Libraries, Commit]) ->
     conduct(fun(Load) ->
-        Cases = [Case || {Case, _} <- bench_hot:cases()],
+        Cases = bench_hot:first_cases(),
         Results = hot_rounds([library(Libraries, Name, Cases) || Name <- ["now", Commit]], Directory, size()),
         io:format("~ts~n", [[
             bench_report:circumstances(command("bench/against " ++ Commit), Load), "\n",

@@ -2,7 +2,7 @@
 %% registered process holds what the contenders work on.
 -module(bench_hot).
 
--export([prepare/2, round/0, cases/0, shuffle/1]).
+-export([prepare/2, round/0, cases/0, first_cases/0, shuffle/1]).
 -export_type([settings/0, result/0]).
 
 -type settings() :: #{directory := file:filename(), samples := pos_integer(), sample_time := pos_integer(),
@@ -13,9 +13,13 @@
 -define(LINE_SIZE, 64).
 -define(PAGE, 4096).
 -define(BLOCK, (1 bsl 20)).
+-define(TEXT_SIZE, 100_000_000).
 
 %% Calls in a round of the cases in which nothing was done lately: to few enough of the pages that most are met once.
 -define(FIRST, 2000).
+
+%% Appended records, to a file that is empty at first.
+-define(APPENDS, 100_000).
 
 %% Masks that make random numbers offsets: multiples of the length anywhere in the file, or lines of its first page.
 -define(ANYWHERE(Length), (?SIZE - max(?LINE_SIZE, Length))).
@@ -28,8 +32,14 @@ cases() ->
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
-        "grow by 4 KB", "atomics add", "atomics get"]]
+        "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
+
+%% Those whose calls every version of the library has.
+-spec first_cases() -> [string()].
+first_cases() ->
+    [Case || {Case, _} <- cases()] -- ["append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add",
+                                       "atomics get"].
 
 %% Makes the files and tables, and has every contender's first answers checked.
 -spec prepare(settings(), Calls :: pos_integer()) -> ok | {wrong, [{string(), atom()}]}.
@@ -96,6 +106,8 @@ fixture(#{directory := Directory} = Settings) ->
     ok = file:write_file(Zeros, binary:copy(<<0>>, ?SIZE)),
     ZeroWords = filename:join(Directory, "zero-words-" ++ os:getpid()),
     ok = file:write_file(ZeroWords, binary:copy(<<0:8/unit:8, 1:(?LINE_SIZE - 8)/unit:8>>, ?SIZE div ?LINE_SIZE)),
+    Text = filename:join(Directory, "text-" ++ os:getpid()),
+    ok = file:write_file(Text, binary:copy(text_line(), ?TEXT_SIZE div ?LINE_SIZE)),
     {ok, Handle} = iommap:open(Read, read, []),
     {ok, WriteHandle} = iommap:open(Write, read_write, []),
     {ok, Floor} = floor:open(Read, read),
@@ -107,9 +119,9 @@ fixture(#{directory := Directory} = Settings) ->
     end,
     {ok, View} = iommap:region_binary(Handle, 0, ?SIZE),
     #{
-        read => Read, handle => Handle, floor => Floor, view => View,
+        read => Read, device => device(Read), handle => Handle, floor => Floor, view => View,
         zeros => Zeroed(Zeros), zero_words => Zeroed(ZeroWords),
-        grow => filename:join(Directory, "grow-" ++ os:getpid()),
+        grow => filename:join(Directory, "grow-" ++ os:getpid()), text => Text,
         write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
         tables => maps:from_list([{Length, table(Length, Settings)} || Length <- lengths()])
     }.
@@ -146,7 +158,11 @@ cells(Fixture) ->
           end || #{name := Name} = Writer <- writers(Fixture, segments()), lists:member(Name, [iommap, floor])]}]
     ++ [{"read 64 B, not lately read", {first, ?FIRST}, Readers(64)},
         {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))},
-        {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)}]
+        {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)},
+        {"append 64 B", {first, ?APPENDS}, appenders(Fixture)}]
+    ++ [{"with_view 4 KB", nanoseconds, with_viewers(Fixture)},
+        {"device read 64 B", nanoseconds, device_readers(Fixture)},
+        {"device read_line", nanoseconds, line_readers(Fixture)}]
     ++ [{"atomics add", nanoseconds, adders(Fixture) ++ nothings()},
         {"atomics get", nanoseconds, getters(Fixture) ++ nothings()}].
 
@@ -224,6 +240,68 @@ growers(#{grow := Path}) ->
              open => fun() -> Fresh(), {ok, Floor} = floor:open_to_grow(Path), Floor end,
              call => fun(Floor, _, Bytes) -> floor:grow(Floor, Bytes) end}].
 
+%% Records at the end of a file that is empty at first: with room that grows by half, or by one call of the file.
+appenders(#{grow := Path}) ->
+    Record = binary:copy(<<"r">>, 64),
+    Appender = #{argument => Record, mask => 0, expect => fun(Answer, _) -> Answer =:= ok end},
+    Written = fun(Modes) -> fun() -> ok = file:write_file(Path, <<>>), raw(Path, [append | Modes]) end end,
+    Write = fun(File, _, Data) -> file:write(File, Data) end,
+    [Appender#{name => iommap,
+               open => fun() ->
+                   {ok, Handle} = iommap:open(Path, read_write, [create, truncate, {size, ?PAGE}]),
+                   {Handle, counters:new(1, [])}
+               end,
+               call => fun({Handle, End}, _, Data) ->
+                   Offset = counters:get(End, 1),
+                   {ok, _} = iommap:ensure_size(Handle, Offset + byte_size(Data)),
+                   ok = counters:add(End, 1, byte_size(Data)),
+                   iommap:pwrite(Handle, Offset, Data)
+               end},
+     Appender#{name => file, open => Written([]), call => Write},
+     Appender#{name => other, open => Written([delayed_write]), call => Write}].
+
+%% A view that is asked about after it was used.
+with_viewers(#{handle := Handle}) ->
+    Viewer = #{argument => fun erlang:byte_size/1, mask => ?ANYWHERE(?PAGE), open => fun() -> Handle end,
+               expect => fun(Answer, _) -> Answer =:= {ok, ?PAGE} end,
+               warm => fun(Subject) -> [iommap:pread(Subject, Offset, ?BLOCK) || Offset <- lists:seq(0, ?SIZE - 1, ?BLOCK)] end},
+    [Viewer#{name => iommap, call => fun(Subject, Offset, Fun) -> iommap:with_view(Subject, Offset, ?PAGE, Fun) end},
+     Viewer#{name => other,
+             call => fun(Subject, Offset, Fun) ->
+                 {ok, View} = iommap:region_binary(Subject, Offset, ?PAGE),
+                 Result = Fun(View),
+                 true = iommap:intact(View),
+                 {ok, Result}
+             end}].
+
+%% 64 B at random, by file:pread/3 of a device, of a raw file, and without the file module.
+device_readers(#{read := Path, device := Device, handle := Handle}) ->
+    Reader = #{argument => 64, mask => ?ANYWHERE(64),
+               expect => fun(Answer, Offset) -> Answer =:= {ok, bench_file:contents(Offset, 64)} end},
+    [warmed(Reader#{name => iommap, open => fun() -> Device end, call => fun file:pread/3}, ?BLOCK),
+     warmed(Reader#{name => file, open => fun() -> raw(Path, [read]) end, call => fun file:pread/3}, ?BLOCK),
+     warmed(Reader#{name => other, open => fun() -> Handle end, call => fun iommap:pread/3}, ?BLOCK)].
+
+%% Lines of 64 bytes, over and over.
+line_readers(#{text := Path}) ->
+    Reader = #{argument => none, mask => 0, call => fun read_line/3,
+               expect => fun(Answer, _) -> Answer =:= {ok, text_line()} end},
+    [Reader#{name => iommap, open => fun() -> device(Path) end},
+     Reader#{name => file, open => fun() -> raw(Path, [read, read_ahead]) end}].
+
+read_line(File, _Offset, _) ->
+    case file:read_line(File) of
+        {ok, _} = Line -> Line;
+        eof -> {ok, 0} = file:position(File, bof)
+    end.
+
+text_line() ->
+    iolist_to_binary(io_lib:format("~63c~n", [$t])).
+
+device(Path) ->
+    {ok, Device} = iommap_file:open(Path, [read, binary]),
+    Device.
+
 %% Words that are not 0, of one page of the file, or of an array of OTP. The offset is that of the word.
 adders(Fixture) ->
     Added = fun(Answer, _) -> Answer =:= ok end,
@@ -243,7 +321,7 @@ words(#{write_handle := Handle}) ->
     end,
     [#{name => iommap, mask => Count - 1,
        open => fun() -> Filled(iommap_atomics, iommap_atomics:new(Handle, 0, Count, [])) end},
-     #{name => otp, mask => Count - 1, open => fun() -> Filled(atomics, atomics:new(Count, [])) end}].
+     #{name => other, mask => Count - 1, open => fun() -> Filled(atomics, atomics:new(Count, [])) end}].
 
 add(Words, Index, Increment) -> iommap_atomics:add(Words, Index + 1, Increment).
 otp_add(Words, Index, Increment) -> atomics:add(Words, Index + 1, Increment).
