@@ -160,7 +160,9 @@ fn threads_that_add_to_one_word_through_two_handles_lose_none() {
     let add = |handle: &AHandle| {
         for _ in 0..TIMES {
             match handle.update(Wait::NonBlocking, 8, Update::Add(1)) {
-                Err(Error::WouldBlock) => handle.update(Wait::Blocking, 8, Update::Add(1)),
+                Err(refused) if refused.would_block() => {
+                    handle.update(Wait::Blocking, 8, Update::Add(1))
+                }
                 updated => updated,
             }
             .unwrap();
