@@ -35,7 +35,7 @@ pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};
 pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
-pub use handle::{Handle, Info, Wait, NON_BLOCKING_MAX};
+pub use handle::{Handle, Info, Span, Wait, NON_BLOCKING_MAX};
 pub use mapping::view::View;
 pub use options::{Access, Hint, Options};
 pub use platform::page_size;

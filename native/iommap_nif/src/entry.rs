@@ -1,6 +1,6 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
-use crate::calls::{advise, info, open, read, resize, view, write};
+use crate::calls::{advise, batch, info, open, read, resize, view, write};
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
 use crate::resource::{self, drop_object, ErlangHandle};
@@ -78,6 +78,8 @@ static FUNCTIONS: Functions = Functions(nifs! {
     11: c"intact_nif" / 4, normal, view::intact;
     12: c"image_nif" / 0, normal, info::image;
     13: c"pwrite_nif" / 4, normal, write::pwrite_long;
+    14: c"pread" / 2, normal, batch::pread;
+    15: c"pwrite_all_nif" / 2, normal, batch::pwrite;
 });
 
 /// This image, as others see it.

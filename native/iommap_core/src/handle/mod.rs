@@ -9,11 +9,14 @@
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
 //! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
 //!
-//! `read`, `write` and `resize` have the operations of those names.
+//! `read`, `write`, `batch` (several ranges at once) and `resize` have the operations of those names.
 
+mod batch;
 mod read;
 mod resize;
 mod write;
+
+pub use batch::Span;
 
 use crate::error::Error;
 use crate::fault::handler;

@@ -4,6 +4,7 @@
 //! handle, which the core checks.
 
 pub mod advise;
+pub mod batch;
 pub mod info;
 pub mod open;
 pub mod read;
