@@ -3,8 +3,8 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-cold soak fuzz asan tsan valgrind check-minimal check-targets check-arm64 analyse \
-        matrix matrix-trixie matrix-sid ci clean help \
+.PHONY: build test lint docs demo bench bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal \
+        check-targets check-arm64 analyse matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers fault-tools
 
 build:              ## compile the Erlang modules and the native library
@@ -22,8 +22,8 @@ test-core:          ## cargo's tests of the core
 	$(CARGO) test --locked --workspace --no-run
 	$(alone) $(CARGO) test --locked --workspace --no-fail-fast
 
-test-model:         ## the lock's model with more threads: millions of states
-	$(CARGO) test --locked --release -p iommap_core --test lock_model -- --ignored
+test-model:         ## the models of the lock and of a claim with more threads: millions of states
+	$(CARGO) test --locked --release -p iommap_core --test lock_model --test thread_data_model -- --ignored
 
 test-injection:     ## failure at every system call, on four file systems
 	test/injection.sh
@@ -69,6 +69,7 @@ lint:               ## formatting, clippy, circles of imports, xref and dialyzer
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/alternate_layout -- -D warnings
 	$(CARGO) clippy --locked --workspace --all-targets --features iommap_nif/unknown_abi -- -D warnings
 	native/check_imports native/iommap_core native/iommap_nif
+	bench/mechanisms check
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
 	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
 	$(MAKE) analyse
@@ -86,6 +87,14 @@ demo: build         ## iommap at work on a real file: make demo [FILE=path]
 bench: build        ## measure against file:pread and others; writes bench/results/
 	@./setup.sh bench
 	bench/run
+
+bench-mechanisms: build ## what each mechanism for speed saves, on and off: ten minutes
+	@./setup.sh bench
+	bench/mechanisms
+
+bench-against: build ## the library of these sources and that of another commit in turn: make bench-against REV=...
+	@./setup.sh bench
+	bench/against $(REV)
 
 bench-cold: build   ## what others wait for while one reads a cold file, on a local and on a slow disk
 	@./setup.sh bench

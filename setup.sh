@@ -35,6 +35,7 @@ main() {
             want mkfs.btrfs  "btrfs-progs"
             want mkfs.vfat   "dosfstools"
             want setfacl     "acl"
+            want fincore     "util-linux-extra"
             want gdb         "gdb"
             ;;
         bench)

@@ -1,8 +1,8 @@
-%% The two commands of the benchmark. This VM only conducts: each VM that is measured is started for it, and rounds of
+%% The commands of the benchmark. This VM only conducts: each VM that is measured is started for it, and rounds of
 %% different VMs alternate, so that both meet the same disturbances.
 -module(bench).
 
--export([hot/1, cold/1]).
+-export([hot/1, cold/1, mechanisms/1, against/1]).
 
 %% ---- make bench
 
@@ -10,7 +10,8 @@
 hot([Directory, Memory]) ->
     conduct(fun(Load) ->
         #{rounds := Rounds} = Size = size(),
-        Results = hot_rounds(Directory, Size, Rounds),
+        Vms = [{Vm, #{args => Arguments}, #{}} || {Vm, _, Arguments} <- vms()],
+        Results = hot_rounds(Vms, Directory, Size),
         Large = large_file(Memory, Size),
         Long = long_schedules(Directory, Large, Size),
         Unmapping = unmapping(Large, Size),
@@ -52,23 +53,26 @@ vms() ->
      {no_busy_wait, " under `+sbwt none +sbwtdcpu none +sbwtdio none`",
       ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]}].
 
-hot_rounds(Directory, Size, Rounds) ->
-    Vms = [{Vm, start_vm(Arguments)} || {Vm, _, Arguments} <- vms()],
-    Settings = maps:with([directory, samples, sample_time], Size#{directory => Directory}),
-    [case call(Vm, bench_hot, prepare, [Settings, maps:get(checked, Size)]) of
-        ok -> ok;
-        {wrong, Wrong} -> throw({wrong_answers, Name, Wrong})
-     end || {Name, Vm} <- Vms],
+%% Each VM with how it is started, and which part of the rounds it takes.
+hot_rounds(Each, Directory, #{rounds := Rounds, checked := Checked} = Size) ->
+    Settings = maps:with([samples, sample_time], Size),
+    Vms = [begin
+        Vm = start_vm(Options),
+        case call(Vm, bench_hot, prepare, [maps:merge(Settings#{directory => Directory}, Part), Checked]) of
+            ok -> {Name, Vm};
+            {wrong, Wrong} -> throw({wrong_answers, Name, Wrong})
+        end
+     end || {Name, Options, Part} <- Each],
     say("all answers right", []),
-    Each = [begin
+    Results = [begin
         say("round ~b of ~b", [Round, Rounds]),
         [{{Name, Case, Contender}, Value}
-         || {Name, Vm} <- Vms, {{Case, Contender}, Value} <- call(Vm, bench_hot, round, [])]
+         || {Name, Vm} <- bench_hot:shuffle(Vms), {{Case, Contender}, Value} <- call(Vm, bench_hot, round, [])]
      end || Round <- lists:seq(1, Rounds)],
     [stop_vm(Vm) || {_, Vm} <- Vms],
     lists:foldr(
         fun({Key, Value}, All) -> maps:update_with(Key, fun(Values) -> [Value | Values] end, [Value], All) end,
-        #{}, lists:append(Each)).
+        #{}, lists:append(Results)).
 
 %% ---- Long schedules
 
@@ -79,7 +83,7 @@ long_schedules(Directory, Large, #{long_rounds := Rounds, calls := Calls}) ->
         ok = bench_file:make(Path, Bytes),
         Path
     end, Names),
-    Vm = start_vm([]),
+    Vm = start_vm(#{}),
     Settings = Files#{large => Large, calls => Calls},
     Runs = [{Case, Module, call(Vm, bench_schedule, run, [Case, Module, Settings])}
             || Round <- lists:seq(1, Rounds), {Case, _} <- bench_schedule:cases(),
@@ -102,7 +106,7 @@ large_file(Memory, #{large := Bytes}) ->
     Path.
 
 unmapping(Large, #{long_rounds := Rounds}) ->
-    Vm = start_vm(["+S", "1:1"]),
+    Vm = start_vm(#{args => ["+S", "1:1"]}),
     Runs = [{Module, call(Vm, bench_delay, unmap, [Module, Large])}
             || Round <- lists:seq(1, Rounds), Module <- [floor, iommap],
                _ <- [say("unmapping ~b of ~b: ~s", [Round, Rounds, Module])]],
@@ -171,7 +175,7 @@ slow_file([Mount], Directory) ->
 
 %% Every contender on every device, the page cache emptied of the file before each run.
 delays(Devices, #{cold_rounds := Rounds} = Size) ->
-    Vm = start_vm(["+S", "1:1"]),
+    Vm = start_vm(#{args => ["+S", "1:1"]}),
     Runs = [begin
         say("cold reads ~b of ~b, ~s: ~s", [Round, Rounds, Device, Contender]),
         ok = bench_file:evict(Path),
@@ -211,7 +215,7 @@ reads(_, #{cold_reads := Reads}) -> Reads.
 pressure(Directory, Reclaim, #{pressure := Time}) ->
     Path = filename:join(Directory, "pressed"),
     ok = bench_file:make(Path, 1 bsl 28),
-    Vm = start_vm([]),
+    Vm = start_vm(#{}),
     Rows = [begin
         say("memory pressure: ~s", [Contender]),
         #{reads := Reads, reclaimed := Pages, faults := Faults} =
@@ -222,10 +226,41 @@ pressure(Directory, Reclaim, #{pressure := Time}) ->
     stop_vm(Vm),
     bench_report:table(["", "4 KB reads", "pages reclaimed", "major faults on schedulers", "in a million reads"], Rows).
 
+%% ---- One library against another
+
+%% In each directory but `whole` is the library without one mechanism for speed.
+-spec mechanisms([string()]) -> no_return().
+mechanisms([Directory, Libraries]) ->
+    conduct(fun(Load) ->
+        #{rounds := Rounds} = Size = size(),
+        Mechanisms = bench_libraries:mechanisms(),
+        %% All of them run all rows: what a VM did before a row moves it, too.
+        Cases = lists:append([Cases || {_, _, Cases} <- Mechanisms]),
+        Names = ["whole" | [Name || {Name, _, _} <- Mechanisms]],
+        Results = hot_rounds([library(Libraries, Name, Cases) || Name <- Names], Directory, Size),
+        publish("mechanisms.md", [
+            "# Mechanisms for speed\n\n", bench_report:circumstances(command("make bench-mechanisms"), Load), "\n",
+            bench_libraries:mechanisms_table(Mechanisms, Results), "\n", bench_libraries:notes(Mechanisms, Rounds)])
+    end).
+
+-spec against([string()]) -> no_return().
+against([Directory, Libraries, Commit]) ->
+    conduct(fun(Load) ->
+        Cases = bench_hot:first_cases(),
+        Results = hot_rounds([library(Libraries, Name, Cases) || Name <- ["now", Commit]], Directory, size()),
+        io:format("~ts~n", [[
+            bench_report:circumstances(command("bench/against " ++ Commit), Load), "\n",
+            bench_libraries:table("commit", [{Commit, Case, Commit, "now"} || Case <- Cases, Case =/= "nothing"], Results)]])
+    end).
+
+library(Libraries, Name, Cases) ->
+    {Name, #{env => [{"ERL_LIBS", filename:join(Libraries, Name)}]},
+     #{cases => ["nothing" | Cases], contenders => [loop, iommap]}}.
+
 %% ---- VMs, files, words
 
-start_vm(Arguments) ->
-    {ok, Vm, _} = peer:start_link(#{connection => standard_io, args => Arguments, wait_boot => 60_000}),
+start_vm(Options) ->
+    {ok, Vm, _} = peer:start_link(Options#{connection => standard_io, wait_boot => 60_000}),
     Vm.
 
 stop_vm(Vm) ->

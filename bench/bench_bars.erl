@@ -35,6 +35,15 @@ hot(Of) ->
      at_most("write of 16 x 256 B, not flattened: iommap / floor", 1.5,
              Busy("write 16 x 256 B, not flattened", iommap), Busy("write 16 x 256 B, not flattened", floor)),
      at_most("grow by 4 KB: iommap / floor", 1.5, Busy("grow by 4 KB", iommap), Busy("grow by 4 KB", floor)),
+     at_most("atomics add: iommap / OTP", 3, Busy("atomics add", iommap), Busy("atomics add", other)),
+     at_most("atomics get: iommap / OTP", 3, Busy("atomics get", iommap), Busy("atomics get", other)),
+     at_most_more("with_view 4 KB: ns more than by hand", 60, Busy("with_view 4 KB", iommap), Busy("with_view 4 KB", other)),
+     at_most("read 64 B through a device: iommap_file / iommap:pread", 1.3, Busy("device read 64 B", iommap),
+             Busy("device read 64 B", other)),
+     at_least("read_line through a device: file with read_ahead / iommap_file", 1, Busy("device read_line", file),
+              Busy("device read_line", iommap)),
+     at_least("append 64 B: file:write / iommap", 5, Busy("append 64 B", file), Busy("append 64 B", iommap)),
+     at_most("append 64 B: iommap / file:write with delayed_write", 1.5, Busy("append 64 B", iommap), Busy("append 64 B", other)),
      at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
               Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
 
@@ -54,6 +63,10 @@ at_most(Name, Limit, Over, Under) ->
 at_least(Name, Limit, Over, Under) ->
     {_, Ratio, _} = Ratios = bench_report:ratio(Over, Under),
     {Name, measured(Ratios), limit("≥", Limit), Ratio >= Limit}.
+
+at_most_more(Name, Limit, Over, Under) ->
+    More = bench_report:median(lists:zipwith(fun(A, B) -> A - B end, Over, Under)),
+    {Name, bench_report:number(More), ["≤ ", integer_to_list(Limit)], More =< Limit}.
 
 measured({Low, Ratio, High}) ->
     [bench_report:times(Ratio), " (", bench_report:times(Low), " to ", bench_report:times(High), ")"].

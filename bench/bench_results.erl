@@ -4,7 +4,7 @@
 -export([values/4, times_table/2, rates_table/1, notes/2, csv/1, latency/1, throughput/1]).
 -export_type([results/0]).
 
--type vm() :: busy_wait | no_busy_wait.
+-type vm() :: atom() | string().
 -type results() :: #{{vm(), Case :: string(), Contender :: atom()} => OfTheRounds :: [float()]}.
 
 %% The results of the rounds, times without what the loop itself took in the same round.
@@ -37,8 +37,8 @@ times_table(Results, Vm) ->
         end
     end,
     bench_report:table(
-        ["", "iommap", "floor", "file", "part", "ets", "NIF that does nothing", "iommap / floor", "file / iommap"],
-        [[Case | [Cell(Case, Contender) || Contender <- contenders() ++ [nif]]]
+        ["", "iommap", "floor", "file", "part", "ets", "other", "NIF that does nothing", "iommap / floor", "file / iommap"],
+        [[Case | [Cell(Case, Contender) || Contender <- contenders() ++ [other, nif]]]
          ++ [Ratio(Case, iommap, floor), Ratio(Case, file, iommap)]
          || {Case, nanoseconds} <- bench_hot:cases(), Case =/= "nothing"]).
 
@@ -53,9 +53,13 @@ notes(Results, Rounds) ->
      "- floor: a C NIF that copies from a mapping of the same file (view: makes the binary) and answers in the same form, ",
      "without lock, guard or checks. It flattens iodata with `enif_inspect_iolist_as_binary`; \"not flattened\", it takes the ",
      "list apart as a NIF can, and copies each binary.\n",
-     "- file: `file:pread/3` and `file:pwrite/3` of a raw file.\n",
+     "- file: `file:pread/3` and `file:pwrite/3` of a raw file; of lines, `file:read_line/1` of one with `read_ahead`; of appends, ",
+     "`file:write/2`.\n",
      "- part: `binary:part/3` of a view of the whole file, which copies up to 64 B and makes a sub-binary beyond.\n",
-     "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n"].
+     "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n",
+     "- other: of words, `atomics:add/3` and `atomics:get/2` of OTP, behind the same fun as those of `iommap_atomics`; of `with_view/4`, ",
+     "`region_binary/3` and `intact/1` by hand; of reads through a device of `iommap_file`, `iommap:pread/3`; of appends ",
+     "(`ensure_size/2` and `pwrite/3`), `file:write/2` of a raw file with `delayed_write`.\n"].
 
 -spec rates_table(results()) -> unicode:chardata().
 rates_table(Results) ->
@@ -72,7 +76,7 @@ csv(Results) ->
      [begin
         Values = values(Results, Vm, Case, Contender),
         [Vm, Case, Unit, Contender, bench_report:median(Values), lists:min(Values), lists:max(Values)]
-      end || Vm <- vms(), {Case, Unit} <- bench_hot:cases(), Contender <- contenders() ++ [nif, loop],
+      end || Vm <- vms(), {Case, Unit} <- bench_hot:cases(), Contender <- contenders() ++ [other, nif, loop],
              maps:is_key({Vm, Case, Contender}, Results)]].
 
 %% Nanoseconds by size.

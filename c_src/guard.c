@@ -206,3 +206,57 @@ int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size
     disarm(thread);
     return 0;
 }
+
+/* C, as the copies are: the access that may fault is in the function that the jump comes back to. A compiler may make it a call or a
+ * loop (aarch64); all of it is in the guarded stretch. */
+#define GUARDED_OPERATION(thread, word, operation) \
+    struct iommap_frame frame; \
+    uint64_t found; \
+    bound(&frame, (word), (word), sizeof *(word)); \
+    if (guarded((thread), &frame)) \
+        return (struct iommap_found){.status = -1}; \
+    found = (operation); \
+    disarm(thread); \
+    return (struct iommap_found){.value = found}
+
+struct iommap_found iommap_guard_load(struct iommap_thread *thread, uint64_t *word)
+{
+    GUARDED_OPERATION(thread, word, __atomic_load_n(word, __ATOMIC_SEQ_CST));
+}
+
+struct iommap_found iommap_guard_exchange(struct iommap_thread *thread, uint64_t *word, uint64_t value)
+{
+    GUARDED_OPERATION(thread, word, __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST));
+}
+
+struct iommap_found iommap_guard_add(struct iommap_thread *thread, uint64_t *word, uint64_t value)
+{
+    GUARDED_OPERATION(thread, word, __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST));
+}
+
+struct iommap_found iommap_guard_and(struct iommap_thread *thread, uint64_t *word, uint64_t value)
+{
+    GUARDED_OPERATION(thread, word, __atomic_fetch_and(word, value, __ATOMIC_SEQ_CST));
+}
+
+struct iommap_found iommap_guard_or(struct iommap_thread *thread, uint64_t *word, uint64_t value)
+{
+    GUARDED_OPERATION(thread, word, __atomic_fetch_or(word, value, __ATOMIC_SEQ_CST));
+}
+
+struct iommap_found iommap_guard_xor(struct iommap_thread *thread, uint64_t *word, uint64_t value)
+{
+    GUARDED_OPERATION(thread, word, __atomic_fetch_xor(word, value, __ATOMIC_SEQ_CST));
+}
+
+/* Gives what the word holds, whether that was expected or not. */
+static inline uint64_t compare_exchange(uint64_t *word, uint64_t value, uint64_t expected)
+{
+    __atomic_compare_exchange_n(word, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
+}
+
+struct iommap_found iommap_guard_compare_exchange(struct iommap_thread *thread, uint64_t *word, uint64_t value, uint64_t expected)
+{
+    GUARDED_OPERATION(thread, word, compare_exchange(word, value, expected));
+}

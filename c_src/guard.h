@@ -66,4 +66,19 @@ int iommap_guard_fault_in_readable(struct iommap_thread *thread, const void *fro
 /* Writes one byte of every page of the range, so that later writes need not wait; no byte changes. Returns 0 or -1. */
 int iommap_guard_fault_in_writeable(struct iommap_thread *thread, void *to, size_t length);
 
+/* What an operation found. */
+struct iommap_found {
+    uint64_t value; /* that the word held before */
+    int status; /* 0, or -1 if the page is gone: nothing was done then, and there is no value */
+};
+
+/* Operations on an aligned word, atomic and sequentially consistent for all processes that map it. */
+struct iommap_found iommap_guard_load(struct iommap_thread *thread, uint64_t *word);
+struct iommap_found iommap_guard_exchange(struct iommap_thread *thread, uint64_t *word, uint64_t value);
+struct iommap_found iommap_guard_add(struct iommap_thread *thread, uint64_t *word, uint64_t value);
+struct iommap_found iommap_guard_and(struct iommap_thread *thread, uint64_t *word, uint64_t value);
+struct iommap_found iommap_guard_or(struct iommap_thread *thread, uint64_t *word, uint64_t value);
+struct iommap_found iommap_guard_xor(struct iommap_thread *thread, uint64_t *word, uint64_t value);
+struct iommap_found iommap_guard_compare_exchange(struct iommap_thread *thread, uint64_t *word, uint64_t value, uint64_t expected);
+
 #endif

@@ -24,6 +24,7 @@ all() ->
      truncated_file_in_a_private_mapping_is_sigbus,
      truncate_and_remap_make_a_truncated_file_whole,
      pwrite_of_a_view_that_lost_its_file_is_sigbus,
+     open_of_a_path_in_a_view_that_lost_its_file_is_sigbus,
      write_that_failed_leaves_nothing_in_a_private_page,
      other_process_sees_writes_and_is_seen,
      open_of_a_running_program_for_writing_is_etxtbsy,
@@ -130,6 +131,25 @@ pwrite_of_a_view_that_lost_its_file_is_sigbus(Config) ->
          {many_in_a_list, fun(View) -> [View(Offset, 10) || Offset <- lists:seq(0, 10_000)] end},
          {unaligned, fun(View) -> unaligned(View(page(), 1001)) end},
          {unaligned_in_a_list, fun(View) -> [<<"ab">>, unaligned(View(page(), 101)), <<"cd">>] end}
+     ]].
+
+open_of_a_path_in_a_view_that_lost_its_file_is_sigbus(Config) ->
+    %% A path that is a view of a file that is gone names no file, and has no NUL that anybody wrote; whether somebody has
+    %% seen the zeros or not.
+    [begin
+         {SourcePath, Source} = mapping(Config, bytes(page())),
+         Path = Form(fun(Length) -> element(2, {ok, _} = iommap:region_binary(Source, 5, Length)) end),
+         ok = truncate(SourcePath, 0),
+         IsSeen andalso binary:copy(iolist_to_binary(Path)),
+         [?assertEqual({Name, {error, sigbus}}, {Name, iommap:open(Path, Mode, [create, {size, 10}])}) ||
+             _ <- lists:seq(1, 3), Mode <- [write, read_write]],
+         ok = iommap:close(Source)
+     end || IsSeen <- [false, true], {Name, Form} <- [
+         {whole, fun(View) -> View(8) end},
+         {long, fun(View) -> View(2000) end},
+         {part, fun(View) -> binary:part(View(2000), 1000, 100) end},
+         {unaligned, fun(View) -> unaligned(View(101)) end},
+         {in_a_list, fun(View) -> ["/", [View(8) | View(9)]] end}
      ]].
 
 %% All the bytes but one, beginning in the middle of a byte.

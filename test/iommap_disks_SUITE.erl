@@ -102,7 +102,21 @@ block_device(Device) ->
          ?assertEqual({ok, 64 * 1024}, iommap:position(Handle)),
          ?assertMatch({ok, <<"new", _/binary>>}, iommap:pread(Handle, 0, 64 * 1024))
      end || Size <- [1, 32 * 1024, 128 * 1024]],
-    ok = iommap:close(Handle).
+    ok = iommap:close(Handle),
+    block_device_by_descriptor(Device).
+
+%% Neither the size nor a refused resize moves the position of a descriptor of the device.
+block_device_by_descriptor(Device) ->
+    {ok, File} = file:open(Device, [raw, read, write, binary]),
+    {ok, 777} = file:position(File, 777),
+    <<Fd:32/native>> = prim_file:get_handle(File),
+    {ok, Handle} = iommap:open({fd, Fd}, read_write, []),
+    ?assertEqual({ok, 64 * 1024}, iommap:remap(Handle)),
+    ?assertMatch({error, _}, iommap:truncate(Handle, 128 * 1024)),
+    ?assertMatch({ok, <<"new", _/binary>>}, iommap:pread(Handle, 0, 64 * 1024)),
+    ?assertEqual({ok, 777}, file:position(File, {cur, 0})),
+    ok = iommap:close(Handle),
+    ok = file:close(File).
 
 %% A file system in memory, mounted for the test alone. The handles are gone before it is.
 on_a_disk(MountOptions, Test) ->

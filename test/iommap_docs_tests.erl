@@ -59,7 +59,7 @@ in_a_directory(Test) ->
 %% The documents
 
 documents() ->
-    ["README.md", "CHANGELOG.md" | filelib:wildcard("guides/*.md", root())].
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md" | filelib:wildcard("guides/*.md", root())].
 
 read(Document) ->
     {ok, Text} = file:read_file(filename:join(root(), Document)),
@@ -75,7 +75,7 @@ examples(Document, First, Last) ->
 
 edoc_examples() ->
     [{Title, re:replace(Text, "^%% ", "", [global, multiline, {return, list}])}
-        || {Title, Text} <- examples("src/iommap.erl", "%% ```", "%% '''")].
+        || Module <- filelib:wildcard("src/*.erl", root()), {Title, Text} <- examples(Module, "%% ```", "%% '''")].
 
 blocks(First, Last, Lines) ->
     case lists:dropwhile(fun({_, Line}) -> Line =/= First end, Lines) of

@@ -24,6 +24,11 @@ region_binary_checks_in_order_test_() ->
     %% region_binary answers by the first row that fits, for every handle, offset and length.
     {timeout, 60, ?_test(reading_checks_in_order(fun iommap:region_binary/3))}.
 
+with_view_checks_in_order_test_() ->
+    %% with_view answers by the first row that fits, for every handle, offset and length.
+    WithView = fun(Handle, Offset, Length) -> iommap:with_view(Handle, Offset, Length, fun erlang:byte_size/1) end,
+    {timeout, 60, ?_test(reading_checks_in_order(WithView))}.
+
 reading_checks_in_order(Read) ->
     with_handles(fun(Handles) ->
         assert_rows([{Read, [Handle, Offset, Length],
@@ -52,6 +57,14 @@ truncate_checks_in_order_test_() ->
     {timeout, 60, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:truncate/2, [Handle, Size],
                 [HandleRow, integer_row(Size), size_row(Size), may(write, HandleRow)]}
+            || {HandleRow, Handle} <- Handles, Size <- integers(),
+               answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
+    end))}.
+
+ensure_size_checks_in_order_test_() ->
+    %% ensure_size answers by the first row that fits, for every handle and size.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:ensure_size/2, [Handle, Size], [HandleRow, integer_row(Size), may(write, HandleRow)]}
             || {HandleRow, Handle} <- Handles, Size <- integers(),
                answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
     end))}.
@@ -85,6 +98,8 @@ open_checks_in_order_test() ->
                {OptionsRow, Options} <- options(Mode)]),
         assert_rows([{fun iommap:open/2, [Path, Options], [PathRow, OptionsRow, SystemRow]}
             || {PathRow, SystemRow, Path} <- paths(File), {OptionsRow, Options} <- options(none)]),
+        assert_rows([{fun iommap:open/3, [anonymous, Mode, Options], [ModeRow, OptionsRow, anonymous_row(Mode, Options)]}
+            || {ModeRow, Mode} <- modes(), {OptionsRow, Options} <- options(Mode)]),
         ?assertEqual({ok, bytes(?SIZE)}, file:read_file(File)),
         ?assertEqual({ok, [filename:basename(File)]}, file:list_dir(filename:dirname(File)))
     end).
@@ -125,6 +140,8 @@ open_says_which_argument_is_wrong_test() ->
      end || {Position, Arguments} <- [
          {1, [<<"a", 0>>, []]},
          {1, ["a\0", []]},
+         {1, [{fd, -1}, []]},
+         {1, [{fd, atom}, read, []]},
          {2, ["a", [unknown]]},
          {2, ["a", not_a_list]},
          {1, [<<"a", 0>>, read, []]},
@@ -136,6 +153,14 @@ open_says_which_argument_is_wrong_test() ->
          {3, ["a", read, [{size, large}]]},
          {3, ["a", read, [{size, ?LARGEST + 1}]]}
      ]].
+
+read_file_checks_its_path_test() ->
+    %% read_file answers for every path what open for reading does, and says in the shell what is wrong with it.
+    with_file(bytes(?SIZE), fun(File) ->
+        assert_rows([{fun iommap:read_file/1, [Path], [PathRow, SystemRow]} || {PathRow, SystemRow, Path} <- paths(File)])
+    end),
+    [?assertEqual({error, badarg}, iommap:read_file(Source)) || Source <- [anonymous, {fd, 0}]],
+    ?assertMatch(#{1 := _}, explanation(fun() -> iommap:read_file(<<"a", 0>>) end)).
 
 open_explains_itself_in_the_shell_test() ->
     %% The text that the shell prints for a wrong option names the argument.
@@ -202,6 +227,15 @@ may(Access, {can, Can}) ->
     end;
 may(_Access, _HandleRow) ->
     ok.
+
+%% Memory without a name needs a size and to be written.
+anonymous_row(read, _Options) -> {error, einval};
+anonymous_row(_Mode, Options) when is_list(Options), length(Options) > 0 ->
+    case lists:keymember(size, 1, Options) andalso not lists:member(private, Options) of
+        true -> ok;
+        false -> {error, einval}
+    end;
+anonymous_row(_Mode, _Options) -> {error, einval}.
 
 integer_row(Integer) when not is_integer(Integer); Integer > ?LARGEST -> raises;
 integer_row(Integer) when Integer < 0 -> {error, badarg};
@@ -270,6 +304,12 @@ options(_Mode) ->
             [{size, "1"}], [{size, ?LARGEST + 1}], [{size, 1 bsl 200}], [{shared, true}], [{create, true}],
             [{unknown, 1}], [size], [shared, unknown], [unknown, shared], [{size, -1}, unknown], [create, unknown],
             [{size, -1}], [{size, -(1 bsl 63)}], [{size, -(1 bsl 63) - 1}], [{size, -(1 bsl 200)}], [{size, -1}, {size, 1}],
-            [readwrite], [{read, true}], [read, 'WRITE']]]
+            [readwrite], [{read, true}], [read, 'WRITE'],
+            [permissions], [{permissions, -1}], [{permissions, 8#10000}], [{permissions, atom}], [{permissions, 6.0}],
+            [{follow, true}], [offset], [{offset, -1}], [{offset, atom}], [{offset, 1.0}], [{offset, ?LARGEST + 1}],
+            [length], [{length, -1}], [{length, none}], [{length, 1.0}], [{length, ?LARGEST + 1}],
+            [reserve], [{reserve, -1}], [{reserve, atom}], [{reserve, 1.0}], [{reserve, ?LARGEST + 1}]]]
         ++ [{ok, Options} || Options <- [[], [shared], [private, populate], [{size, 1}], [{size, ?SIZE}],
-            [read], [write], [shared, read_write, {size, 1}], [read, write]]].
+            [read], [write], [shared, read_write, {size, 1}], [read, write], [{reserve, 0}], [{reserve, ?LARGEST}],
+            [follow], [{permissions, 0}], [{permissions, 8#7777}],
+            [{offset, 0}], [{offset, ?SIZE - 1}], [{length, 1}], [{length, ?LARGEST}]]].

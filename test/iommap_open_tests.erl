@@ -268,6 +268,27 @@ open_takes_binaries_as_they_are_test() ->
         ?assertEqual({ok, <<"345">>}, iommap:pread(Handle, 3, 3))
     end).
 
+open_takes_a_view_as_a_path_test() ->
+    %% The bytes of a view, or of a part of one, are the name, also where they begin inside a byte.
+    with_directory(fun(Directory) ->
+        Name = list_to_binary(string:pad(filename:join(Directory, "file"), 200, trailing, $x)),
+        ok = file:write_file(Name, <<"0123456789">>),
+        ok = file:write_file(filename:join(Directory, "names"), <<Name/binary, 0, (shifted(Name))/binary>>),
+        {ok, Names} = iommap:open(filename:join(Directory, "names"), read, []),
+        {ok, View} = iommap:region_binary(Names, 0, byte_size(Name)),
+        {ok, Whole} = iommap:region_binary(Names, 0, 2 * byte_size(Name) + 2),
+        <<Part:(byte_size(Name))/binary, 0, _:3, Unaligned:(byte_size(Name))/binary, _:5>> = Whole,
+        [begin
+             {ok, Handle} = iommap:open(Path, read, []),
+             ?assertEqual({ok, <<"345">>}, iommap:pread(Handle, 3, 3))
+         end || Path <- [View, Part, Unaligned]],
+        ?assertError(badarg, iommap:open(Whole, read, []))
+    end).
+
+%% The bytes from the fourth bit on.
+shifted(Bytes) ->
+    <<0:3, Bytes/binary, 0:5>>.
+
 open_takes_relative_paths_test() ->
     %% A path that does not begin at the root begins at the VM's working directory.
     with_file(<<"0123456789">>, fun(Path) ->

@@ -116,9 +116,9 @@ waiting_after_truncate(Size, Seen) ->
     end).
 
 dirty(Path) ->
-    case os:type() of
-        {unix, linux} -> test_system:dirty(Path);
-        _ -> unknown
+    case test_system:can_see_pages() of
+        true -> test_system:dirty(Path);
+        false -> unknown
     end.
 
 truncate_goes_by_the_file_not_by_the_mapping_test() ->

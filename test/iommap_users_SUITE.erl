@@ -19,7 +19,9 @@ all() ->
     [open_without_permission_is_eacces,
      open_create_without_permission_is_eacces,
      file_of_another_user_is_read,
+     resident_of_a_file_of_another_user_is_eperm,
      open_create_respects_every_umask,
+     open_gives_the_permissions_asked_for_under_every_umask,
      open_encodes_strings_as_the_vm_does].
 
 open_without_permission_is_eacces(_Config) ->
@@ -34,6 +36,7 @@ open_without_permission_is_eacces(_Config) ->
         ok = file:change_mode(Path, 8#000),
         [?assertEqual({error, eacces}, Open(Mode, [])) || Mode <- [read, write, read_write]],
         ?assertEqual({error, eacces}, Open(write, [truncate, {size, 5}])),
+        ?assertEqual({error, eacces}, test_vm:run(Vm, fun() -> answer(iommap:read_file(Path)) end)),
         ok = file:change_mode(Path, 8#600),
         ?assertEqual({ok, bytes(10)}, file:read_file(Path))
     end).
@@ -69,6 +72,28 @@ file_of_another_user_is_read(_Config) ->
         end)
     end).
 
+resident_of_a_file_of_another_user_is_eperm(_Config) ->
+    %% The system tells who may not write to a file that all of it is in memory; that is no answer. It tells the truth to who may.
+    case test_system:is_root() of
+        true ->
+            in_a_vm(another_user(), fun(Vm, Directory) ->
+                Path = file(Directory, bytes(100_000)),
+                Ask = fun(Mode) ->
+                    ok = file:change_mode(Path, Mode),
+                    test_vm:run(Vm, fun() ->
+                        {ok, Handle} = iommap:open(Path, read, []),
+                        [iommap:resident(Handle, Offset, Length) || {Offset, Length} <-
+                            [{0, 100_000}, {99_999, 1}, {5, 0}, {100_000, 1}]]
+                    end)
+                end,
+                ?assertEqual([{error, eperm}, {error, eperm}, {ok, 0}, {error, out_of_bounds}], Ask(8#444)),
+                ?assertEqual([{ok, 100_000}, {ok, 1}, {ok, 0}, {error, out_of_bounds}], Ask(8#666)),
+                ?assertEqual([{error, eperm}, {error, eperm}, {ok, 0}, {error, out_of_bounds}], Ask(8#644))
+            end);
+        false ->
+            {skip, "another user needs root"}
+    end.
+
 open_create_respects_every_umask(_Config) ->
     %% A file made by open has the mode 8#644 without the bits of the umask.
     [in_a_vm(#{wrapper => "umask " ++ Umask ++ "; exec \"$@\""}, fun(Vm, Directory) ->
@@ -77,6 +102,18 @@ open_create_respects_every_umask(_Config) ->
          {ok, #file_info{mode = Actual}} = file:read_file_info(Path),
          ?assertEqual({Umask, Mode}, {Umask, Actual band 8#7777})
      end) || {Umask, Mode} <- [{"000", 8#644}, {"022", 8#644}, {"027", 8#640}, {"077", 8#600}]].
+
+open_gives_the_permissions_asked_for_under_every_umask(_Config) ->
+    %% A user's new file has the permissions given without the umask's bits, also those that writing takes away.
+    [in_a_vm(another_user("umask " ++ Umask ++ "; "), fun(Vm, Directory) ->
+         [begin
+              Path = filename:join(Directory, integer_to_list(Permissions, 8)),
+              Options = [create, {size, 10}, {permissions, Permissions}],
+              ok = test_vm:run(Vm, fun() -> answer(iommap:open(Path, Options)) end),
+              {ok, #file_info{mode = Actual}} = file:read_file_info(Path),
+              ?assertEqual({Umask, Permissions band bnot list_to_integer(Umask, 8)}, {Umask, Actual band 8#7777})
+          end || Permissions <- [0, 8#400, 8#200, 8#600, 8#666, 8#777, 8#4755, 8#6777]]
+     end) || Umask <- ["000", "027", "777"]].
 
 open_encodes_strings_as_the_vm_does(_Config) ->
     %% A string path is UTF-8 or Latin-1 as file:native_name_encoding/0 says; what Latin-1 lacks is badarg.
@@ -101,9 +138,12 @@ in_a_vm(Options, Test) ->
     end).
 
 another_user() ->
+    another_user("").
+
+another_user(First) ->
     case test_system:is_root() of
-        true -> #{wrapper => "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
-        false -> #{}
+        true -> #{wrapper => First ++ "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""};
+        false -> #{wrapper => First ++ "exec \"$@\""}
     end.
 
 %% What a call answered, without what it returned: another VM's handles mean nothing here.

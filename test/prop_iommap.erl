@@ -69,7 +69,8 @@ call() ->
         {2, {truncate, size_place()}},
         {2, {remap, size_place()}},
         {1, {sync, oneof([sync, async])}},
-        {1, {advise, place(), place(), oneof([normal, random, sequential, willneed, dontneed])}},
+        {1, {advise, place(), place(), oneof([normal, random, sequential, willneed, dontneed, cold, pageout,
+                                              dontdump, dodump, dontfork, dofork])}},
         {1, position},
         {1, forget},
         {1, reopen}

@@ -16,7 +16,7 @@
 -type reader() ::
     match | comprehension | comparison | crc32 | binary_match | term_to_binary | send | crypto_hash
     | nif | nif_dirty_cpu | nif_dirty_io | nif_thread
-    | pread | long_pread | pwrite | long_pwrite | pwrite_of_view | long_pwrite_of_view
+    | pread | long_pread | pwrite | long_pwrite | pwrite_of_view | long_pwrite_of_view | open_of_view
     | file_write | tcp_send.
 
 -type trouble() ::
@@ -36,7 +36,7 @@
 readers() ->
     [match, comprehension, comparison, crc32, binary_match, term_to_binary, send, crypto_hash,
      nif, nif_dirty_cpu, nif_dirty_io, nif_thread,
-     pread, long_pread, pwrite, long_pwrite, pwrite_of_view, long_pwrite_of_view,
+     pread, long_pread, pwrite, long_pwrite, pwrite_of_view, long_pwrite_of_view, open_of_view,
      file_write, tcp_send].
 
 %% Where the reader runs.
@@ -47,6 +47,7 @@ scheduler(nif_thread) -> own_thread;
 scheduler(long_pread) -> dirty_io;
 scheduler(long_pwrite) -> dirty_io;
 scheduler(long_pwrite_of_view) -> dirty_io;
+scheduler(open_of_view) -> dirty_io;
 scheduler(file_write) -> dirty_io;
 scheduler(_) -> normal.
 
@@ -56,7 +57,7 @@ troubles(_) -> [to_zero, middle_of_view, middle_of_page, grown_back, lost_then_b
 
 %% How a reader comes to its bytes: with the processor, through the guard, or in the kernel.
 class(Reader) when Reader =:= pread; Reader =:= long_pread; Reader =:= pwrite; Reader =:= long_pwrite;
-                   Reader =:= pwrite_of_view; Reader =:= long_pwrite_of_view -> guarded;
+                   Reader =:= pwrite_of_view; Reader =:= long_pwrite_of_view; Reader =:= open_of_view -> guarded;
 class(Reader) when Reader =:= file_write; Reader =:= tcp_send -> kernel;
 class(_) -> memory.
 
@@ -211,6 +212,9 @@ guarded_reader(#{reader := Reader} = State, _) when Reader =:= pwrite; Reader =:
     #{handle := Handle, offset := Offset, view := View} = State,
     Data = test_pattern:bytes(Offset, byte_size(View)),
     expect(State, ok, fun() -> iommap:pwrite(Handle, Offset, Data) end);
+guarded_reader(#{reader := open_of_view, view := View} = State, [Visible | _]) ->
+    %% The view is the path: one that is too long for the system, or has a NUL inside.
+    expect(State, open(Visible), fun() -> open(View) end);
 guarded_reader(#{path := Path, size := Size, view := View, external_writer := External} = State, _) ->
     %% The view is the source; the destination is well and must stay so.
     Target = Path ++ ".target",
@@ -222,6 +226,9 @@ guarded_reader(#{path := Path, size := Size, view := View, external_writer := Ex
     ok = iommap:close(Handle),
     ok = file:delete(Target),
     {element(1, Result), element(2, Result) ++ Well}.
+
+open(Path) ->
+    try iommap:open(Path, read, []) catch error:badarg -> badarg end.
 
 %% A loss is an error, any number of times; otherwise all is as if nothing had happened.
 expect(State, Otherwise, Call) ->

@@ -37,7 +37,7 @@
 -type data() :: {binary | bytes | segments | sub_binary | part_of_a_byte, byte(), place()} | {view, non_neg_integer(), 0..1000, 0..1000}.
 
 -define(FAR, [16#7FFFFFFFFFFFFFFF, 16#8000000000000000, 16#FFFFFFFFFFFFFFFF]).
--define(HINTS, [normal, random, sequential, willneed, dontneed]).
+-define(HINTS, [normal, random, sequential, willneed, dontneed, cold, pageout, dontdump, dodump, dontfork, dofork]).
 
 %% Each case has some kinds of operation often and others not at all (swarm testing: Groce and others, ISSTA 2012).
 -spec generate(Seed :: integer(), Count :: pos_integer()) -> [op()].

@@ -18,7 +18,10 @@ all() ->
      growing_over_quota_is_edquot_and_changes_nothing,
      a_failing_disk_under_ext4_is_sigbus_until_it_heals,
      sync_takes_what_was_written_to_the_file_system,
-     sync_tells_that_the_file_system_failed].
+     sync_tells_that_the_file_system_failed,
+     sync_of_a_range_takes_its_pages_to_the_file_system,
+     sync_of_a_range_reaches_the_device,
+     sync_of_any_range_tells_an_error_that_is_remembered].
 
 init_per_suite(Config) ->
     ok = test_tools:build(),
@@ -200,6 +203,57 @@ sync_tells_that_the_file_system_failed(Config) ->
         ok = iommap:pwrite(Handle, 50_000, <<"written">>),
         ok = iommap:sync(Handle),
         {ok, <<_:50_000/binary, "written", _/binary>>} = file:read_file(Behind)
+    end).
+
+%% Of what was written, the pages of the range are taken to the file system, synchronously or not.
+sync_of_a_range_takes_its_pages_to_the_file_system(Config) ->
+    on(Config, faultfs, fun(Mount) ->
+        {Handle, Behind} = written_back(Mount),
+        [begin
+             ok = iommap:pwrite(Handle, Offset, <<"written">>),
+             ok = iommap:sync(Handle, Offset + 7, 1, Mode),
+             ok = test_processes:eventually(fun() ->
+                 {ok, <<_:Offset/binary, Now:7/binary, _/binary>>} = file:read_file(Behind),
+                 Now =:= <<"written">>
+             end)
+         end || {Offset, Mode} <- [{50_000, sync}, {20_000, sync}, {70_000, async}]],
+        ok
+    end).
+
+%% The bytes of the range are on the disk when the sync is over: they are found in its image.
+sync_of_a_range_reaches_the_device(Config) ->
+    on(Config, ext4, fun(#{point := Point} = Mount) ->
+        Path = test_mounts:path(Mount, "file"),
+        ok = file:write_file(Path, test_pattern:bytes(1_000_000)),
+        {0, _} = test_system:shell(["sync -f ", Path]),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        [begin
+             Mark = crypto:strong_rand_bytes(32),
+             ok = iommap:pwrite(Handle, Offset, Mark),
+             ok = iommap:sync(Handle, Offset, 32, sync),
+             {ok, Image} = file:read_file(Point ++ ".image"),
+             {_, 32} = binary:match(Image, Mark)
+         end || Offset <- [0, 4096, 500_001, 999_968]],
+        ok = iommap:close(Handle)
+    end).
+
+%% A page that could not be written back is told by the sync of every range, of nothing too, until the handle is mapped anew.
+sync_of_any_range_tells_an_error_that_is_remembered(Config) ->
+    on(Config, faultfs, fun(Mount) ->
+        {Handle, Behind} = written_back(Mount),
+        ok = test_mounts:control(Mount, "file", {eio_write, [40_960, 4096]}),
+        ok = iommap:pwrite(Handle, 41_000, <<"written">>),
+        ok = iommap:sync(Handle, 0, 100, sync),
+        {error, eio} = iommap:sync(Handle, 41_000, 7, sync),
+        ok = test_mounts:control(Mount, "file", {clear, []}),
+        [{error, eio} = iommap:sync(Handle, Offset, Length, Mode)
+            || {Offset, Length} <- [{0, 1}, {41_000, 7}, {99_999, 1}, {0, 0}, {100_000, 0}], Mode <- [sync, async]],
+        {error, out_of_bounds} = iommap:sync(Handle, 100_000, 1, sync),
+        {ok, 100_000} = iommap:remap(Handle),
+        ok = iommap:sync(Handle, 0, 0, sync),
+        ok = iommap:pwrite(Handle, 41_000, <<"written">>),
+        ok = iommap:sync(Handle, 41_000, 7, sync),
+        {ok, <<_:41_000/binary, "written", _/binary>>} = file:read_file(Behind)
     end).
 
 %% A handle of a file, and the path by which the file system keeps it.

@@ -13,7 +13,9 @@ suite() ->
 
 all() ->
     [handles_of_every_generation_work_in_the_newest,
+     arrays_of_every_generation_work_in_the_newest,
      views_of_every_generation_are_safe_in_the_newest,
+     mappings_of_every_generation_are_listed_oldest_first,
      a_fault_of_an_old_generation_is_known_to_the_newest,
      old_code_is_purged_while_its_handles_live,
      the_module_is_deleted_and_purged_while_its_views_live,
@@ -52,6 +54,35 @@ handles_of_every_generation_work_in_the_newest(Config) ->
         ok
     end).
 
+%% An array made by any generation, and one made now of a handle of any, are the words of the file in the newest; when they are
+%% collected, what they had is given back.
+arrays_of_every_generation_work_in_the_newest(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Paths = test_processes:in_a_process(fun() ->
+            Made = over_generations(Directory, 6, fun(Generation) ->
+                {Path, Handle} = open(Directory, {array, Generation}, 10_000),
+                ok = iommap:pwrite(Handle, 0, <<0:128>>),
+                {Path, Handle, iommap_atomics:new(Handle, 8, 100, [{signed, false}])}
+            end),
+            [begin
+                ok = iommap_atomics:add(Array, 1, 5),
+                Anew = iommap_atomics:new(Handle, 0, 2, []),
+                3 = iommap_atomics:sub_get(Anew, 2, 2),
+                ok = iommap_atomics:compare_exchange(Array, 1, 3, 16#FFFFFFFFFFFFFFFF),
+                -1 = iommap_atomics:get(Anew, 2),
+                #{size := 100, min := 0} = iommap_atomics:info(Array),
+                badarg = try iommap_atomics:get(Array, 101) catch error:Reason -> Reason end,
+                [] = os:cmd("truncate -s 0 " ++ Path),
+                sigbus = try iommap_atomics:'bor'(Array, 1, 1) catch error:Lost -> Lost end,
+                ok = iommap:truncate(Handle, 20_000),
+                1 = iommap_atomics:bor_get(Array, 1, 1)
+            end || {Path, Handle, Array} <- Made],
+            [Path || {Path, _, _} <- Made]
+        end),
+        [ok = test_processes:eventually(fun() -> test_system:held(Path) =:= {[], []} end) || Path <- Paths],
+        ok
+    end).
+
 %% A view taken by any generation is read, and survives the loss of its file, in the newest.
 views_of_every_generation_are_safe_in_the_newest(Config) ->
     in_vm(Config, fun(Directory) ->
@@ -77,6 +108,30 @@ views_of_every_generation_are_safe_in_the_newest(Config) ->
             false = iommap:intact(View)
         end || {Path, Handle, View} <- Views],
         ok
+    end).
+
+%% list/0 of the newest generation has the mappings of all, in the order in which they were made, with what is open, what only a view
+%% keeps, and what is lost.
+mappings_of_every_generation_are_listed_oldest_first(Config) ->
+    in_vm(Config, fun(Directory) ->
+        Kept = over_generations(Directory, 6, fun(Generation) ->
+            {Lost, Open} = open(Directory, {lost, Generation}, 20_000),
+            {_, Closed} = open(Directory, {closed, Generation}, 10_000),
+            {ok, View} = iommap:region_binary(Closed, 0, 10_000),
+            {ok, _} = {ok, LostView} = iommap:region_binary(Open, 0, 20_000),
+            [] = os:cmd("truncate -s 0 '" ++ Lost ++ "'"),
+            _ = erlang:crc32(LostView),
+            ok = iommap:close(Closed),
+            {Open, View, LostView}
+        end),
+        Expected = [{filename:basename(Name), State, Faulted, 1}
+            || Generation <- lists:seq(1, 6),
+               {Name, State, Faulted} <- [{io_lib:format("file-~p", [{lost, Generation}]), open, true},
+                                          {io_lib:format("file-~p", [{closed, Generation}]), closed, false}]],
+        Listed = [{binary_to_list(filename:basename(Path)), State, Faulted, Views}
+            || #{path := Path, handle := State, faulted := Faulted, views := Views} <- iommap:list()],
+        {Expected, Expected} = {Listed, Expected},
+        6 = length(Kept)
     end).
 
 %% What one generation noticed, the next one tells.
@@ -230,9 +285,12 @@ objects_of_an_unknown_abi_raise_badarg_and_are_collected(Config) ->
         {Holder, Monitor} = spawn_monitor(fun() ->
             {_, Handle} = open(Directory, unknown, 10_000),
             {ok, View} = iommap:region_binary(Handle, 0, 10_000),
+            Array = iommap_atomics:new(Handle, 0, 8, []),
             put_in_place(Directory, same),
             ok = reload(),
             [badarg = try Call(Handle) catch error:Reason -> Reason end || Call <- every_call()],
+            [badarg = try Call() catch error:Reason -> Reason end
+             || Call <- [fun() -> iommap_atomics:new(Handle, 0, 8, []) end, fun() -> iommap_atomics:get(Array, 1) end]],
             Whole = test_pattern:bytes(10_000),
             Whole = binary:copy(View),
             true = iommap:intact(View),
@@ -250,6 +308,10 @@ every_call() ->
      fun(Handle) -> iommap:region_binary(Handle, 0, 1) end,
      fun(Handle) -> iommap:sync(Handle) end,
      fun(Handle) -> iommap:sync(Handle, async) end,
+     fun(Handle) -> iommap:sync(Handle, 0, 1, sync) end,
+     fun(Handle) -> iommap:resident(Handle, 0, 1) end,
+     fun(Handle) -> iommap:lock(Handle, 0, 1) end,
+     fun(Handle) -> iommap:unlock(Handle, 0, 1) end,
      fun(Handle) -> iommap:truncate(Handle, 10) end,
      fun(Handle) -> iommap:remap(Handle) end,
      fun(Handle) -> iommap:advise(Handle, 0, 0, random) end,

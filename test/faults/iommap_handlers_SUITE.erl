@@ -397,7 +397,7 @@ set_signal_works_as_before(Config) ->
         ok = signal_witness:watch(),
         [] = os:cmd("kill -USR1 " ++ os:getpid()),
         [] = os:cmd("kill -USR2 " ++ os:getpid()),
-        receive {signal, Signal} -> sigusr2 = Signal after 10_000 -> error(no_signal) end,
+        receive {signal, Signal} -> sigusr2 = Signal after 60_000 -> error(no_signal) end,
         ok = os:set_signal(sighup, default),
         survive_a_lost_view(Directory)
     end),

@@ -16,6 +16,9 @@ suite() ->
 all() ->
     [descriptors_exhausted_is_emfile,
      address_space_exhausted_is_enomem,
+     a_lock_beyond_the_limit_is_enomem_and_locks_nothing,
+     a_lock_without_any_right_is_eperm,
+     hints_and_locks_at_the_limit_of_mappings_leave_what_was_set,
      memory_that_may_not_be_locked_is_mapped_unlocked,
      map_count_exhausted_is_enomem,
      a_lost_view_is_read_though_the_map_count_is_exhausted,
@@ -84,13 +87,80 @@ address_space_exhausted_is_enomem(Config) ->
         true = iommap:intact(View)
     end).
 
+%% lock/3 of more than this VM may lock is refused as a whole; what was locked before stays so, counts once, and makes room again
+%% when it is unlocked.
+a_lock_beyond_the_limit_is_enomem_and_locks_nothing(Config) ->
+    limited(Config, locking_at_most(64), [], fun(Path) ->
+        Page = test_pattern:page(),
+        Most = 65536 div Page,
+        [] = os:cmd("truncate -s 1M " ++ Path),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {error, enomem} = iommap:lock(Handle, 0, (Most + 1) * Page),
+        0 = test_system:locked(),
+        ok = iommap:lock(Handle, 2 * Page, Page),
+        {error, enomem} = iommap:lock(Handle, 0, (Most + 1) * Page),
+        Page = test_system:locked(),
+        ok = iommap:lock(Handle, 0, Most * Page),
+        ok = iommap:lock(Handle, 0, Most * Page),
+        65536 = test_system:locked(),
+        {error, enomem} = iommap:lock(Handle, Most * Page, 1),
+        65536 = test_system:locked(),
+        %% In a fresh mapping, too: the old one's, which a view keeps, count no more.
+        {ok, View} = iommap:region_binary(Handle, 0, 1),
+        ok = iommap:truncate(Handle, 500_000),
+        65536 = test_system:locked(),
+        ok = iommap:unlock(Handle, 0, Page),
+        ok = iommap:lock(Handle, Most * Page, 1),
+        65536 = test_system:locked(),
+        ok = iommap:unlock(Handle, 0, 500_000),
+        0 = test_system:locked(),
+        {Page, 1} = {Page, byte_size(View)},
+        ok = iommap:close(Handle)
+    end).
+
+%% lock/3 of who may lock nothing is eperm, unlock/3 is ok.
+a_lock_without_any_right_is_eperm(Config) ->
+    limited(Config, locking_at_most(0), [], fun(Path) ->
+        {ok, Handle} = iommap:open(Path, read, []),
+        {error, eperm} = iommap:lock(Handle, 0, 1),
+        ok = iommap:lock(Handle, 0, 0),
+        ok = iommap:unlock(Handle, 0, 1),
+        {ok, #{locked := false}} = iommap:info(Handle),
+        0 = test_system:locked(),
+        ok = iommap:close(Handle)
+    end).
+
+%% Where the system has no room for another piece of a mapping, what would need one is refused and changes nothing.
+hints_and_locks_at_the_limit_of_mappings_leave_what_was_set(Config) ->
+    limited(Config, "exec \"$@\"", [], fun(Path) ->
+        Page = test_pattern:page(),
+        [] = os:cmd("truncate -s 1M " ++ Path),
+        {ok, Handle} = iommap:open(Path, read_write, []),
+        {ok, Locked} = iommap:open(Path, read_write, []),
+        ok = iommap:lock(Locked, 0, 4 * Page),
+        {Splitter, _Handles} = test_limits:exhaust_map_count(Path),
+        {error, eagain} = iommap:advise(Handle, 8 * Page, Page, dontdump),
+        {error, enomem} = iommap:lock(Handle, 8 * Page, Page),
+        {error, enomem} = iommap:unlock(Locked, Page, Page),
+        true = 4 * Page =:= test_system:locked(),
+        %% What needs no other piece is done.
+        ok = iommap:unlock(Locked, 0, 4 * Page),
+        0 = test_system:locked(),
+        ok = iommap:close(Splitter),
+        ok = test_processes:eventually(fun() -> iommap:lock(Handle, 8 * Page, Page) =:= ok end),
+        ok = iommap:close(Handle)
+    end).
+
+locking_at_most(Kilobytes) ->
+    Limit = "ulimit -l " ++ integer_to_list(Kilobytes) ++ "; exec ",
+    case test_system:is_root() of
+        true -> Limit ++ "setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \"$@\"";
+        false -> Limit ++ "\"$@\""
+    end.
+
 %% lock that the system refuses is no error; info/1 tells.
 memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
-    Wrapper = case test_system:is_root() of
-        true -> "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \"$@\"";
-        false -> "ulimit -l 64; exec \"$@\""
-    end,
-    limited(Config, Wrapper, [], fun(Path) ->
+    limited(Config, locking_at_most(64), [], fun(Path) ->
         Large = Path ++ ".large",
         [] = os:cmd("truncate -s 1M " ++ Large),
         {ok, Unlocked} = iommap:open(Large, read_write, [lock]),

@@ -186,6 +186,7 @@ compile(Patterns) ->
 
 start_vm(#{modules := Modules}) ->
     Vm = test_vm:start(#{env => [{"LD_PRELOAD", test_tools:built("guard_pages.so")}]}),
+    true = test_vm:call(Vm, os, unsetenv, ["LD_PRELOAD"]), % programs that it runs may be of another processor
     [{module, Module} = test_vm:call(Vm, code, load_binary, [Module, atom_to_list(Module), Beam]) || {Module, Beam} <- Modules],
     Vm.
 

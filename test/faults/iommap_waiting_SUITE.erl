@@ -246,7 +246,7 @@ waits_alone(Mount, Vm, Prepare) ->
     receive
         {Caller, {'EXIT', Reason}} -> error(Reason);
         {Caller, {Result, _}} -> true = Result
-    after 20_000 ->
+    after 60_000 ->
         error(a_scheduler_waits)
     end.
 
@@ -278,7 +278,7 @@ writes_when_frozen(Config, #{point := Point, kind := Kind} = Mount) ->
         end),
         ok = test_processes:eventually(fun() -> filelib:is_file(Frozen) andalso test_scene:waiting_threads(Vm) > 0 end),
         Others = test_vm:begin_run(Vm, fun test_scene:every_scheduler_runs/0),
-        receive {Others, Ran} -> ok = Ran after 20_000 -> error(a_scheduler_waits) end,
+        receive {Others, Ran} -> ok = Ran after 60_000 -> error(a_scheduler_waits) end,
         true = is_process_alive(Writer),
         test_scene:thaw(Point),
         receive {Writer, {Written, Read, Age}} -> {ok, {ok, <<"written">>}} = {Written, Read}, [Age, "run", "waits"] end

@@ -6,6 +6,7 @@
 -export([truncate/3]).
 -export([try_to/2]).
 -export([append/3]).
+-export([add/4]).
 -export([replace/3]).
 -export([race/4]).
 -export([rewrite/4]).
@@ -37,6 +38,11 @@ try_to(External, Words) ->
 -spec append(port(), file:filename(), non_neg_integer()) -> ok.
 append(External, Path, Size) ->
     obey(External, ["append ", Path, " ", integer_to_list(Size)]).
+
+%% Adds 1 to the word at Offset so many times, atomically.
+-spec add(port(), file:filename(), Offset :: non_neg_integer(), Times :: pos_integer()) -> ok.
+add(External, Path, Offset, Times) ->
+    obey(External, ["add ", Path, " ", integer_to_list(Offset), " ", integer_to_list(Times)]).
 
 %% Renames a new file over this one.
 -spec replace(port(), file:filename(), non_neg_integer()) -> ok.

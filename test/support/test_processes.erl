@@ -7,6 +7,7 @@
 -export([gather/1]).
 -export([during/2]).
 -export([stays/1]).
+-export([runs/2]).
 
 %% Waits until the condition holds. Half a minute stands for never.
 -spec eventually(fun(() -> boolean())) -> ok.
@@ -69,13 +70,27 @@ repeat_until(Function, Stop) ->
 %% Whether the process that evaluates it is scheduled once and for all of it.
 -spec stays(fun(() -> term())) -> boolean().
 stays(Function) ->
+    [in] =:= [in || in <- events([running], Function)].
+
+%% How often the process calls a local function, and at the most before it is scheduled out.
+-spec runs(mfa(), fun(() -> term())) -> {Calls :: non_neg_integer(), Longest :: non_neg_integer()}.
+runs(Called, Function) ->
+    1 = erlang:trace_pattern(Called, true, [local]),
+    Events = try events([running, call], Function) after erlang:trace_pattern(Called, false, [local]) end,
+    {Calls, _, Longest} = lists:foldl(fun
+        (call, {Calls, Run, Longest}) -> {Calls + 1, Run + 1, max(Run + 1, Longest)};
+        (_, {Calls, _, Longest}) -> {Calls, 0, Longest}
+    end, {0, 0, 0}, Events),
+    {Calls, Longest}.
+
+events(Flags, Function) ->
     {Pid, Monitor} = spawn_monitor(fun() -> receive go -> Function() end end),
-    1 = erlang:trace(Pid, true, [running]),
+    1 = erlang:trace(Pid, true, Flags),
     Pid ! go,
     receive {'DOWN', Monitor, process, Pid, Reason} -> normal = Reason end,
     Delivered = erlang:trace_delivered(Pid),
     receive {trace_delivered, Pid, Delivered} -> ok end,
-    [in] =:= [in || in <- flush(Pid)].
+    flush(Pid).
 
 flush(Pid) ->
     receive {trace, Pid, Event, _} -> [Event | flush(Pid)]

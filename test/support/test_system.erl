@@ -16,7 +16,8 @@
 -export([can_see_pages/0]).
 -export([dirty/1]).
 -export([flags/1]).
--export([locked/0]).
+-export([locked/0, locked/1]).
+-export([told/2]).
 -export([is_root/0]).
 -export([copy_library/1]).
 
@@ -128,10 +129,13 @@ resident(Path) ->
 anonymous(Path) ->
     kilobytes("Anonymous", hd(range_details(Path))).
 
-%% Whether the system tells of each mapping which pages it has.
+%% Whether the system tells of each mapping which pages it has. An emulator of another processor may say 0 of all.
 -spec can_see_pages() -> boolean().
 can_see_pages() ->
-    filelib:is_regular("/proc/self/smaps").
+    case file:read_file("/proc/self/smaps") of
+        {ok, Ranges} -> re:run(Ranges, "^Rss: *[1-9]", [multiline, {capture, none}]) =:= match;
+        {error, _} -> false
+    end.
 
 %% The bytes of a mapped file that were written through this VM's mappings and not written back yet.
 -spec dirty(file:filename()) -> non_neg_integer().
@@ -152,6 +156,16 @@ range_details(Path) ->
     Name = unicode:characters_to_binary([Path, "\n"]),
     [_ | Rest] = binary:split(Ranges, Name, [global]),
     Rest.
+
+%% The bytes of a mapped file that this VM has locked in memory.
+-spec locked(file:filename()) -> non_neg_integer().
+locked(Path) ->
+    told("Locked", Path).
+
+%% What the kernel tells by that name of all address ranges of a mapped file, in bytes.
+-spec told(Name :: string(), file:filename()) -> non_neg_integer().
+told(Name, Path) ->
+    lists:sum([kilobytes("\n" ++ Name, Range) || Range <- range_details(Path)]).
 
 %% The bytes that this VM has locked in memory.
 -spec locked() -> non_neg_integer().

@@ -35,6 +35,34 @@ unsafe impl Buffer for Vec<u8> {
     }
 }
 
+// SAFETY: a slice is writable, and nobody else's as long as it is borrowed.
+unsafe impl Buffer for &mut [u8] {
+    #[inline]
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        <[u8]>::as_mut_ptr(self)
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+}
+
+/// Copies bytes to the beginning of a buffer, which is at least as long.
+pub fn fill(buffer: &mut impl Buffer, bytes: &[u8]) {
+    assert!(bytes.len() <= buffer.len(), "a buffer too short");
+    // SAFETY: the buffer is writable for that length, and nobody else's.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.as_mut_ptr(), bytes.len()) }
+}
+
+/// The last byte of a buffer that was read into.
+#[inline]
+pub fn last(buffer: &mut impl Buffer) -> Option<u8> {
+    let length = buffer.len();
+    // SAFETY: the byte is the buffer's.
+    (length > 0).then(|| unsafe { buffer.as_mut_ptr().add(length - 1).read() })
+}
+
 /// Bytes to write from: readable for `'a`, but their pages may be lost meanwhile, and others may change them.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -115,5 +143,27 @@ impl<'a> Data<'a> {
     #[inline]
     pub fn length(self) -> usize {
         self.length
+    }
+
+    /// The segments without the first `skipped` bytes.
+    pub fn after(self, mut skipped: usize) -> Vec<Segment<'a>> {
+        let mut rest = Vec::with_capacity(self.segments.len());
+        for segment in self.segments {
+            let part = skipped.min(segment.length());
+            skipped -= part;
+            rest.extend(segment.part(part, segment.length() - part));
+        }
+        rest
+    }
+
+    /// The first `length` bytes of them.
+    pub fn first(self, mut length: usize) -> Vec<Segment<'a>> {
+        let mut first = Vec::with_capacity(self.segments.len());
+        for segment in self.segments {
+            let part = length.min(segment.length());
+            length -= part;
+            first.extend(segment.part(0, part));
+        }
+        first
     }
 }

@@ -14,9 +14,15 @@ pub enum Error {
     /// The file no longer backs the bytes, or the device failed under them.
     #[error("the file no longer backs the bytes")]
     Fault,
-    /// The call would have to wait, and the caller said that it must not.
+    /// The call would have to wait for pages that are not known to be in memory, and the caller said that it must not.
     #[error("the call would block")]
     WouldBlock,
+    /// The same, for the handle's lock.
+    #[error("the handle's lock is taken")]
+    Contended,
+    /// The same, for as long as the copy takes.
+    #[error("the copy is too long to be made without waiting")]
+    TooLong,
     /// An errno.
     #[error("system error {0}")]
     System(i32),
@@ -29,6 +35,11 @@ impl Error {
     pub const NO_ACCESS: Error = Error::System(libc::EACCES);
     /// No memory for the result or the mapping.
     pub const NO_MEMORY: Error = Error::System(libc::ENOMEM);
+
+    /// Whether the call was refused because it would have to wait, and has done nothing.
+    pub fn would_block(self) -> bool {
+        matches!(self, Error::WouldBlock | Error::Contended | Error::TooLong)
+    }
 
     /// The error the last system call of this thread left behind.
     pub fn last() -> Error {

@@ -6,16 +6,15 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("iommap needs a processor of 64 bits: on this one files are longer than addresses");
-
 #[allow(unsafe_code)] // promises what callers promised of their memory
 mod buffer;
 mod clock;
+mod device;
 mod error;
 mod fault;
 mod file;
 mod handle;
+mod listing;
 #[allow(unsafe_code)] // lends a value out under its own proof of exclusion
 mod lock;
 mod mapping;
@@ -23,20 +22,32 @@ mod options;
 #[allow(unsafe_code)] // calls the system
 mod platform;
 mod range;
+mod range_map;
 #[allow(unsafe_code)] // maps and unmaps
 mod reservation;
 mod residency;
+mod stats;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;
+mod update;
 
 pub use buffer::{Buffer, Data, Segment};
+pub use device::{Device, OpenMode, Status, Whence};
 pub use error::Error;
 pub use fault::guard::flatten;
 pub use fault::handler::{follow, Handler};
-pub use fault::registry::{all_intact, has_views, intact, look_up_cost};
-pub use handle::{Handle, Info, Span, Wait, NON_BLOCKING_MAX};
+pub use fault::registry::{all_intact, has_views, intact, look_up_cost, watch, watcher};
+pub use file::opening::Source;
+pub use handle::read::Region;
+pub use handle::{Handle, Span, Wait, NON_BLOCKING_MAX};
+pub use listing::{list, now, take_faulted, Info};
 pub use mapping::view::View;
-pub use options::{Access, Hint, Options};
+pub use options::{Access, Hint, Options, Window};
 pub use platform::page_size;
+pub use platform::thread::start as start_thread;
+pub use platform::wake::Wake;
 pub use range::Range;
+pub use stats::{count, counts, Counter, COUNTERS};
+pub use unmapper::waiting as unmaps_waiting;
+pub use update::Update;

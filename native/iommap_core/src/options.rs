@@ -23,6 +23,29 @@ impl Access {
     }
 }
 
+/// The part of a file that is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+    /// How many bytes it has at most; `None`: it ends where the file does.
+    pub length: Option<u64>,
+}
+
+impl Window {
+    /// Whether it is all of the file, whatever its size.
+    pub fn is_whole(self) -> bool {
+        self == Window::default()
+    }
+
+    /// How many bytes it has of a file of `size` bytes. `None` if there is nothing left.
+    pub fn length_in(self, size: u64) -> Option<u64> {
+        let rest = size.saturating_sub(self.offset);
+        let length = self.length.unwrap_or(rest).min(rest);
+        (length > 0).then_some(length)
+    }
+}
+
 /// The options of an open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -42,6 +65,14 @@ pub struct Options {
     pub populate: bool,
     /// Ask the system not to cache the file.
     pub nocache: bool,
+    /// The permissions of a file that is made, under the umask.
+    pub permissions: u32,
+    /// A read past the end of the mapping, but not of the file or its window, makes the mapping longer first.
+    pub follow: bool,
+    /// Map this part of the file only.
+    pub window: Window,
+    /// Keep address space for the mapping to grow into: so many bytes in all, at least.
+    pub reserve: u64,
 }
 
 impl Options {
@@ -56,6 +87,10 @@ impl Options {
             lock: false,
             populate: false,
             nocache: false,
+            permissions: 0o644,
+            follow: false,
+            window: Window::default(),
+            reserve: 0,
         }
     }
 }
@@ -73,11 +108,58 @@ pub enum Hint {
     WillNeed,
     /// Not soon: the pages may be dropped.
     DontNeed,
+    /// In huge pages.
+    HugePage,
+    /// In none.
+    NoHugePage,
+    /// In huge pages, now.
+    Collapse,
+    /// Soon, to read: fault all pages in now.
+    PopulateRead,
+    /// Soon, to write: make all pages writable now.
+    PopulateWrite,
+    /// Not soon: these pages first, where memory is wanted.
+    Cold,
+    /// Not soon: write the pages back and drop them now.
+    PageOut,
+    /// Not in core dumps.
+    DontDump,
+    /// In core dumps.
+    DoDump,
+    /// Not in child processes.
+    DontFork,
+    /// In child processes.
+    DoFork,
+}
+
+/// The settings that hints change for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// How far the kernel reads ahead.
+    ReadAhead,
+    /// Whether it uses huge pages.
+    HugePages,
+    /// Whether core dumps have the pages.
+    Dump,
+    /// Whether child processes do.
+    Fork,
+}
+
+impl Setting {
+    /// How many there are.
+    pub const COUNT: usize = 4;
 }
 
 impl Hint {
-    /// Whether the hint goes on to hold, so that a mapping that replaces this one should have it too.
-    pub fn lasts(self) -> bool {
-        matches!(self, Hint::Normal | Hint::Random | Hint::Sequential)
+    /// The setting that the hint changes for good, if it does: a mapping that replaces this one is to have it too.
+    pub fn setting(self) -> Option<Setting> {
+        match self {
+            Hint::Normal | Hint::Random | Hint::Sequential => Some(Setting::ReadAhead),
+            Hint::HugePage | Hint::NoHugePage => Some(Setting::HugePages),
+            Hint::DontDump | Hint::DoDump => Some(Setting::Dump),
+            Hint::DontFork | Hint::DoFork => Some(Setting::Fork),
+            Hint::WillNeed | Hint::DontNeed | Hint::Cold | Hint::PageOut => None,
+            Hint::Collapse | Hint::PopulateRead | Hint::PopulateWrite => None,
+        }
     }
 }

@@ -33,6 +33,11 @@ impl Range {
         }
     }
 
+    /// The range that begins so many bytes later.
+    pub fn moved(self, by: usize) -> Range {
+        Range::between(self.offset + by, self.end() + by)
+    }
+
     /// Whether the two have a byte in common.
     pub fn overlaps(self, other: Range) -> bool {
         self.offset < other.end() && other.offset < self.end()

@@ -34,14 +34,15 @@ const MIN_HEADROOM: usize = 64 << 10;
 const MAX_HEADROOM: usize = 64 << 30;
 
 impl Reservation {
-    /// Reserves address space for the first `size` bytes of a file with pages of `unit` bytes, with room to grow to about the
-    /// double. Where that much is not to be had, there is no room.
-    pub fn new(size: usize, unit: usize) -> Result<Reservation, Error> {
-        let headroom = size.clamp(MIN_HEADROOM, MAX_HEADROOM);
-        size.checked_add(headroom)
-            .ok_or(Error::NO_MEMORY)
-            .and_then(|most| Reservation::exact(0, most, unit))
-            .or_else(|_| Reservation::exact(0, size, unit))
+    /// Reserves address space for `size` bytes from an offset of a file on, a multiple of its pages of `unit` bytes, with room to
+    /// grow to about the double, and to `reserve` bytes at least. Where that much is not to be had, there is room for the double,
+    /// or none.
+    pub fn new(offset: u64, size: usize, reserve: u64, unit: usize) -> Result<Reservation, Error> {
+        let double = size.saturating_add(size.clamp(MIN_HEADROOM, MAX_HEADROOM));
+        let wanted = usize::try_from(reserve).unwrap_or(usize::MAX);
+        Reservation::exact(offset, double.max(wanted), unit)
+            .or_else(|_| Reservation::exact(offset, double, unit))
+            .or_else(|_| Reservation::exact(offset, size, unit))
     }
 
     /// Reserves address space for so many bytes from an offset of the file on, a multiple of `unit`, and no more.
@@ -69,13 +70,13 @@ impl Reservation {
         })
     }
 
-    /// The address of the file's first byte.
+    /// The address of the first byte that is mapped.
     #[inline]
     pub fn start(&self) -> usize {
         self.start
     }
 
-    /// How many bytes of the file have room.
+    /// How many bytes of the file, from there on, have room.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -8,7 +8,8 @@
 //! after every one before had an owner, and read or wrote the very word (an owner, or the link to the next block) in which the
 //! look found nobody. Had it done so before the drainer's barrier on all threads reached it, the look, which comes after, would
 //! have found somebody. So the barrier came before, and the thread's re-check of the bias, which comes later yet, sees what the
-//! drainer stored before the barrier: that the lock is not biased any more.
+//! drainer stored before the barrier: that the lock is not biased any more. `tests/thread_data_model.rs` tries every
+//! interleaving of this, and shows that the order of the accesses to an owner does not matter for it.
 //!
 //! A later thread may have the `pthread_self()` of one that ended, and so its record. Nothing is left in it by then:
 //! `fast_lock` is null as the guard of a lock is dropped by its thread, and no copy outlives its call.

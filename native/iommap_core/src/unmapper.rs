@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The rest of a mapping that nobody knows any more. To drop it unmaps, and closes the file if nobody else has it.
+/// The rest of a mapping that nobody knows any more, or of a file without one. To drop it unmaps, and closes the file if nobody
+/// else has it.
 pub struct Remains {
     // Dropped in this order.
-    _memory: Reservation,
+    _memory: Option<Reservation>,
     file: Arc<BackingFile>,
     was_written: bool,
 }
@@ -27,9 +28,18 @@ impl Remains {
     /// Of a mapping that is not registered any more, through which the file was written, or not.
     pub fn new(memory: Reservation, file: Arc<BackingFile>, was_written: bool) -> Remains {
         Remains {
-            _memory: memory,
+            _memory: Some(memory),
             file,
             was_written,
+        }
+    }
+
+    /// Of a file that may have no mapping.
+    pub fn of_file(file: Arc<BackingFile>) -> Remains {
+        Remains {
+            _memory: None,
+            file,
+            was_written: false,
         }
     }
 }
@@ -59,8 +69,15 @@ static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 static DONE: Condvar = Condvar::new();
 
-/// How many mappings were unmapped and closed.
+/// How many mappings were unmapped and closed, and how many were given here to be.
 static RECLAIMED: AtomicUsize = AtomicUsize::new(0);
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many mappings wait to be unmapped and closed, or are just being.
+pub fn waiting() -> usize {
+    let reclaimed = RECLAIMED.load(Ordering::Acquire);
+    RELEASED.load(Ordering::Acquire).saturating_sub(reclaimed)
+}
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -74,6 +91,7 @@ const GRACE: Duration = Duration::from_millis(20);
 
 /// Lets go of what is left of a mapping, soon and elsewhere. Never waits for a file system.
 pub fn release(remains: Remains) {
+    RELEASED.fetch_add(1, Ordering::Release);
     let device = remains.file.device();
     let mut queues = QUEUES.lock();
     if let Some(queue) = queues.iter_mut().find(|queue| queue.device == device) {

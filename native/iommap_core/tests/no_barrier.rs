@@ -4,10 +4,14 @@
 #![cfg(target_os = "linux")] // elsewhere there is none anyway
 #![allow(dead_code, unused_imports)] // the lock needs a part of the files
 
+#[path = "../src/buffer.rs"]
+mod buffer;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/lock/mod.rs"]
 mod lock;
+#[path = "../src/options.rs"]
+mod options;
 #[path = "../src/platform/mod.rs"]
 mod platform;
 mod rig;

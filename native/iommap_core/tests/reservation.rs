@@ -135,8 +135,8 @@ fn a_mapping_is_unmapped_with_all_of_its_address_space() {
 #[test]
 fn a_mapping_grows_where_it_is_while_views_live_and_readers_read() {
     // A view's address stays its handle's, and no reader meets anything but the bytes.
-    let scratch = Scratch::new();
     for grown_by_others in [false, true] {
+        let scratch = Scratch::new();
         let path = scratch.file(page());
         let bytes = pattern(page());
         let handle = open_for(&path, Access::ReadWrite);

@@ -375,6 +375,20 @@ fn a_hint_never_changes_what_is_read() {
             Hint::Sequential,
             Hint::WillNeed,
             Hint::DontNeed,
+            Hint::PopulateRead,
+            Hint::PopulateWrite,
+            #[cfg(target_os = "linux")]
+            Hint::Cold,
+            #[cfg(target_os = "linux")]
+            Hint::PageOut,
+            #[cfg(target_os = "linux")]
+            Hint::DontDump,
+            #[cfg(target_os = "linux")]
+            Hint::DoDump,
+            #[cfg(target_os = "linux")]
+            Hint::DontFork,
+            #[cfg(target_os = "linux")]
+            Hint::DoFork,
         ];
         for hint in hints {
             for (offset, length) in [(0, 0), (1, 1), (page(), page()), (size, 0), (size - 1, 1)] {

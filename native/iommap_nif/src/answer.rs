@@ -2,7 +2,7 @@
 
 use crate::image::Image;
 use crate::{atoms, errno};
-use iommap_core::Error;
+use iommap_core::{Counter, Error};
 use rustler::{Atom, Encoder, Env, Term};
 use std::ffi::c_int;
 
@@ -13,8 +13,8 @@ pub type Answer<'a> = Result<Term<'a>, Stop>;
 pub enum Stop {
     /// The exception `badarg`.
     Raise,
-    /// The call would have to wait, and is made again on a dirty I/O scheduler.
-    WouldBlock,
+    /// The call would have to wait, and is made again on a dirty I/O scheduler. Counted so.
+    WouldBlock(Counter),
     /// `{error, Reason}`.
     Error(Atom),
     /// `{error, Reason}` for an errno.
@@ -31,12 +31,16 @@ impl From<rustler::Error> for Stop {
 }
 
 impl From<Error> for Stop {
+    // Out of the way of the hot calls: inside, it makes a write of 8 bytes 4 ns slower (of 67, November 2026).
+    #[cold]
     fn from(error: Error) -> Stop {
         match error {
             Error::Closed => Stop::Error(atoms::closed()),
             Error::OutOfBounds => Stop::Error(atoms::out_of_bounds()),
             Error::Fault => Stop::Error(atoms::sigbus()),
-            Error::WouldBlock => Stop::WouldBlock,
+            Error::WouldBlock => Stop::WouldBlock(Counter::MovedPages),
+            Error::Contended => Stop::WouldBlock(Counter::MovedLock),
+            Error::TooLong => Stop::WouldBlock(Counter::MovedLength),
             Error::System(errno) => Stop::System(errno),
         }
     }

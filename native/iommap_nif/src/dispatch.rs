@@ -81,8 +81,11 @@ unsafe fn stopped(
         Stop::Raise => raise_badarg(env),
         Stop::Error(reason) => answer::error(env, reason).as_c_arg(),
         Stop::System(errno) => answer::system_error(env, errno).as_c_arg(),
-        // SAFETY: the caller's promise.
-        Stop::WouldBlock => unsafe { schedule(call, env, argc, argv) },
+        Stop::WouldBlock(reason) => {
+            iommap_core::count(reason, 1);
+            // SAFETY: the caller's promise.
+            unsafe { schedule(call, env, argc, argv) }
+        }
         // SAFETY: the caller's promise.
         Stop::Foreign(image) => unsafe { image.call(call.number, env.as_c_arg(), argc, argv) }
             .unwrap_or_else(|| raise_badarg(env)),
@@ -137,7 +140,12 @@ pub fn consume_timeslice(env: Env, bytes: usize) {
         return;
     }
     OWED.set(owed % PERCENT);
-    let percent = (owed / PERCENT).min(100) as c_int;
+    consume_percent(env, (owed / PERCENT).min(100) as c_int);
+}
+
+/// Charges so many percent of a time slice, from 1 to 100.
+#[inline]
+pub fn consume_percent(env: Env, percent: c_int) {
     // SAFETY: the environment is the running call's.
     unsafe { sys::enif_consume_timeslice(env.as_c_arg(), percent) };
 }

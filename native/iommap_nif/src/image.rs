@@ -7,12 +7,13 @@
 //! survives even the deletion of the module. A new image tells all others that it is the newest: handles of any may
 //! meet views of any.
 
-use iommap_core::{Handler, Segment};
+use iommap_core::{Handler, Segment, COUNTERS};
 use rustler::sys::{ErlNifEnv, ErlNifFunc, ERL_NIF_TERM};
+use rustler::{Env, Term};
 use std::ffi::{c_int, c_void};
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{fence, AtomicPtr, Ordering};
 
 /// Begins every image's table and every object's header.
 pub const MAGIC: u64 = u64::from_be_bytes(if cfg!(feature = "unknown_abi") {
@@ -34,6 +35,8 @@ pub struct Image {
     call_count: usize,
     pub(crate) drop_handle: unsafe extern "C" fn(*mut c_void),
     pub(crate) drop_view: unsafe extern "C" fn(*mut c_void),
+    pub(crate) drop_array: unsafe extern "C" fn(*mut c_void),
+    pub(crate) drop_device: unsafe extern "C" fn(*mut c_void),
     /// Tells of memory: 1 if it lies in a mapping of the image and is intact, 0 if it is lost, -1 if it lies elsewhere.
     intact: extern "C" fn(*const u8, usize) -> c_int,
     /// Tells 1 if all mappings of the image are intact, else 0.
@@ -42,7 +45,53 @@ pub struct Image {
     handler: Handler,
     /// Tells the image which is the newest.
     set_newest: unsafe extern "C" fn(*mut Image),
+    list: List,
+    count: Count,
+    watch: Watch,
+    take_faulted: TakeFaulted,
+    subscribe: Subscribe,
 }
+
+/// Makes the image wake that descriptor when one of its mappings has faulted, or only asks with -1; gives the descriptor that the
+/// image wakes, or -1.
+pub type Watch = unsafe extern "C" fn(c_int) -> c_int;
+
+/// Makes a list, in the environment, of the mappings of the image that have faulted since the last time, as `List` tells of them.
+pub type TakeFaulted = unsafe extern "C" fn(*mut ErlNifEnv) -> ERL_NIF_TERM;
+
+/// Subscribes the calling process (1) at this image, or ends that (0). Gives 0, or an errno.
+pub type Subscribe = unsafe extern "C" fn(*mut ErlNifEnv, c_int) -> c_int;
+
+/// What a table is made of besides what this room knows.
+pub struct Functions {
+    /// The NIFs.
+    pub calls: &'static [ErlNifFunc],
+    /// Destroys a handle.
+    pub drop_handle: unsafe extern "C" fn(*mut c_void),
+    /// Destroys what holds a view.
+    pub drop_view: unsafe extern "C" fn(*mut c_void),
+    /// Destroys an array of words.
+    pub drop_array: unsafe extern "C" fn(*mut c_void),
+    /// Destroys a device.
+    pub drop_device: unsafe extern "C" fn(*mut c_void),
+    /// Lists mappings.
+    pub list: List,
+    /// Lists mappings that have faulted.
+    pub take_faulted: TakeFaulted,
+    /// Subscribes a process.
+    pub subscribe: Subscribe,
+}
+
+/// Adds the image's counts to so many numbers at the most; gives how many it has added to. Later images may have more counts, at
+/// the end.
+pub type Count = unsafe extern "C" fn(*mut u64, usize) -> usize;
+
+/// How many counts there are: the core's counters, and how many mappings wait to be unmapped.
+pub const STATS: usize = COUNTERS + 1;
+
+/// Makes a list of the next mappings, oldest first, that a handle of the image got after one time and up to another: of
+/// `{Time, Info}`, in the environment. Empty if there are no more.
+pub type List = unsafe extern "C" fn(*mut ErlNifEnv, after: u64, until: u64) -> ERL_NIF_TERM;
 
 // SAFETY: everything but `older` is constant, and points to constants.
 unsafe impl Sync for Image {}
@@ -61,23 +110,26 @@ pub fn this() -> *const Image {
 
 impl Image {
     /// Makes the table of this image.
-    pub const fn new(
-        calls: &'static [ErlNifFunc],
-        drop_handle: unsafe extern "C" fn(*mut c_void),
-        drop_view: unsafe extern "C" fn(*mut c_void),
-    ) -> Image {
+    pub const fn new(functions: Functions) -> Image {
         Image {
             magic: MAGIC,
             size: size_of::<Image>(),
-            calls: calls.as_ptr(),
-            call_count: calls.len(),
-            drop_handle,
-            drop_view,
+            calls: functions.calls.as_ptr(),
+            call_count: functions.calls.len(),
+            drop_handle: functions.drop_handle,
+            drop_view: functions.drop_view,
+            drop_array: functions.drop_array,
+            drop_device: functions.drop_device,
             intact: intact_here,
             all_intact: all_intact_here,
             older: AtomicPtr::new(ptr::null_mut()),
             handler: Handler::own(),
             set_newest,
+            list: functions.list,
+            count: count_here,
+            watch: watch_here,
+            take_faulted: functions.take_faulted,
+            subscribe: functions.subscribe,
         }
     }
 
@@ -109,9 +161,68 @@ impl Image {
         // SAFETY: the table has that many entries; the rest is promised.
         Some(unsafe { ((*self.calls.add(number)).function)(env, argc, argv) })
     }
+
+    /// Makes the image list its next mappings, which were got after one time and up to another. `None` if it cannot.
+    pub fn list<'a>(&self, env: Env<'a>, after: u64, until: u64) -> Option<Term<'a>> {
+        if !self.has(offset_of!(Image, list)) {
+            return None;
+        }
+        // SAFETY: the environment is live, and the term of it.
+        Some(unsafe { Term::new(env, (self.list)(env.as_c_arg(), after, until)) })
+    }
+
+    /// Adds the image's counts to the others'. Nothing of an image that has none.
+    pub fn add_counts(&self, counts: &mut [u64; STATS]) {
+        if self.has(offset_of!(Image, count)) {
+            // SAFETY: there are so many numbers.
+            unsafe { (self.count)(counts.as_mut_ptr(), counts.len()) };
+        }
+    }
+
+    /// Makes the image wake that descriptor when one of its mappings has faulted. Nothing of an image that cannot.
+    pub fn watch(&self, descriptor: c_int) {
+        if self.has(offset_of!(Image, watch)) {
+            // SAFETY: the descriptor is for that, and never closed.
+            unsafe { (self.watch)(descriptor) };
+        }
+    }
+
+    /// The descriptor that the image wakes.
+    fn watcher(&self) -> Option<c_int> {
+        if !self.has(offset_of!(Image, watch)) {
+            return None;
+        }
+        // SAFETY: only asks.
+        Some(unsafe { (self.watch)(-1) }).filter(|descriptor| *descriptor >= 0)
+    }
+
+    /// Lists the mappings of the image that have faulted since the last time. `None` of an image that cannot.
+    pub fn take_faulted<'a>(&self, env: Env<'a>) -> Option<Term<'a>> {
+        if !self.has(offset_of!(Image, take_faulted)) {
+            return None;
+        }
+        // SAFETY: the environment is live, and the term of it.
+        Some(unsafe { Term::new(env, (self.take_faulted)(env.as_c_arg())) })
+    }
+
+    /// Whether the table has the pointer at that offset.
+    fn has(&self, offset: usize) -> bool {
+        self.size >= offset + size_of::<*const c_void>()
+    }
+
+    /// The image as a number, by which `numbered` finds it.
+    pub fn number(&self) -> u64 {
+        ptr::from_ref(self).expose_provenance() as u64
+    }
 }
 
-fn images() -> impl Iterator<Item = &'static Image> {
+/// The loaded image of that number.
+pub fn numbered(number: u64) -> Option<&'static Image> {
+    images().find(|image| image.number() == number)
+}
+
+/// All images, the newest first.
+pub fn images() -> impl Iterator<Item = &'static Image> {
     // SAFETY: the list has nothing but images in it.
     let image =
         |pointer: &AtomicPtr<Image>| unsafe { Image::recognized(pointer.load(Ordering::Acquire)) };
@@ -136,7 +247,27 @@ pub unsafe fn load(table: &'static Image, older: u64) -> bool {
             unsafe { (image.set_newest)(this) };
         }
     }
+    watch_as_others_do(table);
     follow_first(this)
+}
+
+/// Subscribes the calling process at the oldest image that has subscribers, or ends that: all of them are there, whichever image is
+/// called. Gives 0, or an errno.
+pub fn subscribe(env: Env, on: bool) -> c_int {
+    let has = |image: &&Image| image.has(offset_of!(Image, subscribe));
+    // Never: this image has.
+    let oldest = images().filter(has).last().expect("this image");
+    // SAFETY: the environment is the calling process's.
+    unsafe { (oldest.subscribe)(env.as_c_arg(), c_int::from(on)) }
+}
+
+/// A new image wakes what the others wake. Who makes them wake something meanwhile looks at the list of images after that, and so
+/// finds the new one.
+fn watch_as_others_do(table: &Image) {
+    fence(Ordering::SeqCst);
+    if let Some(descriptor) = images().find_map(Image::watcher) {
+        table.watch(descriptor);
+    }
 }
 
 unsafe extern "C" fn set_newest(newest: *mut Image) {
@@ -174,6 +305,25 @@ pub fn has_views() -> bool {
 /// Asks every image whether all its mappings are what their files held.
 pub fn all_intact() -> bool {
     images().all(|image| (image.all_intact)() != 0)
+}
+
+unsafe extern "C" fn watch_here(descriptor: c_int) -> c_int {
+    if descriptor >= 0 {
+        iommap_core::watch(descriptor);
+    }
+    iommap_core::watcher().unwrap_or(-1)
+}
+
+unsafe extern "C" fn count_here(counts: *mut u64, length: usize) -> usize {
+    // SAFETY: the other image gives so many numbers.
+    let counts = unsafe { std::slice::from_raw_parts_mut(counts, length) };
+    let waiting = iommap_core::unmaps_waiting() as u64;
+    let here = iommap_core::counts().into_iter().chain([waiting]);
+    counts
+        .iter_mut()
+        .zip(here)
+        .map(|(count, more)| *count += more)
+        .count()
 }
 
 extern "C" fn all_intact_here() -> c_int {

@@ -20,5 +20,7 @@ mod iodata;
 mod origin;
 #[allow(unsafe_code)] // allocates and destroys resources
 mod resource;
+#[allow(unsafe_code)] // sends messages
+mod subscribers;
 #[allow(unsafe_code)] // inspects and allocates binaries
 mod term;

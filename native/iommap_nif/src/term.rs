@@ -3,9 +3,10 @@
 
 use crate::answer::Stop;
 use crate::atoms;
-use iommap_core::{Buffer, Segment, NON_BLOCKING_MAX};
+use iommap_core::{Buffer, Data, Error, Segment, NON_BLOCKING_MAX};
 use rustler::sys::{self, ErlNifBinary, ERL_NIF_TERM};
-use rustler::{Encoder, Env, OwnedBinary, Term, TermType};
+use rustler::{Encoder, Env, NewBinary, OwnedBinary, Term, TermType};
+use std::ffi::CString;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
@@ -74,6 +75,13 @@ pub fn binary(term: Term<'_>) -> Option<Segment<'_>> {
     }
 }
 
+/// Makes a binary of those bytes.
+pub fn binary_of<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    let mut binary = NewBinary::new(env, bytes.len());
+    binary.as_mut_slice().copy_from_slice(bytes);
+    binary.into()
+}
+
 /// Takes a list that is not empty apart (`enif_get_list_cell`).
 #[inline]
 pub fn list_cell<'a>(term: Term<'a>) -> Option<(Term<'a>, Term<'a>)> {
@@ -130,6 +138,9 @@ pub fn is_alive(env: Env) -> bool {
     unsafe { sys::enif_is_current_process_alive(env.as_c_arg()) != 0 }
 }
 
+/// The longest binary that the VM keeps on a process's heap.
+const MAX_ON_HEAP: usize = 64;
+
 /// A binary that is being read into. (What is long is boxed: it is large, and rare.)
 pub enum BinaryBuffer<'a> {
     /// The VM made the term together with the memory: on the process's heap if it is small.
@@ -162,8 +173,16 @@ impl<'a> BinaryBuffer<'a> {
         })
     }
 
-    /// Allocates so many bytes by `enif_alloc_binary` alone, which can refuse: for one of many.
-    pub fn allocate_or_refuse(length: usize) -> Option<BinaryBuffer<'a>> {
+    /// The same for one of many, which together may be refused: by `enif_alloc_binary` what does not lie on the heap.
+    pub fn allocate_one_of_many(env: Env<'a>, length: usize) -> Option<BinaryBuffer<'a>> {
+        if length > MAX_ON_HEAP {
+            BinaryBuffer::allocate_or_refuse(length)
+        } else {
+            BinaryBuffer::allocate(env, length)
+        }
+    }
+
+    fn allocate_or_refuse(length: usize) -> Option<BinaryBuffer<'a>> {
         Some(BinaryBuffer::Long(Box::new(OwnedBinary::new(length)?)))
     }
 
@@ -195,4 +214,12 @@ unsafe impl Buffer for BinaryBuffer<'_> {
             BinaryBuffer::Long(binary) => binary.as_slice().len(),
         }
     }
+}
+
+/// Copies the path, which may be a view, and ends it with a NUL. One that has a NUL inside raises.
+pub fn path(path: Term) -> Result<CString, Stop> {
+    let path = binary(path).ok_or(Stop::Raise)?;
+    let segments = [path, Segment::from(&[0][..])];
+    let bytes = iommap_core::flatten(Data::new(&segments).ok_or(Error::OutOfBounds)?)?;
+    CString::from_vec_with_nul(bytes).map_err(|_| Stop::Raise)
 }

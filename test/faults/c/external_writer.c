@@ -11,6 +11,7 @@
  *     collapse PATH OFFSET LENGTH   take a range out (FALLOC_FL_COLLAPSE_RANGE)
  *     hold PATH OFFSET LENGTH   keep these pages in a pipe (splice(2)), and no others
  *     reflink PATH SOURCE   share all of SOURCE's blocks (FICLONE), if PATH is not the longer one
+ *     add PATH OFFSET TIMES   add 1 to the word there, atomically, in a mapping
  *     append PATH SIZE      grow it to SIZE with the pattern, whole pages at a time
  *     replace PATH SIZE     rename a new file of SIZE bytes of the pattern over it
  *     race PATH SIZE SEED   until the next line: shrink to random lengths and append again
@@ -31,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,6 +148,17 @@ static int reflink(int fd, const char *source)
     return result;
 }
 
+static int add(int fd, off_t offset, long long times)
+{
+    char *map = mmap(NULL, offset + 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (map == MAP_FAILED)
+        return -1;
+    while (times-- > 0)
+        __atomic_fetch_add((uint64_t *)(map + offset), 1, __ATOMIC_SEQ_CST);
+    return munmap(map, offset + 8);
+}
+
 /* What is done to a file that is there. `found`: whether the verb is one of these. */
 static int change(const char *line, bool *found)
 {
@@ -157,7 +170,8 @@ static int change(const char *line, bool *found)
         sscanf(line, "%15s %4095s %4095s", verb, path, source);
     bool repeats = strcmp(verb, "repeat") == 0, punches = strcmp(verb, "punch") == 0;
     bool collapses = strcmp(verb, "collapse") == 0, holds = strcmp(verb, "hold") == 0, reflinks = strcmp(verb, "reflink") == 0;
-    *found = repeats || punches || collapses || holds || reflinks;
+    bool adds = strcmp(verb, "add") == 0;
+    *found = repeats || punches || collapses || holds || reflinks || adds;
     if (!*found)
         return -1;
 
@@ -172,6 +186,8 @@ static int change(const char *line, bool *found)
         result = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, offset, length);
     else if (holds)
         result = hold(fd, offset, length);
+    else if (adds)
+        result = add(fd, offset, length);
     else
         result = reflink(fd, source);
     int error = errno;

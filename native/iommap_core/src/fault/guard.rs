@@ -1,8 +1,10 @@
-//! Copies that survive a page that is gone, over the C guard (`c_src/guard.c`).
+//! Copies, and atomic operations, that survive a page that is gone, over the C guard (`c_src/guard.c`).
 
 use crate::buffer::{Data, Segment};
 use crate::error::Error;
+use crate::stats::{self, Counter};
 use crate::thread_data::ThreadData;
+use crate::update::Update;
 use std::ffi::c_int;
 
 mod c {
@@ -30,6 +32,38 @@ mod c {
             to: *mut c_void,
             length: usize,
         ) -> c_int;
+        pub fn iommap_guard_load(thread: &super::ThreadData, word: *const u64) -> super::Found;
+        pub fn iommap_guard_exchange(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_add(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_and(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_or(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_xor(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+        ) -> super::Found;
+        pub fn iommap_guard_compare_exchange(
+            thread: &super::ThreadData,
+            word: *mut u64,
+            value: u64,
+            expected: u64,
+        ) -> super::Found;
     }
 }
 
@@ -110,11 +144,62 @@ pub unsafe fn fault_in_writeable(to: *mut u8, length: usize) -> Result<(), Error
     done(unsafe { c::iommap_guard_fault_in_writeable(ThreadData::current(), to.cast(), length) })
 }
 
+/// `struct iommap_found` in `c_src/guard.h`.
+#[repr(C)]
+struct Found {
+    value: u64,
+    status: c_int,
+}
+
+impl Found {
+    #[inline(always)]
+    fn value(self) -> Result<u64, Error> {
+        done(self.status)?;
+        Ok(self.value)
+    }
+}
+
+/// Loads a word, atomically; `Fault` if its page is gone.
+///
+/// # Safety
+///
+/// The word is aligned, mapped and readable; a page that its file no longer backs is allowed.
+#[inline(always)]
+pub unsafe fn load(word: *const u64) -> Result<u64, Error> {
+    // SAFETY: the C function only reads the word.
+    unsafe { c::iommap_guard_load(ThreadData::current(), word) }.value()
+}
+
+/// Updates a word, atomically, and gives what it held before; `Fault` if its page is gone.
+///
+/// # Safety
+///
+/// The word is aligned, mapped and writable; a page that its file no longer backs is allowed.
+#[inline(always)]
+pub unsafe fn update(word: *mut u64, update: Update) -> Result<u64, Error> {
+    let thread = ThreadData::current();
+    // SAFETY: the C functions read and write the word, and nothing else.
+    let found = unsafe {
+        match update {
+            Update::Exchange(value) => c::iommap_guard_exchange(thread, word, value),
+            Update::Add(value) => c::iommap_guard_add(thread, word, value),
+            Update::And(value) => c::iommap_guard_and(thread, word, value),
+            Update::Or(value) => c::iommap_guard_or(thread, word, value),
+            Update::Xor(value) => c::iommap_guard_xor(thread, word, value),
+            Update::CompareExchange { expected, new } => {
+                c::iommap_guard_compare_exchange(thread, word, new, expected)
+            }
+        }
+    };
+    found.value()
+}
+
 #[inline]
 fn done(status: c_int) -> Result<(), Error> {
     if status == 0 {
         Ok(())
     } else {
+        stats::count(Counter::Faults, 1);
         Err(Error::Fault)
     }
 }

@@ -18,11 +18,14 @@
 
 use super::key::Key;
 use super::lost::Lost;
-use crate::platform::{file, memory};
+use crate::platform::{file, memory, wake};
+use crate::stats::{self, Counter};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
+};
 
 /// The slot of one mapping in the registry.
 #[derive(Clone, Copy)]
@@ -37,6 +40,8 @@ pub struct Entry {
     pub start: usize,
     /// How many bytes it has.
     pub length: usize,
+    /// Where in the file that byte is, in bytes.
+    pub origin: u64,
     /// The address and length of the reservation that it lies in.
     pub extent: (usize, usize),
     /// The size of its pages.
@@ -54,6 +59,7 @@ struct Record {
     unit: AtomicUsize,
     /// The backing file, or -1 where its size says nothing (a block device).
     fd: AtomicI32,
+    origin: AtomicU64,
     writable: AtomicBool,
     faulted: AtomicBool,
     lost: Lost,
@@ -114,6 +120,21 @@ static CHUNKS: AtomicUsize = AtomicUsize::new(1);
 /// How many views' worth of mappings there are: while it is 0 no binary can lie in a mapping.
 static VIEWED: AtomicUsize = AtomicUsize::new(0);
 
+/// The descriptor that is written to when zero pages were put under a mapping for the first time; -1 if nobody wants to know.
+static WATCHER: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on that descriptor is woken (`platform::wake`) when zero pages were put under a mapping for the first time. A fault
+/// that it is not woken for is seen by who asks about its slot after this.
+pub fn watch(descriptor: RawFd) {
+    WATCHER.store(descriptor, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+}
+
+/// The descriptor that is woken.
+pub fn watcher() -> Option<RawFd> {
+    Some(WATCHER.load(Ordering::SeqCst)).filter(|descriptor| *descriptor >= 0)
+}
+
 fn chunks() -> impl Iterator<Item = &'static Chunk> {
     std::iter::successors(Some(&FIRST), |chunk| {
         // SAFETY: a chunk that was linked is leaked, so it lives for ever.
@@ -158,6 +179,7 @@ pub fn register(entry: &Entry) -> Registration {
         record.reserved.store(entry.extent.1, Ordering::Relaxed);
         record.unit.store(entry.unit, Ordering::Relaxed);
         record.fd.store(entry.fd.unwrap_or(-1), Ordering::Relaxed);
+        record.origin.store(entry.origin, Ordering::Relaxed);
         record.writable.store(entry.writable, Ordering::Relaxed);
     });
     Registration(slot)
@@ -243,6 +265,7 @@ impl Record {
             reserved: AtomicUsize::new(0),
             unit: AtomicUsize::new(1),
             fd: AtomicI32::new(-1),
+            origin: AtomicU64::new(0),
             writable: AtomicBool::new(false),
             faulted: AtomicBool::new(false),
             lost: Lost::new(),
@@ -253,11 +276,14 @@ impl Record {
         self.unit.load(Ordering::Relaxed)
     }
 
-    /// Where the file ends now. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
+    /// Where the file ends now, counted from the first byte mapped. Nowhere if that says nothing (a block device); `None` if it cannot be found out.
     fn file_end(&self) -> Option<usize> {
         match self.fd.load(Ordering::Relaxed) {
             -1 => Some(usize::MAX),
-            fd => file::size(fd).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+            fd => file::size(fd).map(|size| {
+                let end = size.saturating_sub(self.origin.load(Ordering::Relaxed));
+                usize::try_from(end).unwrap_or(usize::MAX)
+            }),
         }
     }
 }
@@ -298,12 +324,15 @@ impl Slot {
     }
 
     /// Whether the bytes from offset `start` to before `end` are and were the file's.
-    fn intact(self, start: usize, end: usize) -> bool {
-        !self.lost(start, end)
-            && self
-                .record()
-                .file_end()
-                .is_some_and(|file_end| end <= file_end)
+    pub fn intact(self, start: usize, end: usize) -> bool {
+        !self.lost(start, end) && self.ends_inside_file(end)
+    }
+
+    /// Whether the file has the byte before that offset, as far as can be found out.
+    pub fn ends_inside_file(self, end: usize) -> bool {
+        self.record()
+            .file_end()
+            .is_some_and(|file_end| end <= file_end)
     }
 
     /// Puts zero pages over what lost its backing: all pages after the end of the file, or, if the file still
@@ -327,12 +356,23 @@ impl Slot {
             record.lost.add_page(page);
             (page, unit)
         };
-        record.faulted.store(true, Ordering::SeqCst);
-        if record.map_zero(start + from, zeroed) || record.map_zero(start + page, unit) {
+        if !record.faulted.swap(true, Ordering::SeqCst) {
+            if let Some(descriptor) = watcher() {
+                wake::wake(descriptor);
+            }
+        }
+        stats::count(Counter::Faults, 1);
+        if record.map_zero(start + from, zeroed) {
+            stats::count(Counter::ZeroPages, zeroed / unit);
+            return true;
+        }
+        if record.map_zero(start + page, unit) {
+            stats::count(Counter::ZeroPages, 1);
             return true;
         }
         // The system has no room for another piece of address space.
         record.lost.add_from(0);
+        stats::count(Counter::ZeroPages, whole / unit);
         record.map_zero_all()
     }
 }

@@ -8,11 +8,12 @@ pub mod post_eof;
 use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
-use crate::platform::{self, file as system, name, page_cache, time};
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
+use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
 
 /// An open file that can be mapped.
 pub struct BackingFile {
@@ -21,6 +22,10 @@ pub struct BackingFile {
     device: u64,
     largest_piece: usize,
     system: FileSystem,
+    /// Whether it is memory without a name, which never gets shorter.
+    anonymous: bool,
+    /// Absolute, as it was opened; of memory without a name, by which other processes open it.
+    path: Option<Arc<Path>>,
 }
 
 impl BackingFile {
@@ -49,15 +54,52 @@ impl BackingFile {
             largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
             file,
+            anonymous: false,
+            path: None,
         })
+    }
+
+    /// Memory without a name.
+    pub fn anonymous(size: u64, options: &Options) -> Result<BackingFile, Error> {
+        let memory = BackingFile::new(anonymous::create(size)?, options)?;
+        Ok(BackingFile {
+            anonymous: true,
+            path: anonymous::path(memory.fd()).map(|path| Path::new(&path).into()),
+            ..memory
+        })
+    }
+
+    /// The same, with the path that it was opened by, made absolute.
+    pub fn named(self, path: &Path) -> BackingFile {
+        let absolute = if path.is_absolute() {
+            Some(path.to_path_buf())
+        } else {
+            // `None` in a directory that was removed, of which only `..` can be opened.
+            let directory = std::env::current_dir().ok();
+            directory.map(|directory| directory.join(path))
+        };
+        BackingFile {
+            path: absolute.map(Arc::from),
+            ..self
+        }
+    }
+
+    /// The absolute path by which it was opened, or others can open it, if there is one.
+    pub fn path(&self) -> Option<Arc<Path>> {
+        self.path.clone()
     }
 
     /// The size in bytes, as it is now.
     pub fn size(&self) -> Result<u64, Error> {
         if self.is_block_device {
-            return Ok((&self.file).seek(SeekFrom::End(0))?);
+            return descriptor::device_size(self.fd());
         }
         Ok(self.file.metadata()?.len())
+    }
+
+    /// The facts about it (`fstat(2)`).
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        Ok(self.file.metadata()?)
     }
 
     /// Whether another descriptor is of the same file.
@@ -140,6 +182,9 @@ impl BackingFile {
 
     /// Makes the file shorter.
     pub fn shrink(&self, to: u64) -> Result<(), Error> {
+        if self.anonymous {
+            return Err(Error::System(libc::EPERM));
+        }
         system::set_size(self.fd(), to)
     }
 
@@ -185,6 +230,17 @@ impl BackingFile {
     /// The properties of its file system.
     pub fn system(&self) -> &FileSystem {
         &self.system
+    }
+
+    /// The size in bytes, as far as it is known without asking a server; nothing if that says nothing (a block device).
+    pub fn known_size(&self) -> Option<usize> {
+        let size = self.sized_fd().and_then(system::size)?;
+        usize::try_from(size).ok()
+    }
+
+    /// Whether `mincore(2)` tells the truth about it to this user now: the owner, or one who may write to it.
+    pub fn mincore_tells_this_user(&self) -> bool {
+        self.mincore_is_reliable() || system::may_write(self.fd())
     }
 
     /// Whether `mincore(2)` tells the truth about it now: it tells its owner, and says "resident" of every page to others.
@@ -263,6 +319,23 @@ mod tests {
         file.touch();
         assert!(times().0 > long_ago);
         assert_eq!(times().1, long_ago);
+    }
+
+    #[test]
+    fn a_descriptor_that_appends_is_grown_without_a_write() {
+        // pwrite(2) would append, whatever offset it is given: zeros are refused, and the last byte is set by the size.
+        use std::os::unix::fs::FileExt;
+        let scratch = tempfile::NamedTempFile::new().unwrap();
+        scratch.as_file().write_all_at(b"kept", 0).unwrap();
+        let appending = std::fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(scratch.path())
+            .unwrap();
+        let fd = appending.as_raw_fd();
+        assert_eq!(system::write_zeros(fd, 0, 2), Err(Error::INVALID));
+        assert_eq!(system::write_last_byte(fd, 10), Ok(()));
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"kept\0\0\0\0\0\0");
     }
 
     #[test]

@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-/// The permissions of a new file, under the umask or the directory's default ACL.
-const PERMISSIONS: u32 = 0o644;
+/// The permissions to run as the file's owner or group, and the sticky bit.
+const SPECIAL: u32 = 0o7000;
 
 /// How many symbolic links the system follows.
 const LINKS: usize = 40;
@@ -117,38 +117,51 @@ pub struct NewFile {
     target: Target,
     strategy: Strategy,
     temporary: Option<CString>,
+    /// Permissions that the system takes away where the file is written: to run as its owner or group.
+    special: Option<u32>,
 }
 
 impl NewFile {
-    /// Makes an empty file, to read and write. Nothing if the name is another's by now.
-    pub fn create(target: Target, strategy: Strategy) -> Result<Option<(File, NewFile)>, Error> {
+    /// Makes an empty file with these permissions, under the umask or the directory's default ACL, to read and write. Nothing if
+    /// the name is another's by now.
+    pub fn create(
+        target: Target,
+        strategy: Strategy,
+        permissions: u32,
+    ) -> Result<Option<(File, NewFile)>, Error> {
         let (file, temporary) = match strategy {
-            Strategy::Unnamed => match system::create_unnamed(&target.directory, PERMISSIONS)? {
+            Strategy::Unnamed => match system::create_unnamed(&target.directory, permissions)? {
                 Some(file) => (file, None),
-                None => return NewFile::create(target, Strategy::Temporary),
+                None => return NewFile::create(target, Strategy::Temporary, permissions),
             },
             Strategy::Temporary => {
                 let name = temporary_name()?;
-                let file = system::create_exclusively(&target.directory, &name, PERMISSIONS)?;
+                let file = system::create_exclusively(&target.directory, &name, permissions)?;
                 (file, Some(name))
             }
             Strategy::Named => {
-                match system::create_exclusively(&target.directory, &target.name, PERMISSIONS) {
+                match system::create_exclusively(&target.directory, &target.name, permissions) {
                     Err(Error::System(libc::EEXIST)) => return Ok(None),
                     file => (file?, None),
                 }
             }
         };
+        let has_special = permissions & SPECIAL != 0;
+        let special = has_special.then(|| file.metadata().map(|metadata| metadata.mode() & 0o7777));
         let new = NewFile {
             target,
             strategy,
             temporary,
+            special: special.transpose()?,
         };
         Ok(Some((file, new)))
     }
 
     /// Gives the file, whose descriptor this is, its name.
     pub fn publish(self, fd: RawFd) -> Result<Published, Error> {
+        if let Some(permissions) = self.special {
+            system::set_permissions(fd, permissions)?;
+        }
         let Target { directory, name } = &self.target;
         let (named, otherwise) = match &self.temporary {
             Some(temporary) => (rename(directory, temporary, name), Strategy::Named),

@@ -10,10 +10,11 @@ use super::new_file::{NewFile, Published, Strategy, Target};
 use super::{mappable, BackingFile};
 use crate::error::Error;
 use crate::options::{Access, Options};
-use crate::platform::file as system;
-use std::ffi::{CStr, OsStr};
+use crate::platform::{descriptor, file as system};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -22,9 +23,44 @@ use std::sync::Arc;
 /// How often a file may come and go under our hands before we give up.
 const TRIES: usize = 100;
 
-/// Opens the file, or makes it, and has it mapped by `map`, which gets its size too; then empties and grows it as the options
+/// What is opened.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// The file of that path.
+    Path(&'a CStr),
+    /// What that descriptor of the process stands for.
+    Descriptor(RawFd),
+    /// New memory without a name.
+    Anonymous,
+}
+
+impl<'a> From<&'a CStr> for Source<'a> {
+    fn from(path: &'a CStr) -> Source<'a> {
+        Source::Path(path)
+    }
+}
+
+impl<'a> From<&'a CString> for Source<'a> {
+    fn from(path: &'a CString) -> Source<'a> {
+        Source::Path(path)
+    }
+}
+
+/// Opens the file, or makes it, and has it mapped by `map`, which gets the size of the mapping too; then empties and grows it as the options
 /// say. What `map` gave is given, or dropped if anything fails: then nothing has happened. `map` may be called again.
 pub fn open<T>(
+    source: Source,
+    options: &Options,
+    map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match source {
+        Source::Path(path) => open_path(path, options, map),
+        Source::Descriptor(fd) => open_descriptor(fd, options, map),
+        Source::Anonymous => open_anonymous(options, map),
+    }
+}
+
+fn open_path<T>(
     path: &CStr,
     options: &Options,
     mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
@@ -54,10 +90,49 @@ pub fn open<T>(
     Err(Error::System(libc::EEXIST))
 }
 
+/// Maps what a descriptor stands for, through a descriptor of its own. The position, which both share, stays where it is.
+fn open_descriptor<T>(
+    fd: RawFd,
+    options: &Options,
+    mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
+) -> Result<T, Error> {
+    if options.access == Access::Read && options.truncate {
+        return Err(Error::INVALID);
+    }
+    let file = BackingFile::new(descriptor::duplicate(fd)?, options)?;
+    let permits = descriptor::permits(file.fd())?;
+    if !permits.reads || (options.access.writes() && !permits.writes) {
+        return Err(Error::NO_ACCESS);
+    }
+    let pending = Pending::checked(file, options, None)?;
+    let mapped = map(&pending.file, pending.size)?;
+    pending.commit()?;
+    Ok(mapped)
+}
+
+/// Makes memory without a name, and room for it, and maps it.
+fn open_anonymous<T>(
+    options: &Options,
+    mut map: impl FnMut(&Arc<BackingFile>, usize) -> Result<T, Error>,
+) -> Result<T, Error> {
+    if options.access == Access::Read || options.private || !options.window.is_whole() {
+        return Err(Error::INVALID);
+    }
+    if options.size == 0 {
+        return Err(Error::INVALID);
+    }
+    system::check_size_limit(options.size)?;
+    let file = BackingFile::anonymous(options.size, options)?;
+    let pending = Pending::checked(file, options, None)?;
+    let mapped = map(&pending.file, pending.size)?;
+    pending.commit()?;
+    Ok(mapped)
+}
+
 /// A file that is open, and what is still to be done to it.
 struct Pending {
     file: Arc<BackingFile>,
-    /// What its size is going to be.
+    /// How much of it is going to be mapped.
     size: usize,
     change: Change,
     new: Option<NewFile>,
@@ -74,18 +149,23 @@ impl Pending {
     /// Nothing if a file appeared or went meanwhile.
     fn open(path: &Path, options: &Options, strategy: Strategy) -> Result<Option<Pending>, Error> {
         match open_existing(path, options) {
-            Ok(file) => Pending::checked(file, options, None).map(Some),
+            Ok(file) => {
+                let file = BackingFile::new(file, options)?.named(path);
+                Pending::checked(file, options, None).map(Some)
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && options.create => {
-                if options.size == 0 {
+                if options.window.length_in(options.size).is_none() {
                     return Err(Error::INVALID);
                 }
                 let Some(target) = Target::find(path)? else {
                     return Ok(None);
                 };
                 system::check_size_limit(options.size)?;
-                let Some((file, new)) = NewFile::create(target, strategy)? else {
+                let Some((file, new)) = NewFile::create(target, strategy, options.permissions)?
+                else {
                     return Ok(None);
                 };
+                let file = BackingFile::new(file, options)?.named(path);
                 Pending::checked(file, options, Some(new)).map(Some)
             }
             // A socket, or a device without a driver.
@@ -94,18 +174,22 @@ impl Pending {
         }
     }
 
-    fn checked(file: File, options: &Options, new: Option<NewFile>) -> Result<Pending, Error> {
-        let file = BackingFile::new(file, options)?;
+    fn checked(
+        file: BackingFile,
+        options: &Options,
+        new: Option<NewFile>,
+    ) -> Result<Pending, Error> {
         let now = file.size()?;
         let wanted = if options.truncate {
             options.size
         } else {
             options.size.max(now)
         };
-        if wanted == 0 || (wanted > now && options.access == Access::Read) {
+        if wanted > now && options.access == Access::Read {
             return Err(Error::INVALID);
         }
-        let size = mappable(wanted)?;
+        let shown = options.window.length_in(wanted).ok_or(Error::INVALID)?;
+        let size = mappable(shown)?;
         let change = if options.truncate && now > 0 {
             Change::Empty(wanted)
         } else if wanted > now {
@@ -144,7 +228,7 @@ fn open_by_name(
     options: &Options,
     file: &BackingFile,
 ) -> Result<Arc<BackingFile>, Error> {
-    let named = BackingFile::new(open_options(options).open(path)?, options)?;
+    let named = BackingFile::new(open_options(options).open(path)?, options)?.named(path);
     if named.is_same_as(file)? {
         Ok(Arc::new(named))
     } else {

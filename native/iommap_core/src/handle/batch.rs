@@ -31,16 +31,23 @@ impl<V> Handle<V> {
         make: impl FnMut(usize) -> Option<B>,
     ) -> Result<Vec<B>, Error> {
         if total(spans.iter().map(|(_, length)| *length)) > NON_BLOCKING_MAX as u64 {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let reading = self.reading(Wait::NonBlocking)?;
-        let parts = self.readable_parts(&opened(&reading)?.mapping, spans)?;
+        let mapping = &opened(&reading)?.mapping;
+        let parts = self.readable_parts(mapping, spans).map_err(|error| {
+            if self.options.follow && error == Error::OutOfBounds {
+                Error::WouldBlock // there may be more
+            } else {
+                error
+            }
+        })?;
         // Asks about all of them before the first is copied, which prefetches each on the way.
         if !parts.iter().all(|part| part.is_ready_to_read()) {
             return Err(Error::WouldBlock);
         }
         let mut buffers = allocate(&parts, make)?;
-        copy_out(&parts, &mut buffers)?;
+        copy_out(mapping, &parts, &mut buffers)?;
         Ok(buffers)
     }
 
@@ -49,14 +56,19 @@ impl<V> Handle<V> {
         spans: &[Span],
         make: impl FnMut(usize) -> Option<B>,
     ) -> Result<Vec<B>, Error> {
+        let end = |(offset, length): &&Span| offset.saturating_add(*length);
+        if let Some((offset, length)) = spans.iter().max_by_key(end) {
+            self.follow(*offset, *length)?;
+        }
         let prepare = |mapping: &Mapping| {
             let parts = self.readable_parts(mapping, spans)?;
             let mut buffers = allocate(&parts, make)?;
-            fetch(&parts, &mut buffers);
+            fetch(&parts, &mut buffers)?;
             Ok(buffers)
         };
         let read = |mapping: &Mapping, mut buffers: Vec<B>| {
-            copy_out(&self.readable_parts(mapping, spans)?, &mut buffers)?;
+            let parts = self.readable_parts(mapping, spans)?;
+            copy_out(mapping, &parts, &mut buffers)?;
             Ok(buffers)
         };
         self.two_phase(prepare, Lock::read, read)
@@ -91,10 +103,12 @@ impl<V> Handle<V> {
         written: &Cell<usize>,
     ) -> Result<(), Error> {
         if total(writes.iter().map(|(_, data)| data.length() as u64)) > NON_BLOCKING_MAX as u64 {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let writing = self.writing(Wait::NonBlocking)?;
-        let parts = writable_parts(&opened(&writing)?.mapping, writes)?;
+        let mapping = &opened(&writing)?.mapping;
+        let parts = writable_parts(mapping, writes)?;
+        mapping.check_not_faulted()?; // no part may be there to find out
         if !parts.iter().all(|(part, _)| part.is_ready_to_write()) {
             return Err(Error::WouldBlock);
         }
@@ -127,10 +141,12 @@ impl<V> Handle<V> {
             for (_, data) in writes {
                 guard::fault_in_data(*data)?;
             }
+            parts.iter().for_each(|(part, _)| part.start_fetch());
             parts.iter().for_each(|(part, _)| part.fault_in_writeable());
             Ok(())
         };
         let write = |mapping: &Mapping, ()| {
+            mapping.check_not_faulted()?;
             for (part, data) in writable_parts(mapping, writes)? {
                 let stamp = part.write_stamp();
                 part.copy_in(data)?;
@@ -166,23 +182,22 @@ fn allocate<B>(
     Ok(buffers)
 }
 
-/// Brings into memory what is not there: starts reading all of it (`posix_fadvise(2)`, WILLNEED) before it waits for the first.
-fn fetch<B: Buffer>(parts: &[Part], buffers: &mut [B]) {
-    let is_cold: Vec<bool> = parts.iter().map(|part| !part.is_ready_to_read()).collect();
-    let cold = |index: usize| is_cold[index];
-    for (index, part) in parts.iter().enumerate() {
-        if cold(index) {
-            part.start_fetch();
-        }
+/// Brings into memory what is not there: starts to read all of it before it waits for the first.
+fn fetch<B: Buffer>(parts: &[Part], buffers: &mut [B]) -> Result<(), Error> {
+    let is_cold = |(part, _): &(&Part, &mut B)| !part.is_ready_to_read();
+    let mut cold = with_room(parts.len())?;
+    cold.extend(parts.iter().zip(buffers).filter(is_cold));
+    for (part, _) in &cold {
+        part.start_fetch();
     }
-    for (index, (part, buffer)) in parts.iter().zip(buffers).enumerate() {
-        if cold(index) {
-            part.fetch(buffer);
-        }
+    for (part, buffer) in cold {
+        part.fetch(buffer);
     }
+    Ok(())
 }
 
-fn copy_out<B: Buffer>(parts: &[Part], buffers: &mut [B]) -> Result<(), Error> {
+fn copy_out<B: Buffer>(mapping: &Mapping, parts: &[Part], buffers: &mut [B]) -> Result<(), Error> {
+    mapping.check_not_faulted()?; // no part may be there to find out
     for (part, buffer) in parts.iter().zip(buffers) {
         part.copy_out(buffer)?;
     }

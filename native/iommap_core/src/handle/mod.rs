@@ -1,18 +1,20 @@
 //! A handle: a lock around an open mapping, or around nothing once it is closed.
 //!
 //! ```text
-//! open --truncate, remap--> open (another size, perhaps another mapping) --close--> closed
+//! open --truncate, remap, ensure_size--> open (another size, perhaps another mapping) --close--> closed
 //! ```
 //!
 //! Every operation goes the same way down: take the lock, see that the handle is open and permits it, check the range,
 //! and let the mapping do it. A call that may wait does so in two phases (`two_phase`): it prepares on a counted reference,
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
-//! in the moment since they were fetched or faulted in, and by `truncate` and `remap` while they swap mappings.
+//! in the moment since they were fetched or faulted in, and by what resizes while it swaps mappings.
 //!
-//! `read`, `write`, `batch` (several ranges at once) and `resize` have the operations of those names.
+//! `read`, `write`, `batch` (several ranges at once), `atomic`, `resize` and `extend` have the operations of those names.
 
+mod atomic;
 mod batch;
-mod read;
+mod extend;
+pub mod read;
 mod resize;
 mod write;
 
@@ -20,13 +22,14 @@ pub use batch::Span;
 
 use crate::error::Error;
 use crate::fault::handler;
-use crate::file::{opening, BackingFile};
+use crate::file::opening::{self, Source};
+use crate::file::{mappable, BackingFile};
+use crate::listing::Info;
 use crate::lock::{Lock, ReadGuard, WriteGuard};
 use crate::mapping::Mapping;
 use crate::options::{Access, Hint, Options};
 use crate::unmapper;
 use parking_lot::Mutex;
-use std::ffi::CStr;
 use std::ops::Deref;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
@@ -37,19 +40,21 @@ pub const NON_BLOCKING_MAX: usize = 1 << 20;
 /// Whether a call may wait: for the lock, for the disk, or for a long copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It must not: it gives `WouldBlock` instead, and has done nothing.
+    /// It must not: it gives an error that tells why it would (`Error::would_block`) instead, and has done nothing.
     NonBlocking,
     /// It may, as long as it takes.
     Blocking,
 }
 
-/// A handle. `V` is what keeps the mapping alive for views: made when the first view is asked for.
+/// A handle. `V` keeps the mapping alive for views: it is made of a `View` when the first view is asked for.
+#[repr(C)] // the lock first, so that its address, by which threads name it, is the handle's
 pub struct Handle<V> {
+    lock: Lock<Option<Open<V>>>,
     /// Where the mapping begins, or began a moment ago: only good to prefetch.
     start: AtomicPtr<u8>,
     options: Options,
-    lock: Lock<Option<Open<V>>>,
-    /// Held through a whole truncate or remap, most of which happens outside the lock.
+    /// Held through a whole truncate or remap, most of which happens outside the lock, and while what both carry over changes:
+    /// lasting hints and locked pages.
     resizing: Mutex<()>,
 }
 
@@ -59,39 +64,42 @@ struct Open<V> {
     mapping: Arc<Mapping>,
 }
 
-/// The facts that a handle tells of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Info {
-    /// In bytes.
-    pub size: usize,
-    /// What the handle may do.
-    pub access: Access,
-    /// Whether changes stay in this mapping.
-    pub private: bool,
-    /// Whether the pages are locked in memory.
-    pub locked: bool,
-    /// Whether zero pages were put under it.
-    pub faulted: bool,
-}
-
 impl<V> Handle<V> {
     /// Opens and maps the file.
-    pub fn open(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    pub fn open<'a>(source: impl Into<Source<'a>>, options: Options) -> Result<Handle<V>, Error> {
         handler::install()?;
-        unmapper::retry_after_reclaim(|| Handle::open_once(path, options))
+        let source = source.into();
+        unmapper::retry_after_reclaim(|| Handle::open_once(source, options))
     }
 
-    fn open_once(path: &CStr, options: Options) -> Result<Handle<V>, Error> {
+    fn open_once(source: Source, options: Options) -> Result<Handle<V>, Error> {
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        let mapping = opening::open(path, &options, map)?;
+        let mapping = opening::open(source, &options, map)?;
         if options.populate && options.size > 0 {
             mapping.populate(); // what it was grown by was not there to be prefaulted
         }
         if options.lock {
-            mapping.lock();
+            mapping.lock_all();
         }
-        Ok(Handle {
-            start: AtomicPtr::new(mapping.address()),
+        Ok(Handle::of_mapping(mapping, options))
+    }
+
+    /// Maps a file that is open already, as it is. An empty one is refused.
+    pub fn of_file(file: &Arc<BackingFile>, options: Options) -> Result<Handle<V>, Error> {
+        handler::install()?;
+        let size = mappable(file.size()?)?;
+        if size == 0 {
+            return Err(Error::INVALID);
+        }
+        let map = || Mapping::new(file.clone(), size, &options);
+        let mapping = unmapper::retry_after_reclaim(map)?;
+        Ok(Handle::of_mapping(mapping, options))
+    }
+
+    fn of_mapping(mapping: Mapping, options: Options) -> Handle<V> {
+        mapping.listing().begin();
+        Handle {
+            start: AtomicPtr::new(mapping.first_byte()),
             // Prefaulting was for the opening; a resize under the lock must not take that long.
             options: Options {
                 populate: false,
@@ -102,12 +110,33 @@ impl<V> Handle<V> {
                 view: OnceLock::new(),
             })),
             resizing: Mutex::new(()),
-        })
+        }
+    }
+
+    /// What the handle may do.
+    pub fn access(&self) -> Access {
+        self.options.access
+    }
+
+    /// Whether it maps a window of its file only.
+    pub fn is_window(&self) -> bool {
+        !self.options.window.is_whole()
+    }
+
+    /// Whether changes stay in the mapping.
+    pub fn is_private(&self) -> bool {
+        self.options.private
+    }
+
+    /// The file.
+    pub fn file(&self) -> Result<Arc<BackingFile>, Error> {
+        Ok(self.mapping()?.file().clone())
     }
 
     /// Closes the handle; the mapping goes with its last view. Waits for calls that hold the lock.
     pub fn close(&self) -> Result<(), Error> {
         let open = self.lock.write().take().ok_or(Error::Closed)?;
+        open.mapping.listing().close();
         open.mapping.touch_file();
         Ok(())
     }
@@ -122,9 +151,16 @@ impl<V> Handle<V> {
         }
     }
 
+    /// The same of a range, widened to pages. Of nothing, only tells what a sync of anything would.
+    pub fn sync_range(&self, offset: u64, length: u64, asynchronously: bool) -> Result<(), Error> {
+        self.mapping()?.sync_range(offset, length, asynchronously)
+    }
+
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
+        let _one_at_a_time = hint.setting().map(|_| self.resizing.lock());
         let mapping = self.mapping()?;
+        self.permit(hint != Hint::PopulateWrite || self.options.access.writes())?;
         let length = match length {
             0 => (mapping.size() as u64).saturating_sub(offset),
             length => length,
@@ -132,7 +168,25 @@ impl<V> Handle<V> {
         mapping.part(offset, length)?.advise(hint)
     }
 
+    /// Locks the pages of a range in memory. Not more than before if that fails.
+    pub fn lock_range(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let _one_at_a_time = self.resizing.lock();
+        self.mapping()?.part(offset, length)?.lock()
+    }
+
+    /// Unlocks the pages of a range, however often they were locked.
+    pub fn unlock_range(&self, offset: u64, length: u64) -> Result<(), Error> {
+        let _one_at_a_time = self.resizing.lock();
+        self.mapping()?.part(offset, length)?.unlock()
+    }
+
+    /// How many bytes of a range are in memory.
+    pub fn resident(&self, offset: u64, length: u64) -> Result<usize, Error> {
+        self.mapping()?.part(offset, length)?.resident()
+    }
+
     /// The size of the mapping, in bytes.
+    #[inline(always)]
     pub fn position(&self, wait: Wait) -> Result<usize, Error> {
         let reading = self.reading(wait)?;
         Ok(opened(&reading)?.mapping.size())
@@ -141,14 +195,7 @@ impl<V> Handle<V> {
     /// The facts about the handle and its mapping.
     pub fn info(&self, wait: Wait) -> Result<Info, Error> {
         let reading = self.reading(wait)?;
-        let mapping = &opened(&reading)?.mapping;
-        Ok(Info {
-            size: mapping.size(),
-            access: self.options.access,
-            private: mapping.is_private(),
-            locked: mapping.is_locked(),
-            faulted: mapping.is_faulted(),
-        })
+        Ok(opened(&reading)?.mapping.listing().info())
     }
 
     /// The two-phase step of all that may wait: look under the lock, prepare without it on a counted reference, look again
@@ -177,7 +224,7 @@ impl<V> Handle<V> {
     #[inline]
     fn reading(&self, wait: Wait) -> Result<ReadGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_read().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_read().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.read()),
         }
     }
@@ -185,7 +232,7 @@ impl<V> Handle<V> {
     #[inline]
     fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
         match wait {
-            Wait::NonBlocking => self.lock.try_write().ok_or(Error::WouldBlock),
+            Wait::NonBlocking => self.lock.try_write().ok_or(Error::Contended),
             Wait::Blocking => Ok(self.lock.write()),
         }
     }
@@ -204,6 +251,7 @@ impl<V> Drop for Handle<V> {
     /// Lets the mapping go without waiting.
     fn drop(&mut self) {
         if let Some(Open { mapping, view }) = self.lock.get_mut().take() {
+            mapping.listing().close();
             drop(view);
             mapping.release();
         }

@@ -23,6 +23,7 @@ impl<V> Handle<V> {
         let _one_at_a_time = self.resizing.lock();
         let mapping = self.mapping()?;
         self.permit(self.options.access.writes())?;
+        self.check_whole()?;
         let length = mappable(size)?;
         let file = mapping.file().clone();
         let is_longer = file.size()? > size;
@@ -44,24 +45,23 @@ impl<V> Handle<V> {
         drop(mapping);
         post_eof::zero(&file, size)?;
         file.grow_to(size)?;
-        match self.replace(fresh, shrink) {
+        match self.replace(fresh, |_| shrink()) {
             Err(Error::Closed) if !is_longer => Ok(()),
             replaced => replaced,
         }
     }
 
-    /// Makes the mapping as long as the file is now; clears a fault. Gives the size.
+    /// Makes the mapping as long as the file, or its window, is now; clears a fault. Gives the size.
     pub fn remap(&self) -> Result<usize, Error> {
         let _one_at_a_time = self.resizing.lock();
         let mapping = self.mapping()?;
-        let size = mappable(mapping.file().size()?)?;
-        if size == 0 {
-            return Err(Error::INVALID);
-        }
+        let window = self.options.window;
+        let shown = window.length_in(mapping.file().size()?);
+        let size = mappable(shown.ok_or(Error::INVALID)?)?;
         if !mapping.can_grow_to(size) {
             let fresh = self.replacement(&mapping, size)?;
             drop(mapping);
-            self.replace(fresh, || Ok(()))?;
+            self.replace(fresh, |_| Ok(()))?;
         } else {
             if mapping.size() < size {
                 self.publish(mapping.prepare_growth(size)?);
@@ -73,43 +73,56 @@ impl<V> Handle<V> {
         Ok(size)
     }
 
-    fn publish(&self, growth: Growth) {
+    /// Checks that all of the file is mapped: a window has no say in the file's size.
+    #[inline]
+    pub(super) fn check_whole(&self) -> Result<(), Error> {
+        if self.options.window.is_whole() {
+            Ok(())
+        } else {
+            Err(Error::INVALID)
+        }
+    }
+
+    pub(super) fn publish(&self, growth: Growth) {
         // Others see the new end at once; only changes of a private mapping must not come in between.
         let _nobody_writes = self.options.private.then(|| self.lock.write());
         growth.publish();
     }
 
     /// A mapping of the same file, to take the place of one that cannot become so long.
-    fn replacement(&self, mapping: &Mapping, size: usize) -> Result<Arc<Mapping>, Error> {
+    pub(super) fn replacement(&self, mapping: &Mapping, size: usize) -> Result<Mapping, Error> {
         let fresh = unmapper::retry_after_reclaim(|| {
             Mapping::new(mapping.file().clone(), size, &self.options)
         })?;
-        fresh.take_hint(mapping);
-        Ok(Arc::new(fresh))
+        fresh.take_hints(mapping);
+        Ok(fresh)
     }
 
-    /// Puts a fresh mapping in the place of the present one, which lives on for its views. Nothing has changed if it fails.
-    fn replace(
+    /// Puts a fresh mapping in the place of the present one, which lives on for its views, after `last` was done, to which the
+    /// present one is shown. Nothing has changed if that fails.
+    pub(super) fn replace(
         &self,
-        fresh: Arc<Mapping>,
-        shrink_file: impl FnOnce() -> Result<(), Error>,
+        fresh: Mapping,
+        last: impl FnOnce(&Mapping) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let fresh = Arc::new(fresh);
         let replaced = {
             let mut writing = self.lock.write();
             let open = writing.as_mut().ok_or(Error::Closed)?;
             fresh.copy_private_pages(&open.mapping);
-            shrink_file()?;
-            self.start.store(fresh.address(), Ordering::Relaxed);
+            last(&open.mapping)?;
+            self.start.store(fresh.first_byte(), Ordering::Relaxed);
             let open_anew = Open {
                 mapping: fresh.clone(),
                 view: OnceLock::new(),
             };
+            fresh.listing().begin();
             std::mem::replace(open, open_anew)
         };
-        drop(replaced); // its locked pages count until then
-        if self.options.lock {
-            fresh.lock();
-        }
+        let locks = replaced.mapping.give_up_locks();
+        replaced.mapping.listing().close();
+        drop(replaced);
+        fresh.take_locks(&locks);
         Ok(())
     }
 }

@@ -10,14 +10,12 @@ use crate::platform::memory;
 use std::sync::atomic::Ordering;
 
 impl<V> Handle<V> {
-    /// Tells the processor what will be written, as soon as that is known: the checks that come before the copy then take
-    /// place while the cache lines come, up to a page of them. Promises nothing.
+    /// Tells the processor where a write begins, as soon as that is known: its cache line comes while the data is checked.
+    /// Promises nothing.
     #[inline]
-    pub fn prefetch(&self, offset: u64, length: usize) {
+    pub fn prefetch(&self, offset: u64) {
         let first = self.start.load(Ordering::Relaxed);
-        for line in (0..length.clamp(1, 4096)).step_by(64) {
-            memory::prefetch(first.wrapping_add(offset as usize).wrapping_add(line));
-        }
+        memory::prefetch(first.wrapping_add(offset as usize));
     }
 
     /// Copies the data in, all of it or none for every error but `Fault`. It may lie in mappings of ours, if the call may wait.
@@ -32,7 +30,7 @@ impl<V> Handle<V> {
     #[inline]
     fn pwrite_non_blocking(&self, offset: u64, data: Data) -> Result<(), Error> {
         if data.length() > NON_BLOCKING_MAX {
-            return Err(Error::WouldBlock);
+            return Err(Error::TooLong);
         }
         let writing = self.writing(Wait::NonBlocking)?;
         let part = opened(&writing)?

@@ -29,7 +29,8 @@
 //!   record names the lock. Each thread that finds it set does so itself.
 //!
 //! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
-//! `tests/lock_model.rs` tries every interleaving, store buffers included.
+//! `tests/lock_model.rs` tries every interleaving, store buffers included; `tests/thread_data_model.rs` those with threads that
+//! have no record yet.
 
 use crate::platform::thread;
 use crate::thread_data::ThreadData;

@@ -1,53 +1,108 @@
-//! Hints (`madvise(2)`), locks (`mlock(2)`), and pages faulted in.
+//! Hints (`madvise(2)`), and pages faulted in.
 
 use super::{Mapping, Part};
 use crate::error::Error;
 use crate::fault::guard;
-use crate::options::Hint;
+use crate::options::{Hint, Setting};
 use crate::platform::memory;
 use crate::range::Range;
-use memmap2::Advice;
-use std::sync::atomic::Ordering;
+use crate::range_map::RangeMap;
+
+/// The hints that last, by what they set: where they hold. One that was given up to the end of the mapping has no end: it holds
+/// for what the mapping grows by, too.
+pub type LastingHints = [RangeMap<Hint>; Setting::COUNT];
 
 impl Part<'_> {
-    /// Tells the kernel what to expect. Never changes what is read. A lasting hint for all of the mapping also holds for what
-    /// it grows by, and for what replaces it.
+    /// Tells the kernel what to expect. Never changes what is read. `ENOTSUP` if there is no such hint here.
     pub fn advise(self, hint: Hint) -> Result<(), Error> {
         let Part { mapping, range } = self;
-        let mut kept = hint.lasts().then(|| mapping.hint.lock());
-        let whole = range.length() == mapping.size();
-        mapping.advise_part(range, hint)?;
-        if let Some(kept) = kept.as_mut().filter(|_| whole) {
-            **kept = Some(hint);
+        if range.length() == 0 {
+            return Ok(());
         }
-        Ok(())
+        match hint {
+            Hint::PopulateWrite if !mapping.is_private() => self.populate_write(),
+            Hint::PopulateRead | Hint::PopulateWrite => {
+                mapping.check_backed(range)?;
+                mapping.fault_in_readable(range)
+            }
+            Hint::DontNeed if mapping.is_private() => Ok(()), // it would undo the changes
+            Hint::DontNeed | Hint::Cold | Hint::PageOut => mapping.let_go(range, hint),
+            hint => mapping.advise_and_keep(range, hint),
+        }
+    }
+
+    /// Makes the pages of a shared mapping writable, without a change. The guard does so page by page: MADV_POPULATE_WRITE would
+    /// hold a lock of the whole address space while it waits.
+    fn populate_write(self) -> Result<(), Error> {
+        self.mapping.check_backed(self.range)?;
+        let at = self.address().cast_mut();
+        // SAFETY: the part is mapped as long as the mapping lives, to be written to, as the handle has checked.
+        unsafe { guard::fault_in_writeable(at, self.length()) }
     }
 }
 
 impl Mapping {
-    pub(super) fn advise_part(&self, range: Range, hint: Hint) -> Result<(), Error> {
-        let (address, length) = (self.memory.start() + range.offset(), range.length());
-        let advice = match hint {
-            Hint::Normal => Advice::Normal,
-            Hint::Random => Advice::Random,
-            Hint::Sequential => Advice::Sequential,
-            Hint::WillNeed => Advice::WillNeed,
-            Hint::DontNeed => return self.drop_pages(address, length),
-        };
-        // SAFETY: the range lies inside the mapping, and the advice discards nothing.
-        unsafe { memory::advise(address, length, advice) }
+    /// Gives a hint, and keeps it if it lasts.
+    fn advise_and_keep(&self, range: Range, hint: Hint) -> Result<(), Error> {
+        let pages = self.pages_of(range);
+        self.madvise(pages, hint)?;
+        if let Some(setting) = hint.setting() {
+            let end = if range.end() == self.whole().end() {
+                usize::MAX
+            } else {
+                pages.end()
+            };
+            let hints = &mut self.hints.lock()[setting as usize];
+            hints.set(Range::between(pages.offset(), end), hint);
+        }
+        Ok(())
     }
 
-    fn drop_pages(&self, address: usize, length: usize) -> Result<(), Error> {
-        if self.is_private() {
-            return Ok(()); // it would undo the changes
+    /// Gives the lasting hints for a part that nobody knows of yet.
+    pub(super) fn apply_hints(&self, part: Range) {
+        for hints in self.hints.lock().iter() {
+            for (part, hint) in hints.parts(self.pages_of(part)) {
+                let _ = self.madvise(part, hint);
+            }
         }
-        // SAFETY: the range lies inside the mapping, which is shared: it shows the same bytes again afterwards.
-        let dropped = unsafe { memory::drop_pages(address, length) };
+    }
+
+    /// Takes the lasting hints over from a mapping that this one replaces. Nobody knows of this one yet.
+    pub fn take_hints(&self, other: &Mapping) {
+        *self.hints.lock() = other.hints.lock().clone();
+        self.apply_hints(self.whole());
+    }
+
+    /// Lets pages go, but those that are locked, of which the system would refuse it.
+    fn let_go(&self, range: Range, hint: Hint) -> Result<(), Error> {
+        let is_unlocked = |part: Range| self.locks.lock().gaps(part) == [part];
+        let unlocked = self.locks.lock().gaps(self.pages_of(range));
+        let done = unlocked
+            .into_iter()
+            .try_for_each(|part| match self.madvise(part, hint) {
+                Err(_) if !is_unlocked(part) => Ok(()), // locked meanwhile
+                done => done,
+            });
         self.invalidate_residency();
-        match dropped {
-            Err(Error::INVALID) if self.is_locked() => Ok(()), // locked pages stay
-            dropped => dropped,
+        done
+    }
+
+    fn madvise(&self, pages: Range, hint: Hint) -> Result<(), Error> {
+        // SAFETY: the pages are mapped; a hint that would discard changes of a private mapping does not come so far.
+        unsafe { memory::advise(self.memory.start() + pages.offset(), pages.length(), hint) }
+    }
+
+    /// The whole pages that hold a range.
+    pub(super) fn pages_of(&self, range: Range) -> Range {
+        range.widened(self.memory.unit())
+    }
+
+    /// `Fault` if the file has lost a page of the range.
+    pub(super) fn check_backed(&self, range: Range) -> Result<(), Error> {
+        if self.slot.lost(range.offset(), range.end()) || !self.slot.file_covers(range.end()) {
+            Err(Error::Fault)
+        } else {
+            Ok(())
         }
     }
 
@@ -59,42 +114,13 @@ impl Mapping {
 
     /// Brings all pages into memory.
     pub fn populate(&self) {
-        self.fault_in_readable(Range::between(0, self.size()));
-    }
-
-    /// Locks the pages in memory, if the system lets us.
-    pub fn lock(&self) {
-        let locked = self.lock_part(Range::between(0, self.size()));
-        self.locked.store(locked, Ordering::Relaxed);
-    }
-
-    /// Locks whole pages. Those of a private mapping stay the file's until they are written: `mlock(2)` would write to all
-    /// of them, and so make a copy of each.
-    pub(super) fn lock_part(&self, part: Range) -> bool {
-        let address = self.memory.start() + part.offset();
-        if !self.is_private() {
-            return memory::lock(address, part.length()).is_ok();
-        }
-        let locked = memory::lock_on_fault(address, part.length()).is_ok();
-        if locked {
-            self.fault_in_readable(part);
-        }
-        locked
+        let _ = self.fault_in_readable(self.whole());
     }
 
     /// Brings pages into memory by reading them, up to one that is gone. That makes no copies for a private mapping:
     /// `MAP_POPULATE` would, as it writes where that is permitted.
-    pub(super) fn fault_in_readable(&self, part: Range) {
+    pub(super) fn fault_in_readable(&self, part: Range) -> Result<(), Error> {
         // SAFETY: the part is mapped as long as `self` lives.
-        let _ =
-            unsafe { guard::fault_in_readable(self.address().add(part.offset()), part.length()) };
-    }
-
-    /// Takes the lasting hint over from a mapping that this one replaces.
-    pub fn take_hint(&self, other: &Mapping) {
-        let hint = *other.hint.lock();
-        if let Some(hint) = hint {
-            let _ = self.part(0, self.size() as u64).map(|all| all.advise(hint));
-        }
+        unsafe { guard::fault_in_readable(self.address().add(part.offset()), part.length()) }
     }
 }

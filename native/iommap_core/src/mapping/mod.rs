@@ -4,15 +4,24 @@
 //! It may grow where it is, behind its last byte, while others use it: `prepare_growth` maps more of the file behind what
 //! anybody knows of, `Growth::publish` makes that known, last and in one store. It never shrinks: a fresh one takes over.
 //!
+//! It may be of a window of the file, which begins anywhere. Pages begin where the memory does, so a `Range` of a `Part`, and all
+//! that works on it, counts from there: from `origin` in the file, `lead` bytes before the window. What callers give and are
+//! given counts from the window.
+//!
 //! The bytes change under us at any time, so no Rust reference to them is ever made: pointer and length, and copies
 //! through the guard.
 
+#[allow(unsafe_code)] // loads and updates mapped words
+pub mod atomic;
 #[allow(unsafe_code)] // advises the kernel of mapped memory, faults it in
 mod hints;
+mod mlock;
 #[allow(unsafe_code)] // copies from and to mapped memory
 mod private_pages;
 #[allow(unsafe_code)] // copies from mapped memory
 mod read;
+#[allow(unsafe_code)] // asks about mapped memory
+mod resident;
 pub mod resize;
 mod sync;
 pub mod view;
@@ -24,13 +33,16 @@ mod zeros;
 use crate::error::Error;
 use crate::fault::registry::{self, Registration};
 use crate::file::BackingFile;
-use crate::options::{Hint, Options};
+use crate::listing::{Facts, Listing};
+use crate::options::Options;
 use crate::platform::memory::Kind;
 use crate::platform::page_cache;
 use crate::range::Range;
 use crate::reservation::Reservation;
 use crate::residency::Residency;
 use crate::unmapper::{self, Remains};
+use hints::LastingHints;
+use mlock::Locks;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -51,12 +63,19 @@ const READ_BLOCK: usize = 16;
 
 /// A mapping. See the module's text.
 pub struct Mapping {
-    // Dropped in this order: not known any more, unmapped, closed.
+    // Dropped in this order: not listed, not known any more, unmapped, closed.
+    listing: Listing,
     slot: Registration,
     memory: Reservation,
     file: Arc<BackingFile>,
-    /// How many bytes of the file are mapped, and known. Only ever grows.
+    /// How many bytes of the window are mapped, and known. Only ever grows.
     size: AtomicUsize,
+    /// How many of them are found without a look at `lead`: all, or none if there is one. Stored after `size`, so never more.
+    direct: AtomicUsize,
+    /// Where in the file the memory begins, in bytes.
+    origin: u64,
+    /// How many bytes of the memory come before the window.
+    lead: usize,
     kind: Kind,
     reads: Residency,
     writes: Residency,
@@ -64,11 +83,12 @@ pub struct Mapping {
     written: AtomicBool,
     /// How many calls write back now.
     writebacks: AtomicU32,
-    /// The errno of the last write-back that failed, or 0.
-    writeback_error: AtomicI32,
-    locked: AtomicBool,
-    /// The lasting hint for all of it. Held while the size grows, so that no part misses a hint.
-    hint: Mutex<Option<Hint>>,
+    /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
+    writeback_error: Arc<AtomicI32>,
+    /// Whether all pages are locked in memory.
+    locked: Arc<AtomicBool>,
+    locks: Mutex<Locks>,
+    hints: Mutex<LastingHints>,
     /// The pages that a private mapping has of its own; `None` for a shared one.
     private_pages: Option<Mutex<BTreeSet<usize>>>,
 }
@@ -85,18 +105,22 @@ pub struct Part<'a> {
 pub struct WritablePart<'a>(Part<'a>);
 
 impl Mapping {
-    /// Maps the first `size` bytes of the file.
+    /// Maps the first `size` bytes of the options' window of the file.
     pub fn new(file: Arc<BackingFile>, size: usize, options: &Options) -> Result<Mapping, Error> {
         let kind = Kind {
             private: options.private,
             writable: options.access.writes(),
             populate: options.populate && !options.private,
         };
-        let memory = Reservation::new(size, file.page_size())?;
-        memory.map(file.fd(), 0, size, kind)?;
+        let lead = (options.window.offset % file.page_size() as u64) as usize;
+        let origin = options.window.offset - lead as u64;
+        let reserve = options.reserve.saturating_add(lead as u64);
+        let memory = Reservation::new(origin, lead + size, reserve, file.page_size())?;
+        memory.map(file.fd(), 0, lead + size, kind)?;
         let slot = registry::register(&registry::Entry {
             start: memory.start(),
-            length: size,
+            length: lead + size,
+            origin,
             extent: memory.extent(),
             unit: memory.unit(),
             fd: file.sized_fd(),
@@ -105,23 +129,38 @@ impl Mapping {
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
         let writes = residency_of_writes(written, &file);
+        let locked = Arc::new(AtomicBool::new(false));
+        let facts = Facts {
+            slot: *slot,
+            access: options.access,
+            private: options.private,
+            locked: locked.clone(),
+            path: file.path(),
+            offset: options.window.offset,
+            descriptor: file.fd(),
+        };
         let mapping = Mapping {
+            listing: Listing::new(facts, size),
             slot,
             memory,
             size: AtomicUsize::new(size),
+            direct: AtomicUsize::new(if lead == 0 { size } else { 0 }),
+            origin,
+            lead,
             kind,
             file,
             reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
             writebacks: AtomicU32::new(0),
-            writeback_error: AtomicI32::new(0),
-            locked: AtomicBool::new(false),
-            hint: Mutex::new(None),
+            writeback_error: Arc::new(AtomicI32::new(0)),
+            locked,
+            locks: Mutex::default(),
+            hints: Mutex::default(),
             private_pages: options.private.then(Mutex::default),
         };
         if options.populate && options.private {
-            mapping.fault_in_readable(Range::between(0, size));
+            mapping.populate();
         }
         Ok(mapping)
     }
@@ -132,10 +171,25 @@ impl Mapping {
         self.size.load(Ordering::Acquire)
     }
 
-    /// The first byte. A reader or writer must live with the bytes changing, and keep the mapping alive.
+    /// Where the memory begins. A reader or writer must live with the bytes changing, and keep the mapping alive.
     #[inline]
-    pub fn address(&self) -> *mut u8 {
+    fn address(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(self.memory.start())
+    }
+
+    /// The first byte of the window: only good to prefetch.
+    pub fn first_byte(&self) -> *mut u8 {
+        self.address().wrapping_add(self.lead)
+    }
+
+    /// Where in the file a range of the memory begins.
+    fn file_offset(&self, range: Range) -> u64 {
+        self.origin + range.offset() as u64
+    }
+
+    /// Where in the memory a file of that size ends.
+    fn up_to(&self, file_size: usize) -> usize {
+        file_size.saturating_sub(self.origin as usize)
     }
 
     /// The file.
@@ -143,14 +197,14 @@ impl Mapping {
         &self.file
     }
 
+    /// Its place on the list of mappings.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
         self.private_pages.is_some()
-    }
-
-    /// Whether the pages are locked in memory.
-    pub fn is_locked(&self) -> bool {
-        self.locked.load(Ordering::Relaxed)
     }
 
     /// Whether zero pages were put under it.
@@ -174,8 +228,13 @@ impl Mapping {
         if let Some(mapping) = Arc::into_inner(self) {
             let was_written = !mapping.is_private() && mapping.written.load(Ordering::Acquire);
             let Mapping {
-                slot, memory, file, ..
+                listing,
+                slot,
+                memory,
+                file,
+                ..
             } = mapping;
+            drop(listing);
             drop(slot);
             unmapper::release(Remains::new(memory, file, was_written));
         }
@@ -184,10 +243,35 @@ impl Mapping {
     /// The part, if it lies inside.
     #[inline]
     pub fn part(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
+        match self.direct_part(offset, length) {
+            Some(part) => Ok(part),
+            None => self.part_of_window(offset, length),
+        }
+    }
+
+    /// The part, if it is found without a look at the window.
+    #[inline]
+    pub fn direct_part(&self, offset: u64, length: u64) -> Option<Part<'_>> {
+        let direct = self.direct.load(Ordering::Acquire);
+        let range = Range::checked(offset, length, direct).ok()?;
+        Some(Part {
+            mapping: self,
+            range,
+        })
+    }
+
+    /// Whether every part is found so.
+    #[inline]
+    pub fn is_direct(&self) -> bool {
+        self.lead == 0 && self.direct.load(Ordering::Acquire) == self.size()
+    }
+
+    #[cold]
+    fn part_of_window(&self, offset: u64, length: u64) -> Result<Part<'_>, Error> {
         let range = Range::checked(offset, length, self.size())?;
         Ok(Part {
             mapping: self,
-            range,
+            range: range.moved(self.lead),
         })
     }
 
@@ -200,9 +284,9 @@ impl Mapping {
         Ok(WritablePart(self.part(offset, length)?))
     }
 
-    /// All of it, as it is now.
+    /// All of the memory that is of the file, as it is now.
     pub fn whole(&self) -> Range {
-        Range::between(0, self.size())
+        Range::between(0, self.lead + self.size())
     }
 }
 

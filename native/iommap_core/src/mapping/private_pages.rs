@@ -1,6 +1,6 @@
 //! The pages that a private mapping has of its own.
 
-use super::Mapping;
+use super::{Mapping, Part, WritablePart};
 use crate::buffer::{Data, Segment};
 use crate::fault::guard;
 use crate::platform::{self, page_cache};
@@ -34,7 +34,7 @@ impl Mapping {
         let rest = Range::between(end, end.next_multiple_of(page_size));
         let is_own = |private_pages: &Mutex<BTreeSet<usize>>| {
             self.kind.writable
-                && (self.is_locked() || private_pages.lock().contains(&(end / page_size)))
+                && (self.is_page_locked(end) || private_pages.lock().contains(&(end / page_size)))
         };
         if rest.length() == 0 || !self.private_pages.as_ref().is_some_and(is_own) {
             return;
@@ -42,7 +42,8 @@ impl Mapping {
         let mut bytes = vec![0; rest.length()];
         // SAFETY: the bytes are as many as the rest of the page; that page is mapped, and writable, as it was written.
         unsafe {
-            page_cache::fetch(self.file.fd(), end as u64, bytes.as_mut_ptr(), bytes.len());
+            let offset = self.file_offset(rest);
+            page_cache::fetch(self.file.fd(), offset, bytes.as_mut_ptr(), bytes.len());
             let to = self.address().add(end);
             let _ = guard::copy(to, bytes.as_ptr(), bytes.len());
         }
@@ -55,7 +56,7 @@ impl Mapping {
             return;
         };
         let page_size = platform::page_size();
-        let size = self.size().min(other.size());
+        let size = self.whole().end().min(other.whole().end());
         for page in private_pages.lock().iter() {
             let start = page * page_size;
             let end = (start + page_size).min(size);
@@ -66,8 +67,11 @@ impl Mapping {
             // SAFETY: the range lies inside the other mapping, which is alive.
             let page =
                 [unsafe { Segment::new(other.address().wrapping_add(start), range.length()) }];
-            let part = self.writable_part(start as u64, range.length() as u64);
-            if let (Ok(part), Some(data)) = (part, Data::new(&page)) {
+            let part = WritablePart(Part {
+                mapping: self,
+                range,
+            });
+            if let Some(data) = Data::new(&page) {
                 let _ = part.copy_in(data); // a fault: the page was truncated away
             }
         }

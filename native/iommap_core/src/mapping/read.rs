@@ -8,6 +8,7 @@ use crate::fault::guard;
 use crate::platform::{self, memory, page_cache};
 use crate::range::Range;
 use crate::residency::Stamp;
+use crate::stats::{self, Counter};
 
 /// How many pages are asked about in one system call.
 const PAGES_AT_ONCE: usize = 512;
@@ -40,9 +41,41 @@ impl Part<'_> {
         }
     }
 
-    /// Starts to bring the part into memory, and does not wait for it.
+    /// `Fault` if the file ends before the end of the part. (Any byte that it loses takes the last one along.)
+    ///
+    /// A last byte that is in memory and not zero is the file's, as the system zeroes what is behind the end; to read it takes
+    /// a fiftieth of the time of a question.
+    pub fn check_backed(self) -> Result<(), Error> {
+        let Some(last) = self
+            .range
+            .end()
+            .checked_sub(1)
+            .filter(|_| self.length() > 0)
+        else {
+            return Ok(());
+        };
+        let last = Part {
+            range: Range::between(last, last + 1),
+            ..self
+        };
+        if last.is_ready_to_read() {
+            let mut byte = 0;
+            // SAFETY: the byte is mapped as long as the mapping lives; the other is on the stack.
+            unsafe { guard::copy(&raw mut byte, last.address(), 1)? };
+            if byte != 0 {
+                return Ok(());
+            }
+        }
+        if self.mapping.slot.ends_inside_file(self.range.end()) {
+            Ok(())
+        } else {
+            Err(Error::Fault)
+        }
+    }
+
+    /// Starts to bring the part, which is not empty, into memory, and does not wait for it.
     pub fn start_fetch(self) {
-        let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        let (fd, offset) = (self.mapping.file.fd(), self.mapping.file_offset(self.range));
         page_cache::start_fetch(fd, offset, self.length());
     }
 
@@ -51,7 +84,8 @@ impl Part<'_> {
     pub fn fetch(self, scratch: &mut impl Buffer) {
         // Never, as above.
         assert!(self.length() <= scratch.len(), "a buffer too short");
-        let (fd, offset) = (self.mapping.file.fd(), self.range.offset() as u64);
+        let (fd, offset) = (self.mapping.file.fd(), self.mapping.file_offset(self.range));
+        stats::count(Counter::PagesFetched, self.range.pages().count());
         // SAFETY: the buffer is writable for the length.
         unsafe { page_cache::fetch(fd, offset, scratch.as_mut_ptr(), self.length()) }
     }
@@ -75,7 +109,7 @@ impl Mapping {
         } else {
             self.reads.block_size()
         };
-        let around = range.widened(unit).before(self.size());
+        let around = range.widened(unit).before(self.whole().end());
         let step = PAGES_AT_ONCE * platform::page_size();
         let mut all = true;
         let mut offset = around.offset();
@@ -93,7 +127,7 @@ impl Mapping {
 
     /// Whether all pages of `part`, which begins at a page, are in memory, found out by a read that does not wait.
     fn query_nowait(&self, part: Range, stamp: Stamp) -> bool {
-        let cached = page_cache::is_cached(self.file.fd(), part.offset() as u64, part.length());
+        let cached = page_cache::is_cached(self.file.fd(), self.file_offset(part), part.length());
         if cached {
             self.insert_resident(part.widened(platform::page_size()), stamp);
         }

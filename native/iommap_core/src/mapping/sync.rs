@@ -8,6 +8,29 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 impl Mapping {
+    /// Writes a range back, and waits for it unless it is to be asynchronous. `Fault` if the file no longer has all of it: the
+    /// rest cannot reach the device. Of nothing, only tells a fault, and an error that is remembered.
+    pub fn sync_range(
+        self: &Arc<Self>,
+        offset: u64,
+        length: u64,
+        asynchronously: bool,
+    ) -> Result<(), Error> {
+        let range = self.part(offset, length)?.range;
+        if range.length() == 0 {
+            return self.check_synced();
+        }
+        if asynchronously {
+            self.sync_async(range)?;
+        } else {
+            self.sync(range)?;
+        }
+        if self.writes_back() && !self.slot.intact(range.offset(), range.end()) {
+            return Err(Error::Fault);
+        }
+        Ok(())
+    }
+
     /// Writes a range back to the file and waits for it.
     pub fn sync(&self, range: Range) -> Result<(), Error> {
         self.while_writing_back(|| {
@@ -25,11 +48,11 @@ impl Mapping {
     }
 
     fn start_writeback(&self, range: Range) -> Result<(), Error> {
-        let (offset, length) = (range.offset(), range.length());
-        if page_cache::start_writeback(self.file.fd(), offset as u64, length as u64)? {
+        let length = range.length();
+        if page_cache::start_writeback(self.file.fd(), self.file_offset(range), length as u64)? {
             return Ok(());
         }
-        memory::flush(self.memory.start() + offset, length, false)
+        memory::flush(self.memory.start() + range.offset(), length, false)
     }
 
     /// Writes a range back on a thread of its own, or here if there is none. What fails there is told by the next sync.
@@ -51,11 +74,10 @@ impl Mapping {
         &self,
         write_back: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.check_not_faulted()?;
-        if self.is_private() || !self.kind.writable {
+        self.check_synced()?;
+        if !self.writes_back() {
             return Ok(());
         }
-        self.check_writeback_error()?;
         self.writebacks.fetch_add(1, Ordering::AcqRel);
         self.writes.invalidate();
         let done = write_back();
@@ -67,6 +89,17 @@ impl Mapping {
         }
         done?;
         self.check_not_faulted()
+    }
+
+    /// Whether changes to it are written back to the file.
+    fn writes_back(&self) -> bool {
+        !self.is_private() && self.kind.writable
+    }
+
+    /// The fault, or the error of a write-back, that every sync tells.
+    fn check_synced(&self) -> Result<(), Error> {
+        self.check_not_faulted()?;
+        self.check_writeback_error()
     }
 
     /// Sets the file's time of modification (`futimens(2)`), if it was written through this mapping.
@@ -82,6 +115,11 @@ impl Mapping {
             0 => Ok(()),
             errno => Err(Error::System(errno)),
         }
+    }
+
+    /// Makes an error of writing back one mapping's changes the other's, too.
+    pub fn share_writeback_error(&mut self, other: &Mapping) {
+        self.writeback_error = other.writeback_error.clone();
     }
 
     /// Clears the error of a failed write-back: a caller that resizes the file, or maps it anew, has been told.
@@ -109,7 +147,21 @@ mod tests {
             ..Options::new(Access::ReadWrite)
         };
         let map = |file: &Arc<BackingFile>, size| Mapping::new(file.clone(), size, &options);
-        crate::file::opening::open(&path, &options, map).unwrap()
+        crate::file::opening::open((&path).into(), &options, map).unwrap()
+    }
+
+    #[test]
+    fn an_error_of_writing_back_is_told_of_either_of_two_mappings_that_share_it() {
+        // The one that took the other's place tells what failed before and what fails later; clearing it is for both.
+        let (before, mut after) = (mapping(1), mapping(1));
+        let failing = || Err(Error::System(libc::EIO));
+        assert_eq!(before.while_writing_back(failing), failing());
+        after.share_writeback_error(&before);
+        assert_eq!(after.sync(after.whole()), failing());
+        after.clear_writeback_error();
+        assert_eq!(before.sync(before.whole()), Ok(()));
+        assert_eq!(before.while_writing_back(failing), failing());
+        assert_eq!(after.sync(after.whole()), failing());
     }
 
     #[test]

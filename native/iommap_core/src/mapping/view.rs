@@ -12,12 +12,20 @@ impl View {
         registry::view_began();
         View(Some(mapping))
     }
+
+    /// Tells how the references are counted to what holds this, of which the handle has one, and each view has one.
+    pub fn counted(&self, count: impl Fn() -> Option<usize> + Send + 'static) {
+        if let Some(mapping) = &self.0 {
+            mapping.listing().count_references(Some(Box::new(count)));
+        }
+    }
 }
 
 impl Drop for View {
     fn drop(&mut self) {
         registry::view_ended();
         if let Some(mapping) = self.0.take() {
+            mapping.listing().count_references(None);
             mapping.release();
         }
     }

@@ -36,8 +36,15 @@ impl WritablePart<'_> {
         }
         let fd = mapping.file.fd();
         mapping.writes.renew(range, |run| {
-            page_cache::is_dirty(fd, run.offset() as u64, run.length())
+            page_cache::is_dirty(fd, mapping.file_offset(run), run.length())
         })
+    }
+
+    /// Starts to bring the part into memory, if it is not there, and does not wait for it.
+    pub fn start_fetch(self) {
+        if !self.0.is_ready_to_read() {
+            self.0.start_fetch();
+        }
     }
 
     /// Makes the pages of the part writable, which may wait for the file system. A page that is gone does not matter yet: a

@@ -37,7 +37,7 @@ impl Mapping {
 
     /// Whether the lines of the cache that hold the part are nothing but zeros, as they are in pages that were zeroed. They
     /// were read just now, so to look at them takes less than to ask where the file ends.
-    fn lies_in_zeros(&self, part: Range) -> bool {
+    pub(super) fn lies_in_zeros(&self, part: Range) -> bool {
         const LINE: usize = 64;
         let lines = part.widened(LINE);
         let is_zero = |start: usize, end: usize| {

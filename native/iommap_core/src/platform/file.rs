@@ -3,12 +3,16 @@
 //! | | Linux | macOS | FreeBSD | OpenBSD |
 //! |---|---|---|---|---|
 //! | size of a file, without asking a server | statx | fstat | fstat | fstat |
+//! | whether mincore tells the truth | faccessat2 | taken for granted | taken for granted | no mincore |
 //! | blocks before the size | FALLOC_FL_KEEP_SIZE | F_PREALLOCATE | none | none |
 //! | grow | fallocate | pwrite | posix_fallocate | pwrite |
 //! | zeros in place | FALLOC_FL_ZERO_RANGE | none: empty and grow | none | none |
 
+use super::descriptor::appends;
 #[cfg(target_os = "linux")]
-use super::file_system::{kind_and_free, EXT4, OVERLAYFS};
+use super::file_system::{is_unlimited_memory, kind_and_free, EXT4, OVERLAYFS};
+#[cfg(target_os = "linux")]
+use super::memory;
 #[cfg(target_os = "linux")]
 use super::name::open_at;
 use super::syscall::retried;
@@ -58,6 +62,22 @@ fn status(fd: RawFd) -> Option<(u64, u32)> {
     unsafe {
         let mut status: libc::stat = std::mem::zeroed();
         (libc::fstat(fd, &mut status) == 0).then_some((status.st_size as u64, status.st_uid))
+    }
+}
+
+/// Whether the file's mode lets the effective user write to it, whatever the descriptor may do (`faccessat2(2)`).
+pub fn may_write(fd: RawFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const FACCESSAT2: libc::c_long = 439; // on every architecture
+        let (nothing, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH | libc::AT_EACCESS);
+        // SAFETY: asks about an open file. (The C library may be older than the call.)
+        unsafe { libc::syscall(FACCESSAT2, fd, nothing, libc::W_OK, flags) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = fd;
+        true
     }
 }
 
@@ -160,15 +180,21 @@ pub fn grow(fd: RawFd, from: u64, last: u64, to: u64) -> Result<(), Error> {
 
 /// Makes a file longer by a byte that is written. `ftruncate(2)` would cut off what is appended beyond `size` between the look
 /// and the call; this makes one byte of it 0 at worst.
-fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
+pub fn write_last_byte(fd: RawFd, size: u64) -> Result<(), Error> {
     if self::size(fd).is_some_and(|now| now >= size) {
         return Ok(());
+    }
+    if appends(fd) {
+        return set_size(fd, size);
     }
     write_at(fd, &[0], size - 1)
 }
 
-/// Writes zeros over a range.
+/// Writes zeros over a range. Refused where they would be appended.
 pub fn write_zeros(fd: RawFd, from: u64, to: u64) -> Result<(), Error> {
+    if appends(fd) {
+        return Err(Error::INVALID);
+    }
     let zeros = vec![0u8; 1 << 20];
     let mut at = from;
     while at < to {
@@ -210,6 +236,10 @@ pub fn set_size(fd: RawFd, size: u64) -> Result<(), Error> {
 pub fn has_free_blocks(fd: RawFd, wanted: u64) -> bool {
     #[cfg(target_os = "linux")]
     {
+        // Memory without a limit would be taken until the system ends processes for want of it.
+        if is_unlimited_memory(fd) {
+            return memory::available().is_none_or(|available| available >= wanted);
+        }
         // It would take all there is before it fails. Others take all or nothing, and find more room than they tell.
         kind_and_free(fd).is_none_or(|(kind, free)| kind != EXT4 || free >= wanted)
     }

@@ -93,6 +93,12 @@ fn status(fd: RawFd) -> Option<libc::statfs> {
     }
 }
 
+/// Whether the file is in memory without a limit but the machine's: a memfd, a tmpfs with `size=0`.
+#[cfg(target_os = "linux")]
+pub fn is_unlimited_memory(fd: RawFd) -> bool {
+    status(fd).is_some_and(|status| status.f_type as u32 == TMPFS && status.f_blocks == 0)
+}
+
 /// The kind of file system that the file is on, and how many bytes are free there (`fstatfs(2)`).
 #[cfg(target_os = "linux")]
 pub fn kind_and_free(fd: RawFd) -> Option<(u32, u64)> {

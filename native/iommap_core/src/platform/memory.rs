@@ -3,8 +3,11 @@
 //! | | Linux | macOS | FreeBSD | OpenBSD |
 //! |---|---|---|---|---|
 //! | lock pages as they come | mlock2 | none: mlock | none: mlock | none: mlock |
+//! | hints of huge pages, of dumps, of forks, cold, pageout | madvise | none | none | none |
 
 use crate::error::Error;
+use crate::options::Hint;
+use memmap2::Advice;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -93,6 +96,17 @@ pub fn huge_page_size() -> usize {
     })
 }
 
+/// How many bytes of memory and swap the machine has left, as far as the system tells (`/proc/meminfo`).
+#[cfg(target_os = "linux")]
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kilobytes("MemAvailable:")? + kilobytes("SwapFree:")?) * 1024)
+}
+
 /// Reserves anonymous, private, read-only address space, and gives where.
 pub fn reserve(length: usize) -> Result<usize, Error> {
     // SAFETY: the system chooses an address where nothing is.
@@ -178,30 +192,53 @@ pub unsafe fn unmap(base: usize, length: usize) {
     let _ = unsafe { libc::munmap(base as *mut c_void, length) };
 }
 
-/// Tells the system what to expect of a part of a mapping (`madvise(2)`), widened to whole pages.
+/// Tells the system what to expect of whole pages of a mapping (`madvise(2)`). `ENOTSUP` where it has no such hint, or where that
+/// does not apply.
 ///
 /// # Safety
 ///
-/// The part is mapped, and the advice discards no data of it.
-pub unsafe fn advise(address: usize, length: usize, advice: memmap2::Advice) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
-    unsafe { advise_by_number(address, length, advice as i32) }
-}
-
-/// Drops the pages of a part of a mapping from its page tables (`MADV_DONTNEED`), widened to whole pages.
-///
-/// # Safety
-///
-/// The part is mapped, and shared: a private mapping would lose its changes.
-pub unsafe fn drop_pages(address: usize, length: usize) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
-    unsafe { advise_by_number(address, length, libc::MADV_DONTNEED) }
-}
-
-unsafe fn advise_by_number(address: usize, length: usize, advice: i32) -> Result<(), Error> {
-    let (start, length) = whole_pages(address, length);
+/// The pages are mapped, and not those of a private mapping if the hint is to drop them: it would lose its changes.
+pub unsafe fn advise(address: usize, length: usize, hint: Hint) -> Result<(), Error> {
+    let none = Error::System(libc::ENOTSUP);
+    let advice = advice(hint).ok_or(none)?;
     // SAFETY: the caller's promise; mappings consist of whole pages.
-    done(unsafe { libc::madvise(start as *mut c_void, length, advice) })
+    match done(unsafe { libc::madvise(address as *mut c_void, length, advice) }) {
+        Err(Error::INVALID) => Err(none),
+        done => done,
+    }
+}
+
+/// The system's number of a hint.
+fn advice(hint: Hint) -> Option<i32> {
+    let usual = match hint {
+        Hint::Normal => Some(Advice::Normal),
+        Hint::Random => Some(Advice::Random),
+        Hint::Sequential => Some(Advice::Sequential),
+        Hint::WillNeed => Some(Advice::WillNeed),
+        #[cfg(target_os = "linux")]
+        Hint::HugePage => Some(Advice::HugePage),
+        #[cfg(target_os = "linux")]
+        Hint::NoHugePage => Some(Advice::NoHugePage),
+        #[cfg(target_os = "linux")]
+        Hint::DontDump => Some(Advice::DontDump),
+        #[cfg(target_os = "linux")]
+        Hint::DoDump => Some(Advice::DoDump),
+        #[cfg(target_os = "linux")]
+        Hint::DontFork => Some(Advice::DontFork),
+        #[cfg(target_os = "linux")]
+        Hint::DoFork => Some(Advice::DoFork),
+        _ => None,
+    };
+    match hint {
+        Hint::DontNeed => Some(libc::MADV_DONTNEED),
+        #[cfg(target_os = "linux")]
+        Hint::Cold => Some(libc::MADV_COLD),
+        #[cfg(target_os = "linux")]
+        Hint::PageOut => Some(libc::MADV_PAGEOUT),
+        #[cfg(target_os = "linux")]
+        Hint::Collapse => Some(25), // MADV_COLLAPSE, which the crate libc does not name for every C library
+        _ => usual.map(|advice| advice as i32),
+    }
 }
 
 /// Writes changes to a part of a shared mapping back to the file, and waits if asked to (`msync(2)`).
@@ -233,6 +270,12 @@ pub fn lock_on_fault(address: usize, length: usize) -> Result<(), Error> {
         }
     }
     lock(address, length)
+}
+
+/// Unlocks the pages of a part of a mapping (`munlock(2)`).
+pub fn unlock(address: usize, length: usize) -> Result<(), Error> {
+    // SAFETY: the call changes no memory; it fails where nothing is mapped.
+    done(unsafe { libc::munlock(address as *const c_void, length) })
 }
 
 fn whole_pages(address: usize, length: usize) -> (usize, usize) {

@@ -129,6 +129,13 @@ pub fn rename_to_new(directory: &File, from: &CStr, to: &CStr) -> Result<(), Err
     Ok(())
 }
 
+/// Sets the permissions of a file (`fchmod(2)`).
+pub fn set_permissions(fd: RawFd, permissions: u32) -> Result<(), Error> {
+    // SAFETY: changes an attribute of the file.
+    retried(|| unsafe { libc::fchmod(fd, permissions as libc::mode_t) })?;
+    Ok(())
+}
+
 /// Takes a name away.
 pub fn unlink(directory: &File, name: &CStr) {
     // SAFETY: the name ends with a NUL.

@@ -77,8 +77,10 @@ pub fn is_cached(fd: RawFd, offset: u64, length: usize) -> bool {
     }
 }
 
-/// Starts to bring a range of the file into the page cache (`posix_fadvise(2)`, POSIX_FADV_WILLNEED), and does not wait for it.
+/// Starts to bring a range of the file, which is not empty, into the page cache (`posix_fadvise(2)`, POSIX_FADV_WILLNEED), and
+/// does not wait for it. A hint: as much of it as the system reads ahead.
 pub fn start_fetch(fd: RawFd, offset: u64, length: usize) {
+    debug_assert!(length > 0, "0 means: up to the end of the file");
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     // SAFETY: a hint about a file.
     unsafe {

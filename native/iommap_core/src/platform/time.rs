@@ -21,6 +21,17 @@ pub fn ticks() -> u32 {
     ((now.tv_sec as u32) << 4).wrapping_add((now.tv_nsec >> 26) as u32)
 }
 
+/// The system's time that only goes forward, in nanoseconds, for all of the process.
+pub fn nanoseconds() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes the timespec it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Sets the file's time of modification to now (`futimens(2)`); that of access too where the file is another user's.
 pub fn set_mtime(fd: RawFd) -> Result<(), Error> {
     let time = |nanoseconds| libc::timespec {

@@ -20,7 +20,7 @@ pub type Location = usize;
 /// What a word holds.
 pub type Value = u8;
 /// How many words there are.
-pub const WORDS: usize = 10;
+pub const WORDS: usize = 17;
 
 /// What an access says about those around it, as in `std::sync::atomic`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,20 @@ pub enum Order {
     Acquire,
     /// Earlier accesses come before it.
     Release,
+    /// Both, of an atomic instruction.
+    AcqRel,
 }
-pub use Order::{Acquire, Relaxed, Release};
+pub use Order::{AcqRel, Acquire, Relaxed, Release};
+
+impl Order {
+    fn acquires(self) -> bool {
+        matches!(self, Acquire | AcqRel)
+    }
+
+    fn releases(self) -> bool {
+        matches!(self, Release | AcqRel)
+    }
+}
 
 /// A memory that several threads share.
 pub trait Memory: Clone + Eq + Hash {
@@ -140,7 +152,7 @@ impl Memory for Buffers {
                 thread,
                 at,
                 value,
-                release: order == Release,
+                release: order.releases(),
             },
         );
         after
@@ -158,7 +170,7 @@ impl Memory for Buffers {
             .waiting
             .iter()
             .any(|store| store.thread == thread && store.at == at);
-        if self.in_order || order == Release || waits {
+        if self.in_order || order.releases() || waits {
             after = after.drained(|of| of == thread);
         }
         let before = after.memory[at];
@@ -275,7 +287,7 @@ impl Memory for Views {
                 let knowledge = &mut after.threads[thread];
                 knowledge.now.0[at] = index as u8;
                 knowledge.read = knowledge.read.and(knowledge.now).and(store.passed_on);
-                if order == Acquire {
+                if order.acquires() {
                     knowledge.now = knowledge.now.and(store.passed_on);
                 }
                 (store.value, after)
@@ -286,7 +298,7 @@ impl Memory for Views {
     fn store(&self, thread: usize, at: Location, value: Value, order: Order) -> Self {
         let mut after = self.clone();
         let knowledge = self.threads[thread];
-        let passed_on = if order == Release {
+        let passed_on = if order.releases() {
             knowledge.now
         } else {
             knowledge.fenced
@@ -307,11 +319,11 @@ impl Memory for Views {
         let mut after = self.clone();
         let knowledge = &mut after.threads[thread];
         knowledge.read = knowledge.read.and(before.passed_on);
-        if order == Acquire {
+        if order.acquires() {
             knowledge.now = knowledge.now.and(before.passed_on);
         }
         // It carries on what the store before it passed on.
-        let own = if order == Release {
+        let own = if order.releases() {
             knowledge.now
         } else {
             knowledge.fenced

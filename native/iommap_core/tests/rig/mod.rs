@@ -125,17 +125,13 @@ pub struct Shown {
 
 /// The view of a range.
 pub fn show(handle: &AHandle, offset: usize, length: usize) -> Result<Shown, Error> {
-    handle.region(
-        Wait::Blocking,
-        offset as u64,
-        length as u64,
-        Arc::new,
-        |view, address, length| Shown {
-            _alive: view.clone(),
-            address: address as usize,
-            length,
-        },
-    )
+    handle.region(Wait::Blocking, offset as u64, length as u64, |region| {
+        Shown {
+            _alive: region.keeper().clone(),
+            address: region.address() as usize,
+            length: region.length(),
+        }
+    })
 }
 
 impl Shown {

@@ -1,113 +1,102 @@
 //! Reads and writes of several ranges in one call.
 
 use crate::answer::{self, Answer, Stop};
-use crate::iodata::{Iodata, Segments};
+use crate::iodata::{self, Iodata, Segments};
 use crate::origin::Origin;
 use crate::resource::{self, ErlangHandle};
 use crate::term::{self, BinaryBuffer};
 use crate::{atoms, dispatch};
-use iommap_core::{Data, Error, Segment, Span, Wait, NON_BLOCKING_MAX};
-use rustler::{Encoder, Env, Term};
+use iommap_core::{Counter, Data, Error, Segment, Span, Wait};
+use rustler::{Env, Term};
 
 /// The most elements of a list that are looked at without waiting.
-const MAX_ELEMENTS_NON_BLOCKING: usize = 2048;
+const MAX_ELEMENTS_NON_BLOCKING: usize = 512;
 
-/// The most of them whose data is a list: each is walked through some thousand cells without waiting.
-const MAX_LISTS_NON_BLOCKING: usize = 16;
+/// An element takes as much of a time slice as the copy of so many bytes: its page may have to be asked about.
+const BYTES_AN_ELEMENT: usize = 1024;
 
 /// `pread(Handle, [{Offset, Length}])`
 pub fn pread<'a>(env: Env<'a>, [handle, list]: [Term<'a>; 2], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
-    let (spans, _) = elements(list, wait, |[offset, length]| ([offset, length], ()))?;
-    let total = total(&spans);
-    // A binary that the VM makes with its term cannot be refused, which many of them may have to be.
-    let binaries = handle.pread_all(wait, &spans, |length| {
-        if total > NON_BLOCKING_MAX as u64 {
-            BinaryBuffer::allocate_or_refuse(length)
-        } else {
-            BinaryBuffer::allocate(env, length)
-        }
+    let spans = elements(list, wait, |numbers| (numbers, ()))?.spans;
+    let binaries = handle.pread_all(wait, &spans, |length| match wait {
+        Wait::NonBlocking => BinaryBuffer::allocate(env, length),
+        Wait::Blocking => BinaryBuffer::allocate_one_of_many(env, length),
     })?;
-    if wait == Wait::NonBlocking {
-        dispatch::consume_timeslice(env, total as usize);
-    }
-    let mut terms = Vec::new();
-    terms
-        .try_reserve_exact(binaries.len())
-        .map_err(|_| Error::NO_MEMORY)?;
+    consume_timeslice(env, &spans, wait);
+    let mut terms = with_room(binaries.len())?;
     terms.extend(binaries.into_iter().map(|binary| binary.term(env)));
-    Ok(answer::ok(env, terms.as_slice().encode(env)))
+    Ok(answer::ok(env, terms.as_slice()))
 }
 
 /// `pwrite_all_nif(Handle, [{Offset, Size, Data}])`: `Size` is that of the data, as `iommap.erl` has measured it.
 pub fn pwrite<'a>(env: Env<'a>, [handle, list]: [Term<'a>; 2], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
-    match pwrite_elements(env, handle, list, wait) {
-        Ok(()) => Ok(atoms::ok().to_term(env)),
+    let Elements { spans, rests } =
+        elements(list, wait, |[offset, size, data]| ([offset, size], data))?;
+    match pwrite_checked(handle, &spans, &rests, wait) {
+        Ok(()) => {
+            consume_timeslice(env, &spans, wait);
+            Ok(atoms::ok().to_term(env))
+        }
         Err((written, stop)) => answer::error_after(env, written, stop),
     }
 }
 
-fn pwrite_elements<'a>(
-    env: Env<'a>,
+/// Writes, after a look at whether it may: what is not permitted or does not fit is not inspected.
+fn pwrite_checked(
     handle: &ErlangHandle,
-    list: Term<'a>,
+    spans: &[Span],
+    data: &[Term],
     wait: Wait,
 ) -> Result<(), (usize, Stop)> {
-    let nothing_written = |stop| (0, stop);
-    let (spans, data) = elements(list, wait, |[offset, size, data]| ([offset, size], data))
-        .map_err(nothing_written)?;
-    let total = total(&spans);
+    let none = |stop: Stop| (0, stop);
     handle
-        .check_pwrite_all(wait, &spans)
-        .map_err(|error| (0, error.into()))?;
-    let lists = data.iter().filter(|data| data.is_list()).count();
-    let is_long = total > term::LONG as u64 || lists > MAX_LISTS_NON_BLOCKING;
-    if is_long && wait == Wait::NonBlocking {
-        return Err((0, Stop::WouldBlock));
+        .check_pwrite_all(wait, spans)
+        .map_err(|error| none(error.into()))?;
+    if wait == Wait::NonBlocking && total(spans) > term::LONG as u64 {
+        return Err(none(Stop::WouldBlock(Counter::MovedLength))); // long to inspect, as `pwrite_long` says
     }
-    let data = Elements::collect(&data, wait).map_err(nothing_written)?;
-    data.pwrite(handle, &spans, wait)?;
-    if wait == Wait::NonBlocking {
-        dispatch::consume_timeslice(env, total as usize);
-    }
-    Ok(())
+    AllData::collect(data, wait)
+        .map_err(none)?
+        .pwrite(handle, spans, wait)
 }
 
-/// The data of several writes.
-struct Elements<'a> {
-    each: Vec<Element<'a>>,
+/// The data of all writes of a call.
+struct AllData<'a> {
+    each: Vec<Collected<'a>>,
     origin: Origin,
 }
 
-enum Element<'a> {
+/// The data of one.
+enum Collected<'a> {
     Binary([Segment<'a>; 1]),
     Iodata(Box<Iodata<'a>>),
 }
 
-impl<'a> Elements<'a> {
-    fn collect(terms: &[Term<'a>], wait: Wait) -> Result<Elements<'a>, Stop> {
-        let mut each = Vec::new();
-        each.try_reserve_exact(terms.len())
-            .map_err(|_| Error::NO_MEMORY)?;
+impl<'a> AllData<'a> {
+    fn collect(terms: &[Term<'a>], wait: Wait) -> Result<AllData<'a>, Stop> {
+        let mut each = with_room(terms.len())?;
         let mut origin = Origin::default();
+        let mut cells = iodata::most_cells(wait);
         for term in terms {
             each.push(match term::binary(*term) {
                 Some(binary) => {
                     origin = origin.max(Origin::of(*term, &binary));
-                    Element::Binary([binary])
+                    Collected::Binary([binary])
                 }
                 None => {
                     let mut iodata = Box::<Iodata>::default();
-                    iodata.collect(*term, wait)?;
+                    cells = iodata.collect_at_most(cells, *term)?;
                     origin = origin.max(iodata.origin());
-                    Element::Iodata(iodata)
+                    Collected::Iodata(iodata)
                 }
             });
         }
-        Ok(Elements { each, origin })
+        Ok(AllData { each, origin })
     }
 
+    /// Writes the data, and tells of an error how many were written whole.
     fn pwrite(
         &self,
         handle: &ErlangHandle,
@@ -115,68 +104,80 @@ impl<'a> Elements<'a> {
         wait: Wait,
     ) -> Result<(), (usize, Stop)> {
         if self.origin != Origin::Plain && wait == Wait::NonBlocking {
-            return Err((0, Stop::WouldBlock)); // reading a view may wait, and so may asking about all
+            return Err((0, Stop::WouldBlock(Counter::MovedPages))); // as in `pwrite_segments`
         }
-        let lists = self.each.iter().filter(|each| each.is_iodata()).count();
-        let mut memory: Vec<Segments> = (0..lists).map(|_| Segments::new()).collect();
-        let data = self.data(&mut memory).map_err(|error| (0, error.into()))?;
-        let lost = || {
-            data.iter()
-                .position(|data| self.origin.is_lost(data.segments()))
-        };
-        if lost().is_some() {
+        let mut memory = self.memory().map_err(|error| (0, error.into()))?;
+        let writes = self
+            .writes(spans, &mut memory)
+            .map_err(|error| (0, error.into()))?;
+        if self.first_lost(&writes).is_some() {
             return Err((0, Error::Fault.into()));
         }
-        let writes: Vec<_> = spans.iter().map(|(offset, _)| *offset).zip(data.iter().copied()).collect();
-        let written = handle.pwrite_all(wait, &writes);
-        match lost() {
-            Some(first) => Err((first, Error::Fault.into())),
-            None => written.map_err(|(count, error)| (count, error.into())),
+        let done = handle.pwrite_all(wait, &writes);
+        let lost = self.first_lost(&writes);
+        match (done, lost) {
+            (Ok(()), None) => Ok(()),
+            (Err((written, error)), None) => Err((written, error.into())),
+            (Ok(()), Some(lost)) => Err((lost, Error::Fault.into())),
+            (Err((written, _)), Some(lost)) => Err((lost.min(written), Error::Fault.into())),
         }
     }
 
-    /// The data of each as segments, put together in `memory` where it is a list.
-    fn data<'s, 'm: 's>(&'s self, memory: &'m mut [Segments<'s>]) -> Result<Vec<Data<'s>>, Error> {
+    /// Memory for `writes` to put the segments of lists together.
+    fn memory<'s>(&self) -> Result<Vec<Segments<'s>>, Error> {
+        let is_iodata = |data: &&Collected| matches!(data, Collected::Iodata(_));
+        let count = self.each.iter().filter(is_iodata).count();
+        let mut memory = with_room(count)?;
+        memory.resize_with(count, Segments::new);
+        Ok(memory)
+    }
+
+    fn writes<'s: 'm, 'm>(
+        &'s self,
+        spans: &[Span],
+        memory: &'m mut [Segments<'s>],
+    ) -> Result<Vec<(u64, Data<'m>)>, Error> {
         let mut memory = memory.iter_mut();
-        let segments = |element: &'s Element<'a>| -> Result<&'s [Segment<'s>], Error> {
-            match element {
-                Element::Binary(binary) => Ok(binary),
-                // Never `None`: there is memory for each.
-                Element::Iodata(iodata) => memory
-                    .next()
-                    .map_or(Err(Error::NO_MEMORY), |memory| iodata.segments(memory)),
-            }
-        };
-        self.each
-            .iter()
-            .map(segments)
-            .map(|segments| Data::new(segments?).ok_or(Error::OutOfBounds))
-            .collect()
+        let mut writes = with_room(spans.len())?;
+        for ((offset, _), data) in spans.iter().zip(&self.each) {
+            let segments: &[Segment] = match data {
+                Collected::Binary(binary) => binary,
+                // Never refused: there is memory for each.
+                Collected::Iodata(iodata) => {
+                    iodata.segments(memory.next().ok_or(Error::NO_MEMORY)?)?
+                }
+            };
+            writes.push((*offset, Data::new(segments).ok_or(Error::OutOfBounds)?));
+        }
+        Ok(writes)
+    }
+
+    /// Finds the first that is of a view which lost its file.
+    fn first_lost(&self, writes: &[(u64, Data)]) -> Option<usize> {
+        if self.origin == Origin::Plain {
+            return None;
+        }
+        let is_lost = |(_, data): &(u64, Data)| self.origin.is_lost(data.segments());
+        writes.iter().position(is_lost)
     }
 }
 
-impl Element<'_> {
-    fn is_iodata(&self) -> bool {
-        matches!(self, Element::Iodata(_))
-    }
+/// A list, taken apart.
+struct Elements<T> {
+    spans: Vec<Span>,
+    rests: Vec<T>,
 }
 
-/// Decodes a list of tuples: of each an offset, a length, and the rest. What is malformed anywhere raises before what is
-/// negative anywhere is answered.
+/// Decodes a list of tuples, which `split` takes apart: an offset and a length, and the rest. Something malformed anywhere raises
+/// before something negative anywhere is answered.
+#[inline(always)]
 fn elements<'a, const N: usize, T>(
     list: Term<'a>,
     wait: Wait,
     split: impl Fn([Term<'a>; N]) -> ([Term<'a>; 2], T),
-) -> Result<(Vec<Span>, Vec<T>), Stop> {
-    let length = list.list_length()?;
-    if length > MAX_ELEMENTS_NON_BLOCKING && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock);
-    }
-    let (mut spans, mut rests) = (Vec::new(), Vec::new());
-    spans
-        .try_reserve_exact(length)
-        .and_then(|()| rests.try_reserve_exact(length))
-        .map_err(|_| Error::NO_MEMORY)?;
+) -> Result<Elements<T>, Stop> {
+    let count = length(list, wait)?;
+    let (mut spans, mut rests) = (with_room(count)?, with_room(count)?);
     let (mut at, mut negative) = (list, false);
     while let Some((element, tail)) = term::list_cell(at) {
         let (numbers, rest) = split(term::tuple(element).ok_or(Stop::Raise)?);
@@ -188,12 +189,43 @@ fn elements<'a, const N: usize, T>(
     if negative {
         return Err(Stop::Error(atoms::badarg()));
     }
-    Ok((spans, rests))
+    Ok(Elements { spans, rests })
 }
 
-/// The sum of the lengths, which saturates: what is so long fits into no mapping.
+/// Counts the elements of a list: not more of them than may be looked at without waiting. One that is no proper list raises.
+fn length(list: Term, wait: Wait) -> Result<usize, Stop> {
+    let (mut at, mut count) = (list, 0);
+    while let Some((_, tail)) = term::list_cell(at) {
+        count += 1;
+        if count > MAX_ELEMENTS_NON_BLOCKING && wait == Wait::NonBlocking {
+            return Err(Stop::WouldBlock(Counter::MovedLength));
+        }
+        at = tail;
+    }
+    if at.is_empty_list() {
+        Ok(count)
+    } else {
+        Err(Stop::Raise)
+    }
+}
+
+/// Reserves memory: a push without any would end the VM.
+fn with_room<T>(count: usize) -> Result<Vec<T>, Error> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(count)
+        .map_err(|_| Error::NO_MEMORY)?;
+    Ok(all)
+}
+
+/// The sum of the lengths, which saturates: so much fits into no mapping.
 fn total(spans: &[Span]) -> u64 {
-    spans
-        .iter()
-        .fold(0, |total: u64, (_, length)| total.saturating_add(*length))
+    let lengths = spans.iter().map(|(_, length)| *length);
+    lengths.fold(0, u64::saturating_add)
+}
+
+fn consume_timeslice(env: Env, spans: &[Span], wait: Wait) {
+    if wait == Wait::NonBlocking {
+        let elements = spans.len() * BYTES_AN_ELEMENT;
+        dispatch::consume_timeslice(env, total(spans) as usize + elements);
+    }
 }

@@ -4,10 +4,15 @@
 //! handle, which the core checks.
 
 pub mod advise;
+pub mod atomics;
 pub mod batch;
+pub mod device;
 pub mod info;
+pub mod list;
+pub mod lock;
 pub mod open;
 pub mod read;
 pub mod resize;
+pub mod subscribe;
 pub mod view;
 pub mod write;

@@ -2,9 +2,8 @@
 
 use crate::answer::{self, Answer, Stop};
 use crate::origin::Origin;
-use crate::resource::{self, ViewReference};
-use crate::{image, term};
-use iommap_core::{Range, Wait};
+use crate::{image, resource, term};
+use iommap_core::{Counter, Range, Region, Wait};
 use rustler::{Encoder, Env, Term};
 
 /// `region_binary(Handle, Offset, Length)`
@@ -16,8 +15,21 @@ pub fn region_binary<'a>(
 ) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset, length] = term::naturals([offset, length])?;
-    let show = |view: &ViewReference, address, length| view.binary(env, address, length);
-    let binary = handle.region(wait, offset, length, ViewReference::keep, show)?;
+    let encode = |region: Region<_>| resource::encode_region(env, region);
+    let binary = handle.region(wait, offset, length, encode)?;
+    Ok(answer::ok(env, binary))
+}
+
+/// `backed_region_nif(Handle, Offset, Length)`: the view that `iommap.erl` gives to the function of `with_view`.
+pub fn backed_region<'a>(
+    env: Env<'a>,
+    [handle, offset, length]: [Term<'a>; 3],
+    wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset, length] = term::naturals([offset, length])?;
+    let encode = |region: Region<_>| resource::encode_region(env, region);
+    let binary = handle.backed_region(wait, offset, length, encode)?;
     Ok(answer::ok(env, binary))
 }
 
@@ -44,7 +56,7 @@ fn is_lost(binary: Term, range: Range, size: usize, wait: Wait) -> Result<bool, 
         (Origin::look_up(binary, &bytes), part)
     };
     if origin == Origin::Copied && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock);
+        return Err(Stop::WouldBlock(Counter::MovedLength));
     }
     Ok(origin.is_lost(part.as_slice()))
 }

@@ -5,7 +5,7 @@ use crate::iodata::{Iodata, Segments};
 use crate::origin::Origin;
 use crate::resource::{self, ErlangHandle};
 use crate::{atoms, dispatch, term};
-use iommap_core::{Data, Error, Segment, Wait};
+use iommap_core::{Counter, Data, Error, Segment, Wait};
 use rustler::{Env, Term};
 
 /// `pwrite_nif(Handle, Offset, Data)`: `Data` is iodata of at most `LONG` bytes, as `iommap.erl` has measured it.
@@ -13,7 +13,7 @@ use rustler::{Env, Term};
 pub fn pwrite<'a>(env: Env<'a>, [handle, offset, data]: [Term<'a>; 3], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset] = term::naturals([offset])?;
-    handle.prefetch(offset, 1);
+    handle.prefetch(offset);
     pwrite_data(env, handle, offset, data, wait)
 }
 
@@ -28,10 +28,10 @@ pub fn pwrite_long<'a>(
 ) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset, size] = term::naturals([offset, size])?;
-    handle.prefetch(offset, 1);
+    handle.prefetch(offset);
     handle.check_pwrite(wait, offset, usize::try_from(size).unwrap_or(usize::MAX))?;
     if wait == Wait::NonBlocking && (data.is_list() || term::is_unaligned(data)) {
-        return Err(Stop::WouldBlock);
+        return Err(Stop::WouldBlock(Counter::MovedLength));
     }
     pwrite_data(env, handle, offset, data, wait)
 }
@@ -69,12 +69,10 @@ fn pwrite_segments<'a>(
     wait: Wait,
 ) -> Answer<'a> {
     if origin != Origin::Plain && wait == Wait::NonBlocking {
-        return Err(Stop::WouldBlock); // reading a view may wait, and so may asking about all
+        // Reading a view may wait, and so may asking about all.
+        return Err(Stop::WouldBlock(Counter::MovedPages));
     }
     let data = Data::new(segments).ok_or(Error::OutOfBounds)?;
-    if segments.len() > 1 {
-        handle.prefetch(offset, data.length());
-    }
     if origin.is_lost(segments) {
         handle.check_pwrite(wait, offset, data.length())?;
         return Err(Error::Fault.into());

@@ -6,7 +6,7 @@
 //! `whole`: no file is truncated, for a sanitizer that blocks all signals in a handler and so cannot follow our
 //! jump out of it.
 
-use iommap_core::{intact, Access, Data, Error, Handle, Options, View, Wait};
+use iommap_core::{intact, Access, Data, Error, Handle, Options, Region, View, Wait};
 use parking_lot::Mutex;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ fn pread(handle: &Shared, offset: usize, length: usize) -> Result<Vec<u8>, Error
     let buffer = |length| Some(vec![0; length]);
     let read = |wait| handle.pread(wait, offset as u64, length as u64, buffer);
     match read(Wait::NonBlocking) {
-        Err(Error::WouldBlock) => read(Wait::Blocking),
+        Err(error) if error.would_block() => read(Wait::Blocking),
         done => done,
     }
 }
@@ -68,20 +68,15 @@ fn pwrite(handle: &Shared, offset: usize, data: &[u8]) -> Result<(), Error> {
     let data = Data::new(&segments).ok_or(Error::OutOfBounds)?;
     let write = |wait| handle.pwrite(wait, offset as u64, data);
     match write(Wait::NonBlocking) {
-        Err(Error::WouldBlock) => write(Wait::Blocking),
+        Err(error) if error.would_block() => write(Wait::Blocking),
         done => done,
     }
 }
 
 /// A range as a view shows it: what keeps it alive, and where it is.
 fn region(handle: &Shared, offset: usize, length: usize) -> Result<(Arc<View>, usize), Error> {
-    handle.region(
-        Wait::Blocking,
-        offset as u64,
-        length as u64,
-        Arc::new,
-        |view, address, _| (view.clone(), address as usize),
-    )
+    let show = |region: Region<'_, Arc<View>>| (region.keeper().clone(), region.address() as usize);
+    handle.region(Wait::Blocking, offset as u64, length as u64, show)
 }
 
 /// What the other threads of the process see of a view, as a NIF of another library would read it.

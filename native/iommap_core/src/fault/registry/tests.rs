@@ -14,6 +14,7 @@ fn entry(start: usize, length: usize) -> Entry {
     Entry {
         start,
         length,
+        origin: 0,
         extent: (start, length),
         unit: platform::page_size(),
         fd: None,
