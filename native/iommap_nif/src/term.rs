@@ -51,7 +51,9 @@ pub fn tuple<'a, const N: usize>(term: Term<'a>) -> Option<[Term<'a>; N]> {
         {
             return None;
         }
-        Some(std::array::from_fn(|index| Term::new(env, *elements.add(index))))
+        Some(std::array::from_fn(|index| {
+            Term::new(env, *elements.add(index))
+        }))
     }
 }
 

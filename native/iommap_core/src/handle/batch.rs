@@ -166,15 +166,11 @@ fn total(lengths: impl Iterator<Item = u64>) -> u64 {
 
 fn with_room<T>(count: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
-    all.try_reserve_exact(count)
-        .map_err(|_| Error::NO_MEMORY)?;
+    all.try_reserve_exact(count).map_err(|_| Error::NO_MEMORY)?;
     Ok(all)
 }
 
-fn allocate<B>(
-    parts: &[Part],
-    mut make: impl FnMut(usize) -> Option<B>,
-) -> Result<Vec<B>, Error> {
+fn allocate<B>(parts: &[Part], mut make: impl FnMut(usize) -> Option<B>) -> Result<Vec<B>, Error> {
     let mut buffers = with_room(parts.len())?;
     for part in parts {
         buffers.push(make(part.length()).ok_or(Error::NO_MEMORY)?);

@@ -212,8 +212,7 @@ fn length(list: Term, wait: Wait) -> Result<usize, Stop> {
 /// Reserves memory: a push without any would end the VM.
 fn with_room<T>(count: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
-    all.try_reserve_exact(count)
-        .map_err(|_| Error::NO_MEMORY)?;
+    all.try_reserve_exact(count).map_err(|_| Error::NO_MEMORY)?;
     Ok(all)
 }
 
