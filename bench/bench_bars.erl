@@ -34,6 +34,8 @@ hot(Of) ->
      at_most("iommap: write of 16 x 256 B / of 4 KB", 1.5, Busy("write 16 x 256 B", iommap), Busy("write 4 KB", iommap)),
      at_most("write of 16 x 256 B, not flattened: iommap / floor", 1.5,
              Busy("write 16 x 256 B, not flattened", iommap), Busy("write 16 x 256 B, not flattened", floor)),
+     at_least("read of 64 x 64 B: 64 calls of pread/3 / pread/2", 2, Busy("read 64 x 64 B", other), Busy("read 64 x 64 B", iommap)),
+     at_most("read of 64 x 64 B: iommap / floor", 1.25, Busy("read 64 x 64 B", iommap), Busy("read 64 x 64 B", floor)),
      at_most("grow by 4 KB: iommap / floor", 1.5, Busy("grow by 4 KB", iommap), Busy("grow by 4 KB", floor)),
      at_most("atomics add: iommap / OTP", 3, Busy("atomics add", iommap), Busy("atomics add", other)),
      at_most("atomics get: iommap / OTP", 3, Busy("atomics get", iommap), Busy("atomics get", other)),

@@ -32,13 +32,13 @@ cases() ->
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
-        "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
+        "read 64 x 64 B", "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
 %% Those whose calls every version of the library has.
 -spec first_cases() -> [string()].
 first_cases() ->
-    [Case || {Case, _} <- cases()] -- ["append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add",
+    [Case || {Case, _} <- cases()] -- ["read 64 x 64 B", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add",
                                        "atomics get"].
 
 %% Makes the files and tables, and has every contender's first answers checked.
@@ -160,7 +160,8 @@ cells(Fixture) ->
         {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))},
         {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)},
         {"append 64 B", {first, ?APPENDS}, appenders(Fixture)}]
-    ++ [{"with_view 4 KB", nanoseconds, with_viewers(Fixture)},
+    ++ [{"read 64 x 64 B", nanoseconds, batch_readers(Fixture)},
+        {"with_view 4 KB", nanoseconds, with_viewers(Fixture)},
         {"device read 64 B", nanoseconds, device_readers(Fixture)},
         {"device read_line", nanoseconds, line_readers(Fixture)}]
     ++ [{"atomics add", nanoseconds, adders(Fixture) ++ nothings()},
@@ -259,6 +260,29 @@ appenders(#{grow := Path}) ->
                end},
      Appender#{name => file, open => Written([]), call => Write},
      Appender#{name => other, open => Written([delayed_write]), call => Write}].
+
+%% 64 ranges anywhere in the file, in one call or in one each. All make the list that says where.
+batch_readers(#{handle := Handle, floor := Floor}) ->
+    Reader = #{argument => 64, mask => ?ANYWHERE(64),
+               expect => fun({ok, Read}, Offset) -> Read =:= [bench_file:contents(At, 64) || {At, _} <- ranges(Offset, 64)] end},
+    Warm = fun(Module) ->
+        fun(Subject) -> [Module:pread(Subject, Offset, ?BLOCK) || Offset <- lists:seq(0, ?SIZE - 1, ?BLOCK)] end
+    end,
+    [Reader#{name => iommap, open => fun() -> Handle end, warm => Warm(iommap),
+             call => fun(Subject, Offset, Count) -> iommap:pread(Subject, ranges(Offset, Count)) end},
+     Reader#{name => floor, open => fun() -> Floor end, warm => Warm(floor),
+             call => fun(Subject, Offset, Count) -> floor:pread(Subject, ranges(Offset, Count)) end},
+     Reader#{name => other, open => fun() -> Handle end, warm => Warm(iommap),
+             call => fun(Subject, Offset, Count) -> {ok, read_each(Subject, ranges(Offset, Count))} end}].
+
+ranges(_Offset, 0) -> [];
+ranges(Offset, Count) -> [{Offset, 64} | ranges((Offset + 41_475_648) band ?ANYWHERE(64), Count - 1)].
+
+read_each(_Handle, []) ->
+    [];
+read_each(Handle, [{Offset, Length} | Ranges]) ->
+    {ok, Bytes} = iommap:pread(Handle, Offset, Length),
+    [Bytes | read_each(Handle, Ranges)].
 
 %% A view that is asked about after it was used.
 with_viewers(#{handle := Handle}) ->
