@@ -28,7 +28,7 @@ impl<V> Handle<V> {
     fn pread_all_non_blocking<B: Buffer>(
         &self,
         spans: &[Span],
-        make: impl FnMut(usize) -> Option<B>,
+        mut make: impl FnMut(usize) -> Option<B>,
     ) -> Result<Vec<B>, Error> {
         if total(spans.iter().map(|(_, length)| *length)) > NON_BLOCKING_MAX as u64 {
             return Err(Error::TooLong);
@@ -46,8 +46,13 @@ impl<V> Handle<V> {
         if !parts.iter().all(|part| part.is_ready_to_read()) {
             return Err(Error::WouldBlock);
         }
-        let mut buffers = allocate(&parts, make)?;
-        copy_out(mapping, &parts, &mut buffers)?;
+        mapping.check_not_faulted()?; // no part may be there to find out
+        let mut buffers = with_room(parts.len())?;
+        for part in parts {
+            let mut buffer = make(part.length()).ok_or(Error::NO_MEMORY)?;
+            part.copy_out(&mut buffer)?;
+            buffers.push(buffer);
+        }
         Ok(buffers)
     }
 

@@ -18,22 +18,26 @@ const BYTES_AN_ELEMENT: usize = 1024;
 /// `pread(Handle, [{Offset, Length}])`
 pub fn pread<'a>(env: Env<'a>, [handle, list]: [Term<'a>; 2], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
-    let spans = elements(list, wait, |numbers| (numbers, ()))?.spans;
+    let spans = elements(handle, list, wait, |numbers| (numbers, ()))?.spans;
     let binaries = handle.pread_all(wait, &spans, |length| match wait {
         Wait::NonBlocking => BinaryBuffer::allocate(env, length),
         Wait::Blocking => BinaryBuffer::allocate_one_of_many(env, length),
     })?;
     consume_timeslice(env, &spans, wait);
-    let mut terms = with_room(binaries.len())?;
-    terms.extend(binaries.into_iter().map(|binary| binary.term(env)));
-    Ok(answer::ok(env, terms.as_slice()))
+    let list = binaries
+        .into_iter()
+        .rfold(Term::list_new_empty(env), |list, binary| {
+            list.list_prepend(binary.term(env))
+        });
+    Ok(answer::ok(env, list))
 }
 
 /// `pwrite_all_nif(Handle, [{Offset, Size, Data}])`: `Size` is that of the data, as `iommap.erl` has measured it.
 pub fn pwrite<'a>(env: Env<'a>, [handle, list]: [Term<'a>; 2], wait: Wait) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
-    let Elements { spans, rests } =
-        elements(list, wait, |[offset, size, data]| ([offset, size], data))?;
+    let Elements { spans, rests } = elements(handle, list, wait, |[offset, size, data]| {
+        ([offset, size], data)
+    })?;
     match pwrite_checked(handle, &spans, &rests, wait) {
         Ok(()) => {
             consume_timeslice(env, &spans, wait);
@@ -169,22 +173,30 @@ struct Elements<T> {
 }
 
 /// Decodes a list of tuples, which `split` takes apart: an offset and a length, and the rest. Something malformed anywhere raises
-/// before something negative anywhere is answered.
+/// before something negative anywhere is answered. The processor is told of each range as soon as it is known: their lines of the
+/// cache come together, while the rest of the list is decoded.
 #[inline(always)]
 fn elements<'a, const N: usize, T>(
+    handle: &ErlangHandle,
     list: Term<'a>,
     wait: Wait,
     split: impl Fn([Term<'a>; N]) -> ([Term<'a>; 2], T),
 ) -> Result<Elements<T>, Stop> {
-    let count = length(list, wait)?;
-    let (mut spans, mut rests) = (with_room(count)?, with_room(count)?);
+    let (mut spans, mut rests) = (Vec::new(), Vec::new());
     let (mut at, mut negative) = (list, false);
     while let Some((element, tail)) = term::list_cell(at) {
+        if spans.len() == MAX_ELEMENTS_NON_BLOCKING && wait == Wait::NonBlocking {
+            return Err(Stop::WouldBlock(Counter::MovedLength));
+        }
         let (numbers, rest) = split(term::tuple(element).ok_or(Stop::Raise)?);
         let [offset, length] = term::naturals_or_negative(numbers, &mut negative)?;
-        spans.push((offset, length));
-        rests.push(rest);
+        handle.prefetch(offset);
+        push(&mut spans, (offset, length))?;
+        push(&mut rests, rest)?;
         at = tail;
+    }
+    if !at.is_empty_list() {
+        return Err(Stop::Raise);
     }
     if negative {
         return Err(Stop::Error(atoms::badarg()));
@@ -192,21 +204,12 @@ fn elements<'a, const N: usize, T>(
     Ok(Elements { spans, rests })
 }
 
-/// Counts the elements of a list: not more of them than may be looked at without waiting. One that is no proper list raises.
-fn length(list: Term, wait: Wait) -> Result<usize, Stop> {
-    let (mut at, mut count) = (list, 0);
-    while let Some((_, tail)) = term::list_cell(at) {
-        count += 1;
-        if count > MAX_ELEMENTS_NON_BLOCKING && wait == Wait::NonBlocking {
-            return Err(Stop::WouldBlock(Counter::MovedLength));
-        }
-        at = tail;
-    }
-    if at.is_empty_list() {
-        Ok(count)
-    } else {
-        Err(Stop::Raise)
-    }
+/// Pushes, or gives an error if there is no memory for it.
+#[inline]
+fn push<T>(all: &mut Vec<T>, one: T) -> Result<(), Error> {
+    all.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+    all.push(one);
+    Ok(())
 }
 
 /// Reserves memory: a push without any would end the VM.
