@@ -71,6 +71,7 @@ struct Done {
 impl<'a> Iodata<'a> {
     /// Walks the term, through a limited number of list cells if it must not wait. Gives `Fault` if data was flattened
     /// that is of a view that lost its file.
+    #[inline(never)] // a write of one binary, which needs none of it, has its registers back
     pub fn collect(&mut self, term: Term<'a>, wait: Wait) -> Result<(), Stop> {
         self.collect_at_most(most_cells(wait), term)?;
         Ok(())
