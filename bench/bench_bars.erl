@@ -1,7 +1,7 @@
 %% The bars: which ratios are wanted, and whether they were met. A bar that is missed fails nothing; answers do.
 -module(bench_bars).
 
--export([hot/1, delay/3, long_schedules/1, table/1]).
+-export([hot/1, batches/2, delay/3, long_schedules/1, table/1]).
 -export([milliseconds/1]).
 -export_type([bar/0]).
 
@@ -48,6 +48,11 @@ hot(Of) ->
      at_most("append 64 B: iommap / file:write with delayed_write", 1.5, Busy("append 64 B", iommap), Busy("append 64 B", other)),
      at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
               Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
+
+%% What many cold ranges take in one call, beside one.
+-spec batches(Many :: [number()], One :: [number()]) -> [bar()].
+batches(Many, One) ->
+    [at_most("64 cold ranges in one call / one, slow device", 4, Many, One)].
 
 %% The row that changes most when the schedulers do not wait busily.
 unchanged(Busy, Idle) ->
