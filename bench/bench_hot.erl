@@ -18,6 +18,10 @@
 %% Calls in a round of the cases in which nothing was done lately: to few enough of the pages that most are met once.
 -define(FIRST, 2000).
 
+%% Lists of ranges, of four megabytes together, in a persistent term.
+-define(BATCHES, {?MODULE, batches}).
+-define(BATCH_COUNT, 1024).
+
 %% Appended records, to a file that is empty at first.
 -define(APPENDS, 100_000).
 
@@ -261,22 +265,26 @@ appenders(#{grow := Path}) ->
      Appender#{name => file, open => Written([]), call => Write},
      Appender#{name => other, open => Written([delayed_write]), call => Write}].
 
-%% 64 ranges anywhere in the file, in one call or in one each. All make the list that says where.
+%% 64 ranges anywhere in the file, in one call or in one each. The lists that say where are there before: the offset is that of one.
 batch_readers(#{handle := Handle, floor := Floor}) ->
-    Reader = #{argument => 64, mask => ?ANYWHERE(64),
-               expect => fun({ok, Read}, Offset) -> Read =:= [bench_file:contents(At, 64) || {At, _} <- ranges(Offset, 64)] end},
+    ok = persistent_term:put(?BATCHES, list_to_tuple([ranges(64) || _ <- lists:seq(1, ?BATCH_COUNT)])),
+    Reader = #{argument => none, mask => ?BATCH_COUNT - 1,
+               expect => fun({ok, Read}, Which) -> Read =:= [bench_file:contents(At, 64) || {At, _} <- batch(Which)] end},
     Warm = fun(Module) ->
         fun(Subject) -> [Module:pread(Subject, Offset, ?BLOCK) || Offset <- lists:seq(0, ?SIZE - 1, ?BLOCK)] end
     end,
     [Reader#{name => iommap, open => fun() -> Handle end, warm => Warm(iommap),
-             call => fun(Subject, Offset, Count) -> iommap:pread(Subject, ranges(Offset, Count)) end},
+             call => fun(Subject, Which, _) -> iommap:pread(Subject, batch(Which)) end},
      Reader#{name => floor, open => fun() -> Floor end, warm => Warm(floor),
-             call => fun(Subject, Offset, Count) -> floor:pread(Subject, ranges(Offset, Count)) end},
+             call => fun(Subject, Which, _) -> floor:pread(Subject, batch(Which)) end},
      Reader#{name => other, open => fun() -> Handle end, warm => Warm(iommap),
-             call => fun(Subject, Offset, Count) -> {ok, read_each(Subject, ranges(Offset, Count))} end}].
+             call => fun(Subject, Which, _) -> {ok, read_each(Subject, batch(Which))} end}].
 
-ranges(_Offset, 0) -> [];
-ranges(Offset, Count) -> [{Offset, 64} | ranges((Offset + 41_475_648) band ?ANYWHERE(64), Count - 1)].
+ranges(Count) ->
+    [{(rand:uniform(?SIZE div 64) - 1) * 64, 64} || _ <- lists:seq(1, Count)].
+
+batch(Which) ->
+    element(1 + Which, persistent_term:get(?BATCHES)).
 
 read_each(_Handle, []) ->
     [];
