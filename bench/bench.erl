@@ -149,12 +149,15 @@ cold([Directory, Reclaim | Slow]) ->
     conduct(fun(Load) ->
         Size = size(),
         Local = cold_file(Directory, Size),
-        {Text, Bars} = delays([{"local disk", Local} | slow_file(Slow, Directory)], Size),
+        {Text, DelayBars} = delays([{"local disk", Local} | slow_file(Slow, Directory)], Size),
+        {Batches, BatchBars} = batches(Slow, Size),
+        Bars = DelayBars ++ BatchBars,
         Pressure = pressure(Directory, Reclaim, Size),
         publish("cold.md", [
             "# Cold reads\n\n", bench_report:circumstances(command("make bench-cold"), Load),
             "\n## Bars\n\n", bench_bars:table(Bars),
             "\n## What others wait for, one scheduler\n\n", Text,
+            "\n## Cold ranges of 64 B in one call, on a device that takes 5 ms a read\n\n", Batches,
             "\n## Pages taken away between the check and the use\n\n", Pressure,
             "\n![delay](delay.svg)\n"])
     end).
@@ -202,6 +205,25 @@ delays(Devices, #{cold_rounds := Rounds} = Size) ->
     Bars = [delay_bar(["cold reads, ", Device, Name], Of(Device, Contender))
             || {Device, _} <- Devices, {Contender, Name} <- [{iommap, ""}, {iommap_random, ", advise random"}]],
     {Table, Bars}.
+
+%% One range and many, of pages that are in no memory and lie apart, in turns.
+batches([], _Size) ->
+    {"No FUSE here, so no slow device.\n", []};
+batches([Mount], #{slow_reads := Rounds}) ->
+    Path = filename:join(Mount, "slow"),
+    ok = file:write_file(filename:join(Mount, ".control"), "delay /slow 5"),
+    Pages = filelib:file_size(Path) bsr 12,
+    Vm = start_vm(#{}),
+    Runs = [begin
+        ok = bench_file:evict(Path),
+        First = rand:uniform(Pages div 128) - 1,
+        {Count, call(Vm, bench_delay, batch, [Path, [(First + N * (Pages div 128)) bsl 12 || N <- lists:seq(1, Count)]])}
+    end || _ <- lists:seq(1, Rounds), Count <- [1, 8, 64]],
+    stop_vm(Vm),
+    Of = fun(Count) -> proplists:get_all_values(Count, Runs) end,
+    {bench_report:table(["ranges", "the call"],
+        [[integer_to_list(Count), bench_bars:milliseconds(bench_report:median(Of(Count)))] || Count <- [1, 8, 64]]),
+     bench_bars:batches(Of(64), Of(1))}.
 
 read_cells(Runs) ->
     Each = [Time / Reads || #{time := Time, reads := Reads} <- Runs],

@@ -1,7 +1,7 @@
 %% The bars: which ratios are wanted, and whether they were met. A bar that is missed fails nothing; answers do.
 -module(bench_bars).
 
--export([hot/1, delay/3, long_schedules/1, table/1]).
+-export([hot/1, batches/2, delay/3, long_schedules/1, table/1]).
 -export([milliseconds/1]).
 -export_type([bar/0]).
 
@@ -34,6 +34,8 @@ hot(Of) ->
      at_most("iommap: write of 16 x 256 B / of 4 KB", 1.5, Busy("write 16 x 256 B", iommap), Busy("write 4 KB", iommap)),
      at_most("write of 16 x 256 B, not flattened: iommap / floor", 1.5,
              Busy("write 16 x 256 B, not flattened", iommap), Busy("write 16 x 256 B, not flattened", floor)),
+     at_least("read of 64 x 64 B: 64 calls of pread/3 / pread/2", 2, Busy("read 64 x 64 B", other), Busy("read 64 x 64 B", iommap)),
+     at_most("read of 64 x 64 B: iommap / floor", 1.25, Busy("read 64 x 64 B", iommap), Busy("read 64 x 64 B", floor)),
      at_most("grow by 4 KB: iommap / floor", 1.5, Busy("grow by 4 KB", iommap), Busy("grow by 4 KB", floor)),
      at_most("atomics add: iommap / OTP", 3, Busy("atomics add", iommap), Busy("atomics add", other)),
      at_most("atomics get: iommap / OTP", 3, Busy("atomics get", iommap), Busy("atomics get", other)),
@@ -46,6 +48,11 @@ hot(Of) ->
      at_most("append 64 B: iommap / file:write with delayed_write", 1.5, Busy("append 64 B", iommap), Busy("append 64 B", other)),
      at_least("64 B reads of one handle a second: 4 processes / 1", 1.8,
               Busy("read 64 B, 4 processes", iommap), Busy("read 64 B, 1 process", iommap))].
+
+%% What many cold ranges take in one call, beside one.
+-spec batches(Many :: [number()], One :: [number()]) -> [bar()].
+batches(Many, One) ->
+    [at_most("64 cold ranges in one call / one, slow device", 4, Many, One)].
 
 %% The row that changes most when the schedulers do not wait busily.
 unchanged(Busy, Idle) ->

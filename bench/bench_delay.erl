@@ -2,7 +2,7 @@
 %% inside a VM of its own, with one scheduler.
 -module(bench_delay).
 
--export([contenders/0, cold/3, unmap/2, pressure/4]).
+-export([contenders/0, cold/3, batch/2, unmap/2, pressure/4]).
 -export_type([contender/0, delay/0, pressure/0]).
 
 -type contender() :: nobody | iommap | iommap_random | floor | file.
@@ -39,6 +39,18 @@ cold(Contender, Path, Offsets) ->
     end),
     until_unmapped(Path),
     Delay.
+
+%% The nanoseconds that one call takes for cold ranges of 64 bytes; the answer is checked.
+-spec batch(file:filename(), Offsets :: [non_neg_integer()]) -> integer().
+batch(Path, Offsets) ->
+    {ok, Handle} = iommap:open(Path, read, []),
+    Ranges = [{Offset, 64} || Offset <- Offsets],
+    Begun = now_ns(),
+    {ok, Read} = iommap:pread(Handle, Ranges),
+    Time = now_ns() - Begun,
+    Read = [bench_file:contents(Offset, 64) || Offset <- Offsets],
+    ok = iommap:close(Handle),
+    Time.
 
 %% One process collects the last view of a file that is mapped with all its pages.
 -spec unmap(iommap | floor, file:filename()) -> delay().

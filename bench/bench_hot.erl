@@ -18,6 +18,10 @@
 %% Calls in a round of the cases in which nothing was done lately: to few enough of the pages that most are met once.
 -define(FIRST, 2000).
 
+%% Lists of ranges, of four megabytes together, in a persistent term.
+-define(BATCHES, {?MODULE, batches}).
+-define(BATCH_COUNT, 1024).
+
 %% Appended records, to a file that is empty at first.
 -define(APPENDS, 100_000).
 
@@ -32,13 +36,13 @@ cases() ->
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
         "write 16 x 256 B, not flattened", "read 64 B, not lately read", "write 64 B, not lately written",
-        "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
+        "read 64 x 64 B", "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes"]].
 
 %% Those whose calls every version of the library has.
 -spec first_cases() -> [string()].
 first_cases() ->
-    [Case || {Case, _} <- cases()] -- ["append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add",
+    [Case || {Case, _} <- cases()] -- ["read 64 x 64 B", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add",
                                        "atomics get"].
 
 %% Makes the files and tables, and has every contender's first answers checked.
@@ -160,7 +164,8 @@ cells(Fixture) ->
         {"write 64 B, not lately written", {first, ?FIRST}, writers(Fixture, binary:copy(<<"w">>, 64))},
         {"grow by 4 KB", {first, ?FIRST}, growers(Fixture)},
         {"append 64 B", {first, ?APPENDS}, appenders(Fixture)}]
-    ++ [{"with_view 4 KB", nanoseconds, with_viewers(Fixture)},
+    ++ [{"read 64 x 64 B", nanoseconds, batch_readers(Fixture)},
+        {"with_view 4 KB", nanoseconds, with_viewers(Fixture)},
         {"device read 64 B", nanoseconds, device_readers(Fixture)},
         {"device read_line", nanoseconds, line_readers(Fixture)}]
     ++ [{"atomics add", nanoseconds, adders(Fixture) ++ nothings()},
@@ -259,6 +264,33 @@ appenders(#{grow := Path}) ->
                end},
      Appender#{name => file, open => Written([]), call => Write},
      Appender#{name => other, open => Written([delayed_write]), call => Write}].
+
+%% 64 ranges anywhere in the file, in one call or in one each. The lists that say where are there before: the offset is that of one.
+batch_readers(#{handle := Handle, floor := Floor}) ->
+    ok = persistent_term:put(?BATCHES, list_to_tuple([ranges(64) || _ <- lists:seq(1, ?BATCH_COUNT)])),
+    Reader = #{argument => none, mask => ?BATCH_COUNT - 1,
+               expect => fun({ok, Read}, Which) -> Read =:= [bench_file:contents(At, 64) || {At, _} <- batch(Which)] end},
+    Warm = fun(Module) ->
+        fun(Subject) -> [Module:pread(Subject, Offset, ?BLOCK) || Offset <- lists:seq(0, ?SIZE - 1, ?BLOCK)] end
+    end,
+    [Reader#{name => iommap, open => fun() -> Handle end, warm => Warm(iommap),
+             call => fun(Subject, Which, _) -> iommap:pread(Subject, batch(Which)) end},
+     Reader#{name => floor, open => fun() -> Floor end, warm => Warm(floor),
+             call => fun(Subject, Which, _) -> floor:pread(Subject, batch(Which)) end},
+     Reader#{name => other, open => fun() -> Handle end, warm => Warm(iommap),
+             call => fun(Subject, Which, _) -> {ok, read_each(Subject, batch(Which))} end}].
+
+ranges(Count) ->
+    [{(rand:uniform(?SIZE div 64) - 1) * 64, 64} || _ <- lists:seq(1, Count)].
+
+batch(Which) ->
+    element(1 + Which, persistent_term:get(?BATCHES)).
+
+read_each(_Handle, []) ->
+    [];
+read_each(Handle, [{Offset, Length} | Ranges]) ->
+    {ok, Bytes} = iommap:pread(Handle, Offset, Length),
+    [Bytes | read_each(Handle, Ranges)].
 
 %% A view that is asked about after it was used.
 with_viewers(#{handle := Handle}) ->

@@ -31,8 +31,8 @@
     open/2, open/3,
     read_file/1,
     close/1,
-    pread/3,
-    pwrite/3,
+    pread/2, pread/3,
+    pwrite/2, pwrite/3,
     with_view/4,
     region_binary/3,
     sync/1, sync/2, sync/4,
@@ -104,7 +104,9 @@
     device_pread_nif/3, device_read_nif/2, device_read_line_nif/1,
     device_pwrite_nif/3, device_pwrite_long_nif/3, device_write_nif/2, device_write_long_nif/2,
     device_position_nif/3, device_truncate_nif/1, device_sync_nif/2, device_allocate_nif/3, device_advise_nif/4,
-    device_info_nif/1
+    device_info_nif/1,
+    pread/2,
+    pwrite_all_nif/2
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -328,6 +330,60 @@ pwrite(Handle, Offset, Data) ->
     case iolist_size(Data) of
         Size when Size =< ?LONG -> pwrite_nif(Handle, Offset, Data);
         Size -> pwrite_nif(Handle, Offset, Data, Size)
+    end.
+
+%% @doc Copies several ranges, in one call and under one lock: no write through the handle comes between two of them. The binaries
+%% are those that {@link pread/3} would give, in the order of the ranges, which may overlap; none keeps another alive.
+%%
+%% Every range is checked before any byte moves, and one that is not in the mapping, or that lost a byte, is the error of the whole
+%% call. What is not in memory is asked of the system for all ranges at once: a batch of cold ranges takes about as long as the
+%% slowest of them. No range at all gives `{ok, []}' where a read would be allowed.
+%%
+%% ```
+%% ok = file:write_file("nodes", <<"alpha beta gamma">>),
+%% {ok, Nodes} = iommap:open("nodes", read, []),
+%% {ok, [<<"gamma">>, <<"beta">>]} = iommap:pread(Nodes, [{11, 5}, {6, 4}]),
+%% {error, out_of_bounds} = iommap:pread(Nodes, [{0, 5}, {11, 6}]),
+%% ok = iommap:close(Nodes).
+%% '''
+-spec pread(handle(), [{Offset :: non_neg_integer(), Length :: non_neg_integer()}]) ->
+    {ok, [binary()]} | {error, reason()}.
+pread(_Handle, _Ranges) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Writes at several offsets, in one call and under one lock: a read through the handle sees all of it or nothing. The elements
+%% are written in order, so that where they overlap the later one wins.
+%%
+%% All are checked before any byte moves. `{error, {N, Reason}}' says that `N' elements were written whole before one failed, as
+%% {@link file:pwrite/2} does: none for every reason but `sigbus'; after that, part of the next one may have been written too. An
+%% offset that is negative is `{error, badarg}'. What {@link pwrite/3} says of data holds for each.
+%%
+%% ```
+%% {ok, Table} = iommap:open("table", read_write, [create, {size, 4096}]),
+%% ok = iommap:pwrite(Table, [{0, <<2:32>>}, {8, "first"}, {16, [<<"sec">>, "ond"]}]),
+%% {ok, [<<2:32>>, <<"second">>]} = iommap:pread(Table, [{0, 4}, {16, 6}]),
+%% {error, {0, out_of_bounds}} = iommap:pwrite(Table, [{0, <<3:32>>}, {4090, "too long"}]),
+%% ok = iommap:close(Table).
+%% '''
+-spec pwrite(handle(), [{Offset :: non_neg_integer(), iodata()}]) ->
+    ok | {error, badarg | {Written :: non_neg_integer(), reason()}}.
+pwrite(Handle, Writes) ->
+    try
+        pwrite_all_nif(Handle, measured(Writes))
+    catch
+        error:badarg -> erlang:error(badarg, [Handle, Writes], error_info(handle_or(writes, Handle)))
+    end.
+
+measured([{Offset, Data} | Writes]) -> [{Offset, iolist_size(Data), Data} | measured(Writes)];
+measured([]) -> [];
+measured(_) -> erlang:error(badarg).
+
+%% The cause of a `badarg': what is not a handle, or else that argument.
+handle_or(Argument, Handle) ->
+    try position(Handle) of
+        _ -> Argument
+    catch
+        error:badarg -> handle
     end.
 
 %% @doc Reads without a copy, and safely: calls `Fun' with a view of the range, and gives what it gives.
@@ -676,7 +732,7 @@ unknown_to_file() ->
         {estrpipe, "streams pipe error"}
     ].
 
-%% @private Tells the shell which argument of open/2,3 or read_file/1 was wrong.
+%% @private Tells the shell which argument of open/2,3, read_file/1 or pwrite/2 was wrong.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
 format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
     #{cause := Cause} = proplists:get_value(error_info, Info, #{}),
@@ -686,6 +742,8 @@ format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
 describe(path, _) -> {1, "contains a NUL character"};
 describe(fd, _) -> {1, "is not a descriptor: an integer from 0 on"};
 describe(mode, _) -> {2, "is not read, write or read_write"};
+describe(handle, _) -> {1, "is not a handle"};
+describe(writes, _) -> {2, "is not a list of {Offset, Data}, integers below 2^64 and iodata"};
 describe(options, Arity) -> {Arity, "is not a proper list"};
 describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option", [Option])}.
 
@@ -773,6 +831,10 @@ error_info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
 open_nif(_Source, _Mode, _Flags, _Numbers) ->
+    erlang:nif_error(not_loaded).
+
+%% Size is what the data has.
+pwrite_all_nif(_Handle, _OffsetsSizesAndData) ->
     erlang:nif_error(not_loaded).
 
 %% A NIF cannot know how long a binary is, nor a list, without looking at all of it, however long that takes; the VM can, and

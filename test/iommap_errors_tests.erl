@@ -44,6 +44,56 @@ pwrite_checks_in_order_test_() ->
             || {DataRow, Size, Data} <- data(), {HandleRow, Handle} <- Handles, Offset <- integers()])
     end))}.
 
+pread_of_ranges_checks_in_order_test_() ->
+    %% pread/2 answers by the first row that fits any element of its list, for every handle, offset and length.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun iommap:pread/2, [Handle, Ranges],
+                [HandleRow, integer_row(Offset), integer_row(Length), may(read, HandleRow), range_row(Offset, Length)]}
+            || {HandleRow, Handle} <- Handles, Offset <- integers(), Length <- integers(),
+               Ranges <- among({Offset, Length}, {0, ?SIZE})]),
+        assert_rows([{fun iommap:pread/2, [Handle, NoRanges], [raises]}
+            || {_, Handle} <- Handles, NoRanges <- no_batches({0, 1})]),
+        assert_rows([{fun iommap:pread/2, [Handle, Ranges], [Row, HandleRow, may(read, HandleRow)]}
+            || {HandleRow, Handle} <- Handles, {Row, Ranges} <- [
+                {ok, []},
+                {{error, badarg}, [{-1, 0}, {?SIZE, 1}]},
+                {{error, out_of_bounds}, [{?SIZE, 1}, {0, 1}]},
+                {raises, [{-1, 0}, {0, atom}]}]])
+    end))}.
+
+pwrite_of_elements_checks_in_order_test_() ->
+    %% pwrite/2 answers by the first row that fits any element, for every handle, offset and data. None was written.
+    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+        assert_rows([{fun pwrite_nothing/2, [Handle, Writes],
+                [HandleRow, integer_row(Offset), DataRow, may(write, HandleRow), range_row(Offset, Size)]}
+            || {DataRow, Size, Data} <- data(), {HandleRow, Handle} <- Handles, Offset <- integers(),
+               Writes <- among({Offset, Data}, {0, <<>>})]),
+        assert_rows([{fun pwrite_nothing/2, [Handle, NoWrites], [raises]}
+            || {_, Handle} <- Handles, NoWrites <- no_batches({0, <<>>})]),
+        assert_rows([{fun pwrite_nothing/2, [Handle, Writes], [Row, HandleRow, may(write, HandleRow)]}
+            || {HandleRow, Handle} <- Handles, {Row, Writes} <- [
+                {ok, []},
+                {{error, badarg}, [{-1, <<>>}, {?SIZE, <<1>>}]},
+                {{error, out_of_bounds}, [{?SIZE, <<1>>}, {0, <<1>>}]},
+                {raises, [{-1, <<>>}, {0, atom}]}]])
+    end))}.
+
+%% What it answers but for the number of elements that were written before an error, which is none.
+pwrite_nothing(Handle, Writes) ->
+    case iommap:pwrite(Handle, Writes) of
+        {error, {0, Reason}} when Reason =/= badarg -> {error, Reason};
+        {error, badarg} -> {error, badarg};
+        ok -> ok
+    end.
+
+%% Lists that have the element, beside a good one.
+among(Element, Good) ->
+    [[Element], [Good, Element], [Element, Good]].
+
+no_batches(Good) ->
+    [atom, 1, <<>>, {}, #{}, Good, [Good | Good], [Good | atom], [Good, atom], [[Good]], [{}], [{0}], [{0, 1, 2}], [{0, 1, <<>>}],
+     [Good, {atom, 1}], "list", [[]]].
+
 advise_checks_in_order_test_() ->
     %% advise answers by the first row that fits, for every handle, offset, length and hint.
     {timeout, 60, ?_test(with_handles(fun(Handles) ->

@@ -65,6 +65,8 @@ call() ->
     frequency([
         {6, {pread, place(), place()}},
         {6, {pwrite, place(), data()}},
+        {3, {pread, list({place(), place()})}},
+        {3, {pwrite, list({place(), data()})}},
         {3, {region_binary, place(), place()}},
         {2, {truncate, size_place()}},
         {2, {remap, size_place()}},
@@ -207,6 +209,21 @@ answer({pwrite, Offset, Data}, #state{handle = Handle, size = Size} = State) ->
         ok -> written(From, Written, State);
         {error, out_of_bounds} -> State
     end;
+answer({pread, Places}, #state{handle = Handle, size = Size, mapping = Oracle} = State) ->
+    Ranges = [resolve(Offset, Length, Size) || {Offset, Length} <- Places],
+    Expected = expected_of_all(Ranges, Size, fun() -> {ok, [read(Oracle, From, Count) || {From, Count} <- Ranges]} end),
+    ?assertEqual(Expected, iommap:pread(Handle, Ranges)),
+    State;
+answer({pwrite, Places}, #state{handle = Handle, size = Size} = State) ->
+    Writes = [begin From = resolve(Offset, Size), {From, resolve_data(Data, From, Size)} end || {Offset, Data} <- Places],
+    case expected_of_all([{From, iolist_size(Data)} || {From, Data} <- Writes], Size, fun() -> ok end) of
+        ok ->
+            ?assertEqual(ok, iommap:pwrite(Handle, Writes)),
+            lists:foldl(fun({From, Data}, Written) -> written(From, Data, Written) end, State, Writes);
+        {error, out_of_bounds} ->
+            ?assertEqual({error, {0, out_of_bounds}}, iommap:pwrite(Handle, Writes)),
+            State
+    end;
 answer({write_by_another, Offset, Data}, #state{path = Path, size = Size} = State) ->
     From = resolve(Offset, Size),
     Written = resolve_data(Data, From, Size),
@@ -301,6 +318,12 @@ backed(File) ->
 
 expected(Offset, Length, Size, _Within) when Offset + Length > Size -> {error, out_of_bounds};
 expected(_Offset, _Length, _Size, Within) -> Within().
+
+expected_of_all(Ranges, Size, Within) ->
+    case [Range || {Offset, Length} = Range <- Ranges, Offset + Length > Size] of
+        [] -> Within();
+        _ -> {error, out_of_bounds}
+    end.
 
 with_another(Path, Use) ->
     {ok, File} = file:open(Path, [read, write, raw, binary]),

@@ -42,6 +42,23 @@ static ERL_NIF_TERM read_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
     return enif_make_tuple2(env, atom_ok, result);
 }
 
+/* The ranges of a list, as a list. */
+static ERL_NIF_TERM read_copies(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    ERL_NIF_TERM range, list = argv[1], results[1024];
+    const ERL_NIF_TERM *pair;
+    ErlNifUInt64 offset, length;
+    int arity;
+    unsigned count = 0;
+    for (; count < 1024 && enif_get_list_cell(env, list, &range, &list); count++) {
+        enif_get_tuple(env, range, &arity, &pair);
+        enif_get_uint64(env, pair[0], &offset);
+        enif_get_uint64(env, pair[1], &length);
+        memcpy(enif_make_new_binary(env, length, &results[count]), mapping->bytes + offset, length);
+    }
+    return enif_make_tuple2(env, atom_ok, enif_make_list_from_array(env, results, count));
+}
+
 static ERL_NIF_TERM write_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     Mapping *mapping = mapping_of(env, argv[0]);
     ErlNifUInt64 offset;
@@ -186,6 +203,7 @@ static ErlNifFunc functions[] = {
     {"open_to_grow", 1, open_to_grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"grow", 2, grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"pread", 3, read_copy, 0},
+    {"pread", 2, read_copies, 0},
     {"pwrite", 3, write_copy, 0},
     {"pwrite_segments", 3, write_segments, 0},
     {"pwrite_dirty", 3, write_copy, ERL_NIF_DIRTY_JOB_IO_BOUND},

@@ -1,7 +1,7 @@
 %% The floor: what a call costs when nothing is checked, locked or guarded. See floor.c.
 -module(floor).
 
--export([nothing/3, occupy/1, moment/0, open/2, open_to_grow/1, grow/2, pread/3, pwrite/3, pwrite_segments/3, pwrite_dirty/3,
+-export([nothing/3, occupy/1, moment/0, open/2, open_to_grow/1, grow/2, pread/2, pread/3, pwrite/3, pwrite_segments/3, pwrite_dirty/3,
          region_binary/3]).
 
 -on_load(load/0).
@@ -15,6 +15,7 @@ grow(_Mapping, _Bytes) -> erlang:nif_error(not_loaded).
 occupy(_Milliseconds) -> erlang:nif_error(not_loaded).
 moment() -> erlang:nif_error(not_loaded).
 nothing(_, _, _) -> erlang:nif_error(not_loaded).
+pread(_Mapping, _UpTo1024Ranges) -> erlang:nif_error(not_loaded).
 pread(_Mapping, _Offset, _Length) -> erlang:nif_error(not_loaded).
 pwrite(_Mapping, _Offset, _Data) -> erlang:nif_error(not_loaded).
 pwrite_segments(_Mapping, _Offset, _Data) -> erlang:nif_error(not_loaded).

@@ -305,6 +305,8 @@ objects_of_an_unknown_abi_raise_badarg_and_are_collected(Config) ->
 every_call() ->
     [fun(Handle) -> iommap:pread(Handle, 0, 1) end,
      fun(Handle) -> iommap:pwrite(Handle, 0, <<1>>) end,
+     fun(Handle) -> iommap:pread(Handle, [{0, 1}]) end,
+     fun(Handle) -> iommap:pwrite(Handle, [{0, <<1>>}]) end,
      fun(Handle) -> iommap:region_binary(Handle, 0, 1) end,
      fun(Handle) -> iommap:sync(Handle) end,
      fun(Handle) -> iommap:sync(Handle, async) end,

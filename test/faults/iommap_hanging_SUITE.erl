@@ -16,6 +16,7 @@ all() ->
     [a_hanging_file_system_keeps_only_its_callers_waiting,
      a_hanging_file_system_keeps_only_its_writers_waiting,
      a_sync_that_hangs_holds_up_no_reader_and_no_writer,
+     the_cold_ranges_of_a_batch_are_all_asked_for_at_once,
      what_is_in_memory_of_a_hanging_file_system_is_at_hand,
      what_is_in_memory_of_a_hanging_layer_is_at_hand,
      a_handle_of_a_hanging_file_system_is_closed_from_elsewhere,
@@ -108,6 +109,38 @@ a_sync_that_hangs_holds_up_no_reader_and_no_writer(Config) ->
         end),
         receive {Caller, Result} -> ok = Result after 60_000 -> error(waits) end
     end).
+
+%% A pread of many cold ranges, and a pwrite to as many, has asked for all of them before the first is answered; meanwhile every
+%% scheduler runs. (The file system is counted on, not a clock: nothing is answered until all were asked for.)
+the_cold_ranges_of_a_batch_are_all_asked_for_at_once(Config) ->
+    Offsets = [N * 3 * test_pattern:page() + 17 || N <- lists:seq(1, 64)],
+    Ranges = [{Offset, 8} || Offset <- Offsets],
+    Expected = test_pattern:bytes(1_000_000),
+    outliving(Config, fun(Mount, Vm) ->
+        Before = {ok, [binary:part(Expected, Range) || Range <- Ranges]},
+        Before = asked_for_at_once(Mount, Vm, fun(Handle) -> iommap:pread(Handle, Ranges) end, Ranges),
+        Written = {ok, [<<Offset:64>> || Offset <- Offsets]},
+        Written = asked_for_at_once(Mount, Vm, fun(Handle) ->
+            ok = iommap:pwrite(Handle, [{Offset, <<Offset:64>>} || Offset <- Offsets]),
+            iommap:pread(Handle, Ranges)
+        end, Ranges),
+        ok
+    end).
+
+asked_for_at_once(Mount, Vm, Call, Ranges) ->
+    Caller = test_vm:begin_run(Vm, fun() ->
+        {ok, Handle} = open_uncached(Mount, "slow"),
+        ok = test_mounts:control(Mount, "slow", {hang, []}),
+        Before = test_mounts:reads(Mount, "slow"),
+        Self = self(),
+        Batch = spawn(fun() -> Self ! {self(), Call(Handle)} end),
+        ok = test_processes:eventually(fun() -> test_mounts:reads(Mount, "slow") - Before >= length(Ranges) end),
+        ok = every_scheduler_runs(),
+        true = is_process_alive(Batch),
+        ok = test_mounts:control(Mount, "slow", {release, []}),
+        receive {Batch, Answer} -> Answer end
+    end),
+    receive {Caller, Answer} -> Answer after 60_000 -> error(waits) end.
 
 %% Reads and views of pages in memory wait for nothing, not even where a page of zeros raises the question how long the file
 %% is, and the kernel would have to ask again. (It believes an answer for a second.) A handle that is collected meanwhile, and

@@ -6,6 +6,7 @@
 -export([path/2]).
 -export([behind/2]).
 -export([control/3]).
+-export([reads/2]).
 -export([waiting/2]).
 -export([closing/2]).
 
@@ -103,6 +104,11 @@ control(#{kind := faultfs} = Mount, Name, {Verb, Numbers}) ->
     Command = lists:join(" ", [atom_to_list(Verb), "/" ++ Name | [integer_to_list(N) || N <- Numbers]]),
     ok = file:write_file(path(Mount, ".control"), Command).
 
+%% How many reads of the file have come to faultfs, since the file was first in trouble.
+-spec reads(mount(), file:filename()) -> non_neg_integer().
+reads(Mount, Name) ->
+    reported(Mount, Name, reads).
+
 %% How many calls of the file hang in faultfs now, but for closes.
 -spec waiting(mount(), file:filename()) -> non_neg_integer().
 waiting(Mount, Name) ->
@@ -116,5 +122,5 @@ closing(Mount, Name) ->
 reported(#{kind := faultfs} = Mount, Name, What) ->
     {ok, Report} = file:read_file(path(Mount, ".control")),
     Lines = [string:lexemes(Line, " ") || Line <- string:lexemes(binary_to_list(Report), "\n")],
-    lists:sum([case What of waiting -> list_to_integer(Waiting); closing -> list_to_integer(Closing) end
-               || ["/" ++ File, "reads", _, "waiting", Waiting, "closing", Closing] <- Lines, File =:= Name]).
+    Column = #{reads => 3, waiting => 5, closing => 7},
+    lists:sum([list_to_integer(lists:nth(maps:get(What, Column), Line)) || ["/" ++ File | _] = Line <- Lines, File =:= Name]).

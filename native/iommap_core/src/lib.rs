@@ -40,7 +40,7 @@ pub use fault::handler::{follow, Handler};
 pub use fault::registry::{all_intact, has_views, intact, look_up_cost, watch, watcher};
 pub use file::opening::Source;
 pub use handle::read::Region;
-pub use handle::{Handle, Wait, NON_BLOCKING_MAX};
+pub use handle::{Handle, Span, Wait, NON_BLOCKING_MAX};
 pub use listing::{list, now, take_faulted, Info};
 pub use mapping::view::View;
 pub use options::{Access, Hint, Options, Window};

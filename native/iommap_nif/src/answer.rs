@@ -58,6 +58,17 @@ pub fn error(env: Env, reason: Atom) -> Term {
     (atoms::error(), reason).encode(env)
 }
 
+/// Makes `{error, {Count, Reason}}` where a call would have answered `{error, Reason}`.
+#[cold]
+pub fn error_after<'a>(env: Env<'a>, count: usize, stop: Stop) -> Answer<'a> {
+    let reason = match stop {
+        Stop::Error(reason) => reason,
+        Stop::System(errno) => errno::atom(env, errno),
+        stop => return Err(stop),
+    };
+    Ok((atoms::error(), (count, reason)).encode(env))
+}
+
 /// Makes `{error, Reason}` for an errno.
 #[cold]
 pub fn system_error(env: Env, errno: c_int) -> Term {

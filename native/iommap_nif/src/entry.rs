@@ -1,7 +1,7 @@
 //! The library as the VM sees it: the table of NIFs, load, upgrade and unload. No other room imports this one.
 
 use crate::calls::{
-    advise, atomics, device, info, list, lock, open, read, resize, subscribe, view, write,
+    advise, atomics, batch, device, info, list, lock, open, read, resize, subscribe, view, write,
 };
 use crate::dispatch::{self, enter, Call};
 use crate::image::{self, Image};
@@ -123,6 +123,8 @@ static FUNCTIONS: Functions = Functions(nifs! {
     52: c"device_allocate_nif" / 3, dirty_io, device::allocate;
     53: c"device_advise_nif" / 4, dirty_io, device::advise;
     54: c"device_info_nif" / 1, dirty_io, device::info;
+    55: c"pread" / 2, normal, batch::pread;
+    56: c"pwrite_all_nif" / 2, normal, batch::pwrite;
 });
 
 /// This image, as others see it.

@@ -16,6 +16,17 @@ use smallvec::SmallVec;
 /// The most list cells that are visited without waiting; fewer if each may have to be looked up among many mappings.
 const MAX_CELLS_NON_BLOCKING: usize = 2048;
 
+/// Gives how many list cells may be visited.
+pub fn most_cells(wait: Wait) -> usize {
+    match wait {
+        Wait::NonBlocking if image::has_views() => {
+            MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost()
+        }
+        Wait::NonBlocking => MAX_CELLS_NON_BLOCKING,
+        Wait::Blocking => usize::MAX,
+    }
+}
+
 /// So many segments are flattened to one, if they are `SMALL` on the average. (A segment itself takes 16 bytes.)
 const MANY: usize = 1 << 16;
 const SMALL: usize = 64;
@@ -60,13 +71,15 @@ struct Done {
 impl<'a> Iodata<'a> {
     /// Walks the term, through a limited number of list cells if it must not wait. Gives `Fault` if data was flattened
     /// that is of a view that lost its file.
+    #[inline(never)] // a write of one binary, which needs none of it, has its registers back
     pub fn collect(&mut self, term: Term<'a>, wait: Wait) -> Result<(), Stop> {
+        self.collect_at_most(most_cells(wait), term)?;
+        Ok(())
+    }
+
+    /// The same through so many list cells at most, of which it tells how many are left.
+    pub fn collect_at_most(&mut self, most: usize, term: Term<'a>) -> Result<usize, Stop> {
         self.has_views = image::has_views();
-        let most = match (wait, self.has_views) {
-            (Wait::NonBlocking, true) => MAX_CELLS_NON_BLOCKING / iommap_core::look_up_cost(),
-            (Wait::NonBlocking, false) => MAX_CELLS_NON_BLOCKING,
-            (Wait::Blocking, _) => usize::MAX,
-        };
         self.walk(term, most)
     }
 
@@ -105,7 +118,7 @@ impl<'a> Iodata<'a> {
         Ok(())
     }
 
-    fn walk(&mut self, term: Term<'a>, most: usize) -> Result<(), Stop> {
+    fn walk(&mut self, term: Term<'a>, most: usize) -> Result<usize, Stop> {
         let mut tails: SmallVec<[Term; 16]> = SmallVec::new();
         let mut cells = 0;
         let mut at = term;
@@ -136,7 +149,7 @@ impl<'a> Iodata<'a> {
             }
             match tails.pop() {
                 Some(tail) => at = tail,
-                None => return Ok(()),
+                None => return Ok(most - cells),
             }
         }
     }

@@ -9,24 +9,51 @@ use rustler::{Encoder, Env, NewBinary, OwnedBinary, Term, TermType};
 use std::ffi::CString;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 /// Decodes offsets, lengths and sizes. One of the wrong kind raises, else a negative one is `{error, badarg}`.
 #[inline(always)]
 pub fn naturals<const N: usize>(terms: [Term; N]) -> Result<[u64; N], Stop> {
-    let mut naturals = [0; N];
     let mut negative = false;
-    for (natural, term) in naturals.iter_mut().zip(terms) {
-        match term.decode() {
-            Ok(number) => *natural = number,
-            Err(_) if is_negative(term) => negative = true,
-            Err(_) => return Err(Stop::Raise),
-        }
-    }
+    let naturals = naturals_or_negative(terms, &mut negative)?;
     if negative {
         Err(Stop::Error(atoms::badarg()))
     } else {
         Ok(naturals)
+    }
+}
+
+/// The same, for one of several: tells of a negative one, which is then 0.
+#[inline(always)]
+pub fn naturals_or_negative<const N: usize>(
+    terms: [Term; N],
+    negative: &mut bool,
+) -> Result<[u64; N], Stop> {
+    let mut naturals = [0; N];
+    for (natural, term) in naturals.iter_mut().zip(terms) {
+        match term.decode() {
+            Ok(number) => *natural = number,
+            Err(_) if is_negative(term) => *negative = true,
+            Err(_) => return Err(Stop::Raise),
+        }
+    }
+    Ok(naturals)
+}
+
+/// Takes a tuple of so many elements apart (`enif_get_tuple`).
+#[inline]
+pub fn tuple<'a, const N: usize>(term: Term<'a>) -> Option<[Term<'a>; N]> {
+    let (env, mut arity, mut elements) = (term.get_env(), 0, ptr::null());
+    // SAFETY: the term is of a live environment; on success its elements lie there as long as that.
+    unsafe {
+        if sys::enif_get_tuple(env.as_c_arg(), term.as_c_arg(), &mut arity, &mut elements) == 0
+            || arity as usize != N
+        {
+            return None;
+        }
+        Some(std::array::from_fn(|index| {
+            Term::new(env, *elements.add(index))
+        }))
     }
 }
 
@@ -113,6 +140,9 @@ pub fn is_alive(env: Env) -> bool {
     unsafe { sys::enif_is_current_process_alive(env.as_c_arg()) != 0 }
 }
 
+/// The longest binary that the VM keeps on a process's heap.
+const MAX_ON_HEAP: usize = 64;
+
 /// A binary that is being read into. (What is long is boxed: it is large, and rare.)
 pub enum BinaryBuffer<'a> {
     /// The VM made the term together with the memory: on the process's heap if it is small.
@@ -131,7 +161,7 @@ impl<'a> BinaryBuffer<'a> {
     #[inline]
     pub fn allocate(env: Env<'a>, length: usize) -> Option<BinaryBuffer<'a>> {
         if length > NON_BLOCKING_MAX {
-            return Some(BinaryBuffer::Long(Box::new(OwnedBinary::new(length)?)));
+            return BinaryBuffer::allocate_or_refuse(length);
         }
         let mut term = 0;
         // SAFETY: the environment is live. The VM ends itself rather than fail here, but would have to be out of memory
@@ -143,6 +173,19 @@ impl<'a> BinaryBuffer<'a> {
             term,
             env: PhantomData,
         })
+    }
+
+    /// The same for one of many, which together may be refused: by `enif_alloc_binary` what does not lie on the heap.
+    pub fn allocate_one_of_many(env: Env<'a>, length: usize) -> Option<BinaryBuffer<'a>> {
+        if length > MAX_ON_HEAP {
+            BinaryBuffer::allocate_or_refuse(length)
+        } else {
+            BinaryBuffer::allocate(env, length)
+        }
+    }
+
+    fn allocate_or_refuse(length: usize) -> Option<BinaryBuffer<'a>> {
+        Some(BinaryBuffer::Long(Box::new(OwnedBinary::new(length)?)))
     }
 
     /// Makes the term, once the bytes are there.

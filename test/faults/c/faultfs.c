@@ -17,7 +17,7 @@
  *
  * A name is a path from the mount point, as in "delay /data 50". The trouble is
  * in what reaches the file system: what the page cache holds, it serves and takes.
- * Reading .control gives "NAME reads R waiting W closing C" for every file ever named: W calls
+ * It serves 64 reads of files at once. Reading .control gives "NAME reads R waiting W closing C" for every file ever named: W calls
  * that hang, and C closes, which the system may send late.
  */
 #define FUSE_USE_VERSION 31
@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #define CONTROL "/.control"
+#define READS_AT_ONCE 64
 
 struct trouble {
     struct trouble *next;
@@ -392,7 +393,17 @@ static int fs_statfs(const char *path, struct statvfs *st)
     return answer(fstatvfs(root, st));
 }
 
+/* As many reads at once as a batch may ask for: the defaults are 12, and 10 threads to serve them. */
+static void *fs_init(struct fuse_conn_info *connection, struct fuse_config *config)
+{
+    (void)config;
+    connection->max_background = 2 * READS_AT_ONCE;
+    connection->congestion_threshold = 2 * READS_AT_ONCE;
+    return NULL;
+}
+
 static const struct fuse_operations operations = {
+    .init = fs_init,
     .getattr = fs_getattr,
     .readdir = fs_readdir,
     .open = fs_open,
@@ -414,6 +425,19 @@ static const struct fuse_operations operations = {
     .statfs = fs_statfs,
 };
 
+static int serve(int argc, char **argv, const char *name)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+
+    fuse_opt_add_arg(&args, name);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 12) /* before, their number has no limit */
+    fuse_opt_add_arg(&args, "-omax_threads=80"); /* READS_AT_ONCE, and what else is asked meanwhile */
+#endif
+    while (argc-- > 0)
+        fuse_opt_add_arg(&args, *argv++);
+    return fuse_main(args.argc, args.argv, &operations, NULL);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--direct-io") == 0) {
@@ -429,7 +453,6 @@ int main(int argc, char **argv)
         perror(argv[1]);
         return 1;
     }
-    argv[1] = argv[0];
     umask(0);
-    return fuse_main(argc - 1, argv + 1, &operations, NULL);
+    return serve(argc - 2, argv + 2, argv[0]);
 }

@@ -9,13 +9,16 @@
 //! without the lock, and acts under it. So no lock is held while sleeping in the kernel, but by a copy whose pages were dropped
 //! in the moment since they were fetched or faulted in, and by what resizes while it swaps mappings.
 //!
-//! `read`, `write`, `atomic`, `resize` and `extend` have the operations of those names.
+//! `read`, `write`, `batch` (several ranges at once), `atomic`, `resize` and `extend` have the operations of those names.
 
 mod atomic;
+mod batch;
 mod extend;
 pub mod read;
 mod resize;
 mod write;
+
+pub use batch::Span;
 
 use crate::error::Error;
 use crate::fault::handler;

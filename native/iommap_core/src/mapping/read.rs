@@ -73,6 +73,12 @@ impl Part<'_> {
         }
     }
 
+    /// Starts to bring the part, which is not empty, into memory, and does not wait for it.
+    pub fn start_fetch(self) {
+        let (fd, offset) = (self.mapping.file.fd(), self.mapping.file_offset(self.range));
+        page_cache::start_fetch(fd, offset, self.length());
+    }
+
     /// Brings the part into memory through the descriptor, which does not drag its neighbours along and cannot fault.
     /// What is read on the way is not believed: while a file is cut, the system lets zeros be read that it never held.
     pub fn fetch(self, scratch: &mut impl Buffer) {

@@ -40,6 +40,13 @@ impl WritablePart<'_> {
         })
     }
 
+    /// Starts to bring the part into memory, if it is not there, and does not wait for it.
+    pub fn start_fetch(self) {
+        if !self.0.is_ready_to_read() {
+            self.0.start_fetch();
+        }
+    }
+
     /// Makes the pages of the part writable, which may wait for the file system. A page that is gone does not matter yet: a
     /// resize may have taken it, so the write itself finds out.
     pub fn fault_in_writeable(self) {

@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | residency | mincore, preadv2 | mincore | mincore | none: cold |
 //! | dirty pages | cachestat | none | none | none |
+//! | start reading | fadvise | none: in turn | fadvise | none: in turn |
 //! | start writeback | sync_file_range | MS_ASYNC | MS_ASYNC | MS_ASYNC |
 
 use super::memory::page_size;
@@ -74,6 +75,24 @@ pub fn is_cached(fd: RawFd, offset: u64, length: usize) -> bool {
         let _ = (fd, offset, length);
         false
     }
+}
+
+/// Starts to bring a range of the file, which is not empty, into the page cache (`posix_fadvise(2)`, POSIX_FADV_WILLNEED), and
+/// does not wait for it. A hint: as much of it as the system reads ahead.
+pub fn start_fetch(fd: RawFd, offset: u64, length: usize) {
+    debug_assert!(length > 0, "0 means: up to the end of the file");
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    // SAFETY: a hint about a file.
+    unsafe {
+        libc::posix_fadvise(
+            fd,
+            offset as libc::off_t,
+            length as libc::off_t,
+            libc::POSIX_FADV_WILLNEED,
+        );
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    let _ = (fd, offset, length);
 }
 
 /// Brings a range of the file into the page cache, by reading it to `scratch`; how much of it the file has, and whether

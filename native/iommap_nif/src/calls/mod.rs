@@ -5,6 +5,7 @@
 
 pub mod advise;
 pub mod atomics;
+pub mod batch;
 pub mod device;
 pub mod info;
 pub mod list;
