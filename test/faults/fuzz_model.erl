@@ -20,7 +20,7 @@
 -export([advise/5, sync/2, sync/4, resident/4, lock/4, unlock/4]).
 -export([truncate/3, ensure_size/3, remap/2, size/2, info/2, open_handles/1]).
 -export([is_word/3, load_word/3, store_word/4]).
--export([sizes/2, start/2, inode_size/2]).
+-export([sizes/2, start/2, inode_size/2, tail/2]).
 -export([may_be_faulted/1, told_faulted/3]).
 -export([look/2, is_intact/4, is_sure/2, is_all_intact/1, drop/2, inode_of_view/2, inode_of_handle/2]).
 
@@ -59,7 +59,9 @@
     %% Zero pages are there from here on, and perhaps from there on.
     zeroed = infinity :: non_neg_integer() | infinity,
     suspect = infinity :: non_neg_integer() | infinity,
-    own = #{} :: #{non_neg_integer() => #page{}}
+    own = #{} :: #{non_neg_integer() => #page{}},
+    %% Pages of a private one that were ever written: what a fresh mapping takes over, also of one that a cut has made the file's.
+    written = #{} :: #{non_neg_integer() => []}
 }).
 
 -record(handle, {mapping :: pos_integer(), mode :: iommap:mode(), name :: string(), follow = false :: boolean()}).
@@ -398,7 +400,7 @@ write_own(Offset, Data, HowMuch, #mapping{own = Own, size = Size} = Mapping, Mod
     Written = with_data(Seen, Offset, Data, HowMuch),
     Pages = lists:seq(Offset div page(), (Offset + byte_size(Data) - 1) div page()),
     Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = page()}} || Page <- Pages]),
-    Mapping#mapping{own = maps:merge(Own, Now)}.
+    Mapping#mapping{own = maps:merge(Own, Now), written = maps:merge(Mapping#mapping.written, maps:map(fun(_, _) -> [] end, Now))}.
 
 %% What may be the same mapping may show what was written to this one.
 show_kin(#mapping{family = Family, own = Written} = Mapping, #mapping{family = Family, size = Size} = Kin, Model) when Kin =/= Mapping ->
@@ -604,7 +606,9 @@ fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings
         true -> Model#model.next;
         false -> Family
     end,
-    Fitted = Fresh#mapping{family = Next, own = maps:filtermap(Carry, Own)},
+    Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
+        || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
+    Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
     map(Slot, Handle, own_end(Mode, Fitted, Model), Model).
 
 %% The page with the end may be made a private mapping's own: what it had behind the end must be zero, should it grow.
@@ -647,6 +651,15 @@ start(Slot, #model{handles = Handles, mappings = Mappings}) ->
 -spec inode_size(inode(), model()) -> non_neg_integer().
 inode_size(Id, Model) ->
     file_size(Id, Model).
+
+%% What mappings show after the end of a file, if it is more than zeros.
+-spec tail(inode(), model()) -> fuzz_bytes:bytes() | zeros.
+tail(Id, Model) ->
+    #inode{bytes = Bytes, tail = Tail} = inode(Id, Model),
+    case zero_tail(fuzz_bytes:size(Bytes)) of
+        Tail -> zeros;
+        _ -> Tail
+    end.
 
 %% The handles of which only they themselves know whether they are faulted.
 -spec may_be_faulted(model()) -> [slot()].

@@ -368,23 +368,23 @@ close_device({Device, Raw, _}) ->
     ok = file:close(Raw).
 
 %% Reads are asked of both; writes are done by the device alone, and the raw file is what looks at them (observe/1).
-device({pread, From, Count}, {Device, Raw, _}, Resolve, Run) ->
+device({pread, From, Count}, Device, Resolve, Run) ->
     {Offset, Length} = {min(Resolve(From), 1 bsl 62), device_length(Resolve(From), Count, Resolve)},
     put(call, {device_pread, Offset, Length}),
-    alike(fun(File) -> file:pread(File, Offset, Length) end, Device, Raw, Run);
-device({read, Count}, {Device, Raw, _}, Resolve, Run) ->
+    alike(fun(File) -> file:pread(File, Offset, Length) end, Device, Run);
+device({read, Count}, Device, Resolve, Run) ->
     Length = device_length(0, Count, Resolve),
     put(call, {device_read, Length}),
-    alike(fun(File) -> file:read(File, Length) end, Device, Raw, Run);
-device({position, Whence, Distance}, {Device, Raw, _}, _, Run) ->
+    alike(fun(File) -> file:read(File, Length) end, Device, Run);
+device({position, Whence, Distance}, Device, _, Run) ->
     put(call, {device_position, Whence, Distance}),
-    alike(fun(File) -> file:position(File, {Whence, Distance}) end, Device, Raw, Run);
-device(read_line, {Device, Raw, _}, _, Run) ->
+    alike(fun(File) -> file:position(File, {Whence, Distance}) end, Device, Run);
+device(read_line, Device, _, Run) ->
     put(call, device_read_line),
-    alike(fun file:read_line/1, Device, Raw, Run);
-device(datasync, {Device, Raw, _}, _, Run) ->
+    alike(fun file:read_line/1, Device, Run);
+device(datasync, Device, _, Run) ->
     put(call, device_datasync),
-    alike(fun file:datasync/1, Device, Raw, Run);
+    alike(fun file:datasync/1, Device, Run);
 device({pwrite, From, Count, Byte}, {Device, _, Id}, Resolve, Run) ->
     {Offset, Length} = {Resolve(From), device_length(Resolve(From), Count, Resolve)},
     put(call, {device_pwrite, Offset, Length}),
@@ -408,11 +408,25 @@ device(truncate, {Device, Raw, Id}, _, #run{model = Model} = Run) ->
             Run#run{model = fuzz_model:change({resize, Size}, Id, Model)}
     end.
 
-alike(Call, Device, Raw, Run) ->
-    case {Call(Raw), Call(Device)} of
-        {Same, Same} -> Run;
-        {{ok, Expected}, {ok, Got}} when is_binary(Expected), is_binary(Got) -> same({ok, [Expected]}, {ok, Got}), Run;
-        {Expected, Got} -> unlike(Expected, Got)
+alike(Call, {Device, Raw, Id}, #run{model = Model} = Run) ->
+    case {Call(Raw), Call(Device), fuzz_model:tail(Id, Model)} of
+        {Same, Same, _} ->
+            Run;
+        {Expected, {ok, Got}, Tail} when is_binary(Got), Tail =/= zeros ->
+            %% What another mapping left behind the end of the file, in its last page, is taken for the file's
+            %% (guides/features.md, Devices).
+            Before = case Expected of {ok, Read} -> Read; eof -> <<>> end,
+            Behind = byte_size(Got) - byte_size(Before),
+            Behind > 0 andalso Behind =< fuzz_bytes:size(Tail) orelse unlike(Expected, {ok, Got}),
+            same({ok, fuzz_bytes:append([Before], fuzz_bytes:part(Tail, 0, Behind))}, {ok, Got}),
+            {ok, At} = file:position(Device, cur),
+            {ok, At} = file:position(Raw, At),
+            Run;
+        {{ok, Expected}, {ok, Got}, _} when is_binary(Expected), is_binary(Got) ->
+            same({ok, [Expected]}, {ok, Got}),
+            Run;
+        {Expected, Got, _} ->
+            unlike(Expected, Got)
     end.
 
 device_write(_, Offset, Length, _, _, Run) when Offset + Length > ?LONGEST ->
