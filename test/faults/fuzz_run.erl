@@ -379,9 +379,9 @@ device({read, Count}, Device, Resolve, Run) ->
 device({position, Whence, Distance}, Device, _, Run) ->
     put(call, {device_position, Whence, Distance}),
     alike(fun(File) -> file:position(File, {Whence, Distance}) end, Device, Run);
-device(read_line, Device, _, Run) ->
+device(read_line, {Device, Raw, _} = Both, _, Run) ->
     put(call, device_read_line),
-    alike(fun file:read_line/1, Device, Run);
+    alike(line(Raw), file:read_line(Device), Both, Run);
 device(datasync, Device, _, Run) ->
     put(call, device_datasync),
     alike(fun file:datasync/1, Device, Run);
@@ -408,8 +408,28 @@ device(truncate, {Device, Raw, Id}, _, #run{model = Model} = Run) ->
             Run#run{model = fuzz_model:change({resize, Size}, Id, Model)}
     end.
 
-alike(Call, {Device, Raw, Id}, #run{model = Model} = Run) ->
-    case {Call(Raw), Call(Device), fuzz_model:tail(Id, Model)} of
+%% A raw file reads lines ahead, and would not see what is written meanwhile.
+line(Raw) ->
+    {ok, At} = file:position(Raw, cur),
+    {ok, Size} = file:position(Raw, eof),
+    {ok, At} = file:position(Raw, At),
+    case file:pread(Raw, At, max(1, Size - At)) of
+        {ok, Rest} ->
+            Line = case binary:split(Rest, <<"\n">>) of
+                [Text, _] -> <<Text/binary, "\n">>;
+                [Last] -> Last
+            end,
+            {ok, _} = file:position(Raw, At + byte_size(Line)),
+            {ok, binary:replace(Line, <<"\r\n">>, <<"\n">>)};
+        eof ->
+            eof
+    end.
+
+alike(Call, {Device, Raw, _} = Both, Run) ->
+    alike(Call(Raw), Call(Device), Both, Run).
+
+alike(FromRaw, FromDevice, {Device, Raw, Id}, #run{model = Model} = Run) ->
+    case {FromRaw, FromDevice, fuzz_model:tail(Id, Model)} of
         {Same, Same, _} ->
             Run;
         {Expected, {ok, Got}, Tail} when is_binary(Got), Tail =/= zeros ->
