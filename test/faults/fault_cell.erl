@@ -388,6 +388,7 @@ check_intact(#{view := View, offset := Offset} = State, Saw) ->
     Whole = is_intact(State, Saw),
     [Wrong || Cut > 0, Wrong <- promise(intact_before, true, iommap:intact(Before))]
         ++ promise(intact_after, Whole, iommap:intact(After))
+        ++ promise(intact_at_cut, Whole, iommap:intact(View, Cut, 1))
         ++ promise(intact_view, Whole, iommap:intact(View))
         ++ promise(intact_copy, true, iommap:intact(binary:copy(Before))).
 
