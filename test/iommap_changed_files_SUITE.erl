@@ -25,6 +25,7 @@ all() ->
      truncate_and_remap_make_a_truncated_file_whole,
      pwrite_of_a_view_that_lost_its_file_is_sigbus,
      open_of_a_path_in_a_view_that_lost_its_file_is_sigbus,
+     what_was_written_behind_the_end_is_zero_when_the_file_grows,
      write_that_failed_leaves_nothing_in_a_private_page,
      other_process_sees_writes_and_is_seen,
      open_of_a_running_program_for_writing_is_etxtbsy,
@@ -157,6 +158,50 @@ unaligned(Binary) ->
     Length = byte_size(Binary) - 1,
     <<_:3, Part:Length/binary, _:5>> = Binary,
     Part.
+
+what_was_written_behind_the_end_is_zero_when_the_file_grows(Config) ->
+    %% A file is cut, and written to behind its end, through a mapping: whoever makes it longer makes zeros, on every file system.
+    ok = test_tools:build(),
+    Kinds = [ext4, xfs, btrfs, {tmpfs, "size=8m"}, {tmpfs, "size=8m,huge=always"}, overlayfs, faultfs],
+    _ = [test_scene:on_mount(Config, Kind, fun(Mount) ->
+             test_processes:in_a_process(fun() -> write_behind_the_end(Kind, test_mounts:path(Mount, "file")) end)
+         end) || Kind <- Kinds],
+    Lower = filename:join(?config(directory, Config), "memory"),
+    on_overlay_of_memory(Lower, fun(Point) ->
+        test_processes:in_a_process(fun() -> write_behind_the_end(overlay_of_memory, filename:join(Point, "file")) end)
+    end).
+
+write_behind_the_end(Kind, Path) ->
+    ok = file:write_file(Path, bytes(page())),
+    {ok, Handle} = iommap:open(Path, read_write, []),
+    Ways = [{truncate, fun(Size) -> iommap:truncate(Handle, Size) end},
+            {ensure_size, fun(Size) ->
+                 {ok, _} = iommap:remap(Handle),
+                 {ok, _} = iommap:ensure_size(Handle, Size),
+                 ok
+             end},
+            {open, fun(Size) -> {ok, Larger} = iommap:open(Path, read_write, [{size, Size}]), iommap:close(Larger) end},
+            {empty, fun(Size) -> {ok, Larger} = iommap:open(Path, read_write, [truncate, {size, Size}]), iommap:close(Larger) end}],
+    [begin
+         ok = truncate(Path, page()),
+         {ok, _} = iommap:remap(Handle),
+         ok = truncate(Path, 100),
+         ok = iommap:pwrite(Handle, 150, <<"junk">>),
+         ok = Grow(Size),
+         {ok, <<_:100/binary, New/binary>>} = file:read_file(Path),
+         ?assertEqual({Kind, Way, zeros(Size - 100)}, {Kind, Way, binary:part(New, 0, Size - 100)})
+     end || {Way, Grow} <- Ways, Size <- [200, page(), 3 * page()]].
+
+on_overlay_of_memory(Directory, Function) ->
+    Point = filename:join(Directory, "point"),
+    Mount = ["mkdir -p ", Directory, " && mount -t tmpfs memory ", Directory, " && cd ", Directory,
+             " && mkdir upper lower work point && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work point"],
+    case test_system:shell(Mount) of
+        {0, _} ->
+            try Function(Point) after {0, _} = test_system:shell(["umount -l ", Point, " && umount -l ", Directory]) end;
+        {_, Output} ->
+            io:put_chars(user, ["Skipped: no overlay of memory: ", Output])
+    end.
 
 write_that_failed_leaves_nothing_in_a_private_page(Config) ->
     %% Where a write to a private mapping was sigbus, shrinking and growing bring back zeros, as anywhere.

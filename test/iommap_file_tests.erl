@@ -158,6 +158,37 @@ lines_are_those_of_a_raw_file_test_() ->
          end)
      end} || Whole <- [Text, <<Text/binary, "end\r">>, <<"\n">>, <<"\r\n">>, <<>>], Type <- [[binary], []]].
 
+lines_of_a_text_of_100_megabytes_test_() ->
+    %% Every line of a long text, of lines of many lengths, is that of a raw file that reads ahead, and none is left out.
+    {timeout, 300, fun() ->
+        Length = fun(Number) when Number rem 1000 =:= 0 -> 70_000; (Number) -> Number * 7919 rem 251 end,
+        Block = iolist_to_binary([[bytes_without_newline(Length(Number)), lists:nth(1 + Number rem 3, ["\n", "\r\n", "\n"])]
+            || Number <- lists:seq(1, 8001)]),
+        Times = 100_000_000 div byte_size(Block) + 1,
+        with_file([], fun(Path) ->
+            {ok, Writer} = file:open(Path, [raw, write]),
+            ok = file:write(Writer, lists:duplicate(Times, Block)),
+            ok = file:close(Writer),
+            ?assert(filelib:file_size(Path) > 100_000_000),
+            [Raw, Device] = [begin
+                {ok, File} = Open(Path, [read, raw, binary, {read_ahead, 65536}]),
+                Lines = digest_of_lines(File, 0, 0),
+                ?assertEqual({ok, filelib:file_size(Path)}, file:position(File, cur)),
+                ok = file:close(File),
+                Lines
+            end || Open <- [fun file:open/2, fun iommap_file:open/2]],
+            ?assertEqual(Raw, Device),
+            ?assertMatch({Count, _} when Count =:= 8001 * Times, Device)
+        end)
+    end}.
+
+%% How many lines there are, and a checksum of where each begins and what it is.
+digest_of_lines(File, Count, Sum) ->
+    case file:read_line(File) of
+        {ok, Line} -> digest_of_lines(File, Count + 1, erlang:crc32(Sum, [<<(byte_size(Line)):32>> | Line]));
+        eof -> {Count, Sum}
+    end.
+
 %% Processes
 
 the_position_is_shared_test() ->

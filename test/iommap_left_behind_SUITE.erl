@@ -3,6 +3,7 @@
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
+-include_lib("kernel/include/file.hrl").
 
 -import(test_files, [file/2, mapping/2, mapping/4]).
 -import(test_pattern, [bytes/1, page/0]).
@@ -23,6 +24,7 @@ all() ->
      collected_handle_gives_back_descriptor_and_range,
      last_view_gives_back_descriptor_and_range,
      part_of_a_view_holds_the_mapping,
+     anonymous_memory_outlives_the_vm_that_made_it_in_others_alone,
      pread_holds_no_mapping,
      large_mapping_is_given_back,
      resizing_gives_back_what_it_replaced,
@@ -104,6 +106,46 @@ part_of_a_view_holds_the_mapping(Config) ->
     ?assertMatch({_, [_]}, held(Path)),
     ?assertEqual([binary:part(bytes(3 * page()), page(), 100)], release(Holder)),
     ok = eventually(fun() -> held(Path) =:= {[], []} end).
+
+anonymous_memory_outlives_the_vm_that_made_it_in_others_alone(_Config) ->
+    %% The VM that made it is killed: another one that has mapped it keeps all of it, also what was written last. That one is
+    %% killed, too: no process of the system holds it.
+    ok = test_tools:build(),
+    [Maker, Other] = Vms = [test_vm:start() || _ <- [1, 2]],
+    try
+        {Path, Inode} = test_vm:run(Maker, fun() ->
+            {ok, Handle} = iommap:open(anonymous, read_write, [{size, ?LARGE}]),
+            ok = iommap:pwrite(Handle, 0, bytes(?LARGE)),
+            {ok, #{path := Path}} = iommap:info(Handle),
+            {ok, Info} = file:read_file_info(Path),
+            ok = persistent_term:put(?MODULE, Handle),
+            {Path, element(#file_info.inode, Info)}
+        end),
+        ok = test_vm:run_with(Other, fun(Shared) ->
+            {ok, Handle} = iommap:open(Shared, read_write, []),
+            persistent_term:put(?MODULE, Handle)
+        end, [Path]),
+        Both = lists:sort([test_vm:os_pid(Vm) || Vm <- Vms]),
+        ?assertEqual(Both, holders(Inode)),
+        ok = test_vm:run(Maker, fun() -> iommap:pwrite(persistent_term:get(?MODULE), ?LARGE - 4, <<"last">>) end),
+        ok = test_vm:stop(Maker),
+        ok = eventually(fun() -> holders(Inode) =:= [test_vm:os_pid(Other)] end),
+        Kept = test_vm:run(Other, fun() -> iommap:pread(persistent_term:get(?MODULE), 0, ?LARGE) end),
+        ?assertEqual({ok, <<(bytes(?LARGE - 4))/binary, "last">>}, Kept),
+        ok = test_vm:run(Other, fun() -> iommap:pwrite(persistent_term:get(?MODULE), 0, <<"alive">>) end),
+        ok = test_vm:stop(Other),
+        ok = eventually(fun() -> holders(Inode) =:= [] end)
+    after
+        [test_vm:stop(Vm) || #{peer := Peer} = Vm <- Vms, is_process_alive(Peer)]
+    end.
+
+%% The processes of the system, by number, that have memory without a name mapped, or open.
+holders(Inode) ->
+    Mapped = io_lib:format("grep -lE ' ~b +/memfd:' /proc/[0-9]*/maps 2> /dev/null", [Inode]),
+    Open = io_lib:format("find /proc/[0-9]*/fd -lname '/memfd:*' -printf '%p ' -exec stat -Lc %i {} \\; 2> /dev/null | grep ' ~b$'",
+                         [Inode]),
+    Lines = lists:append([string:lexemes(element(2, test_system:shell(Command)), "\n") || Command <- [Mapped, Open]]),
+    lists:usort([binary_to_list(lists:nth(2, string:lexemes(Line, "/"))) || Line <- Lines]).
 
 pread_holds_no_mapping(Config) ->
     %% What pread returned is a copy: it keeps neither descriptor nor addresses, short or long.

@@ -671,6 +671,23 @@ without_follow_a_mapping_keeps_its_size_test() ->
         ?assertEqual({ok, 1000}, iommap:position(Follower))
     end).
 
+with_view_follows_as_other_reads_do_test() ->
+    %% Its function gets what the file has past the end of the mapping; past the end of the file, and without follow, there is nothing.
+    with_file(bytes(1000), fun(Path) ->
+        {ok, Plain} = iommap:open(Path, read, []),
+        [begin
+             {ok, Handle} = iommap:open(Path, Mode, [follow, {offset, 100} | Options]),
+             Size = filelib:file_size(Path),
+             Seen = fun(Offset, Length) -> iommap:with_view(Handle, Offset, Length, fun binary:copy/1) end,
+             ?assertEqual({error, out_of_bounds}, Seen(Size - 100, 1)),
+             ok = file:write_file(Path, bytes(Size, 300_000), [append]),
+             ?assertEqual({ok, bytes(Size - 1, 2)}, Seen(Size - 101, 2)),
+             ?assertEqual({ok, Size + 300_000 - 100}, iommap:position(Handle)),
+             ?assertEqual({error, out_of_bounds}, Seen(0, Size + 300_000 - 99)),
+             ?assertEqual({error, out_of_bounds}, iommap:with_view(Plain, 1000, 1, fun binary:copy/1))
+         end || Mode <- [read, read_write], Options <- [[], [private]]]
+    end).
+
 follow_asks_what_a_read_asks_first_test() ->
     %% A closed handle is closed, one of mode write eacces, a negative number badarg, and none of these makes the mapping longer.
     with_file(bytes(1000), fun(Path) ->

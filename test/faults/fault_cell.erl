@@ -16,6 +16,8 @@
 -type reader() ::
     match | comprehension | comparison | crc32 | binary_match | term_to_binary | send | crypto_hash
     | nif | nif_dirty_cpu | nif_dirty_io | nif_thread
+    | view_of_file | view_of_window
+    | window_pread | with_view | atomics_get | atomics_add_get | device_pread | device_write
     | pread | long_pread | pwrite | long_pwrite | pwrite_of_view | long_pwrite_of_view | open_of_view
     | file_write | tcp_send.
 
@@ -35,7 +37,8 @@
 -spec readers() -> [reader()].
 readers() ->
     [match, comprehension, comparison, crc32, binary_match, term_to_binary, send, crypto_hash,
-     nif, nif_dirty_cpu, nif_dirty_io, nif_thread,
+     nif, nif_dirty_cpu, nif_dirty_io, nif_thread, view_of_file, view_of_window,
+     window_pread, with_view, atomics_get, atomics_add_get, device_pread, device_write,
      pread, long_pread, pwrite, long_pwrite, pwrite_of_view, long_pwrite_of_view, open_of_view,
      file_write, tcp_send].
 
@@ -58,6 +61,8 @@ troubles(_) -> [to_zero, middle_of_view, middle_of_page, grown_back, lost_then_b
 %% How a reader comes to its bytes: with the processor, through the guard, or in the kernel.
 class(Reader) when Reader =:= pread; Reader =:= long_pread; Reader =:= pwrite; Reader =:= long_pwrite;
                    Reader =:= pwrite_of_view; Reader =:= long_pwrite_of_view; Reader =:= open_of_view -> guarded;
+class(Reader) when Reader =:= window_pread; Reader =:= with_view; Reader =:= atomics_get; Reader =:= atomics_add_get;
+                   Reader =:= device_pread; Reader =:= device_write -> guarded;
 class(Reader) when Reader =:= file_write; Reader =:= tcp_send -> kernel;
 class(_) -> memory.
 
@@ -75,9 +80,10 @@ run(#{reader := Reader, trouble := Trouble, sharing := Sharing, mount := Mount} 
     ok = external_writer:write(External, Path, Size),
     {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
     Offset = 4 * Page + 100,
-    {ok, View} = iommap:region_binary(Handle, Offset, Size - 8 * Page),
-    State = Cell#{path => Path, name => lists:flatten(Name), external_writer => External, page => Page,
-                  size => Size, handle => Handle, offset => Offset, view => View},
+    Length = Size - 8 * Page,
+    Mapped = Cell#{path => Path, name => lists:flatten(Name), external_writer => External, page => Page,
+                   size => Size, handle => Handle, offset => Offset},
+    State = Mapped#{view => view(Mapped, Length), other => other(Mapped, Length)},
     try
         cell(State)
     after
@@ -85,6 +91,37 @@ run(#{reader := Reader, trouble := Trouble, sharing := Sharing, mount := Mount} 
         external_writer:stop(External),
         file:delete(Path)
     end.
+
+%% The view that is read, which is the handle's unless the reader has a mapping of its own.
+view(#{reader := view_of_file, path := Path, offset := Offset}, Length) ->
+    {ok, Whole} = iommap:read_file(Path),
+    binary:part(Whole, Offset, Length);
+view(#{reader := view_of_window} = Cell, Length) ->
+    {ok, View} = iommap:region_binary(window(Cell, Length), 0, Length),
+    View;
+view(#{handle := Handle, offset := Offset}, Length) ->
+    {ok, View} = iommap:region_binary(Handle, Offset, Length),
+    View.
+
+%% What is read from instead of the handle.
+other(#{reader := window_pread} = Cell, Length) ->
+    window(Cell, Length);
+other(#{reader := Reader, path := Path}, _) when Reader =:= device_pread; Reader =:= device_write ->
+    [Device, Raw] = [element(2, {ok, _} = Open(Path, [read, write, raw, binary])) || Open <- [fun iommap_file:open/2, fun file:open/2]],
+    {Device, Raw};
+other(#{reader := Reader, handle := Handle, sharing := shared} = Cell, _) when Reader =:= atomics_get; Reader =:= atomics_add_get ->
+    iommap_atomics:new(Handle, word_offset(Cell), 1, []);
+other(_, _) ->
+    none.
+
+window(#{path := Path, offset := Offset, sharing := Sharing}, Length) ->
+    {ok, Window} = iommap:open(Path, read_write, [Sharing, {offset, Offset}, {length, Length}]),
+    Window.
+
+has_own_mapping(Reader) -> Reader =:= view_of_file orelse Reader =:= view_of_window.
+
+%% A word that every trouble takes.
+word_offset(#{page := Page}) -> 11 * Page + 8.
 
 cell(#{reader := Reader} = State) ->
     Lost = make_trouble(State),
@@ -191,7 +228,9 @@ read(crypto_hash, Binary, _) -> crypto:hash(sha256, Binary);
 read(nif, Binary, _) -> other_reader:copy(Binary);
 read(nif_dirty_cpu, Binary, _) -> other_reader:copy_dirty_cpu(Binary);
 read(nif_dirty_io, Binary, _) -> other_reader:copy_dirty_io(Binary);
-read(nif_thread, Binary, _) -> other_reader:copy_in_thread(Binary, 0).
+read(nif_thread, Binary, _) -> other_reader:copy_in_thread(Binary, 0);
+read(view_of_file, Binary, _) -> binary:copy(Binary);
+read(view_of_window, Binary, _) -> binary:copy(Binary).
 
 match(<<Word:64, Rest/binary>>, Sum) -> match(Rest, (Sum * 31 + Word) band 16#FFFFFFFF);
 match(<<Byte, Rest/binary>>, Sum) -> match(Rest, (Sum * 31 + Byte) band 16#FFFFFFFF);
@@ -215,6 +254,47 @@ guarded_reader(#{reader := Reader} = State, _) when Reader =:= pwrite; Reader =:
 guarded_reader(#{reader := open_of_view, view := View} = State, [Visible | _]) ->
     %% The view is the path: one that is too long for the system, or has a NUL inside.
     expect(State, open(Visible), fun() -> open(View) end);
+guarded_reader(#{reader := window_pread, view := View, other := Window} = State, [Visible | _]) ->
+    Result = expect(State, {ok, Visible}, fun() -> iommap:pread(Window, 0, byte_size(View)) end),
+    ok = iommap:close(Window),
+    Result;
+guarded_reader(#{reader := with_view, handle := Handle, offset := Offset, view := View} = State, [Visible | _]) ->
+    {Saw, Wrong} = expect(State, {ok, Visible}, fun() -> iommap:with_view(Handle, Offset, byte_size(View), fun binary:copy/1) end),
+    %% What the file has lost is known before anything is read, and what fails is not.
+    {case State of #{trouble := io_error} -> zeros; _ -> Saw end, Wrong};
+guarded_reader(#{reader := Reader, sharing := private, handle := Handle} = State, _)
+        when Reader =:= atomics_get; Reader =:= atomics_add_get ->
+    {badarg, promise(private, badarg, raised(fun() -> iommap_atomics:new(Handle, word_offset(State), 1, []) end))};
+guarded_reader(#{reader := atomics_get, other := Array} = State, _) ->
+    expect(State, sigbus, word(State), fun() -> raised(fun() -> iommap_atomics:get(Array, 1) end) end);
+guarded_reader(#{reader := atomics_add_get, other := Array} = State, _) ->
+    Result = expect(State, sigbus, word(State) + 1, fun() -> raised(fun() -> iommap_atomics:add_get(Array, 1, 1) end) end),
+    _ = raised(fun() -> iommap_atomics:sub(Array, 1, 1) end),
+    Result;
+guarded_reader(#{reader := device_pread, other := {Device, Raw}, offset := Offset, view := View} = State, [Visible | _]) ->
+    %% As a raw file answers: what there is before the end, `eof', or `eio'.
+    [FromDevice, FromRaw] = [file:pread(File, Offset, byte_size(View)) || File <- [Device, Raw]],
+    [ok = file:close(File) || File <- [Device, Raw]],
+    Wrong = promise(raw, FromRaw, FromDevice) ++ case State of
+        #{trouble := io_error} -> promise(error, {error, eio}, FromDevice);
+        _ -> []
+    end,
+    case is_lost(State) of
+        true -> {less, Wrong ++ promise(is_whole, false, FromDevice =:= {ok, Visible})};
+        false -> {data, Wrong ++ promise(result, {ok, Visible}, FromDevice)}
+    end;
+guarded_reader(#{reader := device_write, other := {Device, Raw}, offset := Offset, view := View} = State, _) ->
+    %% Writing makes a file that was cut as long as the writer has it, with these bytes.
+    Bytes = test_pattern:bytes(Offset + byte_size(View)),
+    Written = promise(write, ok, file:write(Device, Bytes))
+        ++ promise(position, {ok, byte_size(Bytes)}, file:position(Device, cur)),
+    [FromDevice, FromRaw] = [file:pread(File, 0, byte_size(Bytes)) || File <- [Device, Raw]],
+    [ok = file:close(File) || File <- [Device, Raw]],
+    Read = case State of
+        #{trouble := io_error} -> {error, eio};
+        _ -> {ok, Bytes}
+    end,
+    {data, Written ++ promise(raw, FromRaw, FromDevice) ++ promise(read, Read, FromDevice)};
 guarded_reader(#{path := Path, size := Size, view := View, external_writer := External} = State, _) ->
     %% The view is the source; the destination is well and must stay so.
     Target = Path ++ ".target",
@@ -230,10 +310,23 @@ guarded_reader(#{path := Path, size := Size, view := View, external_writer := Ex
 open(Path) ->
     try iommap:open(Path, read, []) catch error:badarg -> badarg end.
 
-%% A loss is an error, any number of times; otherwise all is as if nothing had happened.
+raised(Call) ->
+    try Call() catch error:Reason -> Reason end.
+
+%% The number that the file has there: grown back, it is of zeros.
+word(#{trouble := grown_back}) ->
+    0;
+word(State) ->
+    <<Word:64/native-signed>> = test_pattern:bytes(word_offset(State), 8),
+    Word.
+
 expect(State, Otherwise, Call) ->
+    expect(State, {error, sigbus}, Otherwise, Call).
+
+%% A loss is an error, any number of times; otherwise all is as if nothing had happened.
+expect(State, Error, Otherwise, Call) ->
     case is_lost(State) of
-        true -> {sigbus, promise(first, {error, sigbus}, Call()) ++ promise(again, {error, sigbus}, Call())};
+        true -> {sigbus, promise(first, Error, Call()) ++ promise(again, Error, Call())};
         false -> {data, promise(result, Otherwise, Call())}
     end.
 
@@ -295,17 +388,23 @@ check_intact(#{view := View, offset := Offset} = State, Saw) ->
     Whole = is_intact(State, Saw),
     [Wrong || Cut > 0, Wrong <- promise(intact_before, true, iommap:intact(Before))]
         ++ promise(intact_after, Whole, iommap:intact(After))
+        ++ promise(intact_at_cut, Whole, iommap:intact(View, Cut, 1))
         ++ promise(intact_view, Whole, iommap:intact(View))
         ++ promise(intact_copy, true, iommap:intact(binary:copy(Before))).
 
 %% Zero pages went in, or the file ends before the view does.
 is_intact(_, zeros) -> false;
+is_intact(#{reader := device_write}, data) -> true; % which has brought the bytes back
 is_intact(#{trouble := io_error}, _) -> true;
 is_intact(State, _) -> not is_lost(State).
 
 %% ---- What the handle answers ------------------------------------------------------------------
 
-check_handle(State, zeros) -> check_fail_stop(State) ++ check_mended(State);
+check_handle(#{reader := Reader} = State, zeros) ->
+    case has_own_mapping(Reader) of
+        true -> check_unharmed(State) ++ check_closed(State);
+        false -> check_fail_stop(State) ++ check_mended(State)
+    end;
 check_handle(State, _) -> check_unharmed(State) ++ check_closed(State).
 
 check_fail_stop(#{handle := Handle, size := Size}) ->

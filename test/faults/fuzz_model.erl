@@ -6,6 +6,8 @@
 %% - A private mapping has pages of its own: those that were written. Others show the file. Who cuts the file takes them
 %%   too; what else is done to the file may.
 %% - A lost page under a view becomes zeros, with all after it, for good: the mapping is faulted.
+%% - A window shows a part of its file. Here mappings, their own pages and views count from the file's first byte, and only
+%%   calls count from the window's.
 %% - A resize may go on with the same mapping, or make a fresh one: an old view may show what is written to the handle's
 %%   private mapping, and where it is zeroed, the handle may be faulted. Then it is asked, and believed.
 -module(fuzz_model).
@@ -14,8 +16,11 @@
 -export([make/3, unlink/2, change/3]).
 -export([names/1, name_size/2, inodes/1, observed/3]).
 -export([open/5, close/2, forget/2]).
--export([pread/4, pwrite/5, region/4, advise/4, sync/2, truncate/3, remap/2, size/2, info/2]).
--export([sizes/2]).
+-export([pread/4, pwrite/5, region/4, with_view/4, read_file/2]).
+-export([advise/5, sync/2, sync/4, resident/4, lock/4, unlock/4]).
+-export([truncate/3, ensure_size/3, remap/2, size/2, info/2, open_handles/1]).
+-export([is_word/3, load_word/3, store_word/4]).
+-export([sizes/2, start/2, inode_size/2, tail/2]).
 -export([may_be_faulted/1, told_faulted/3]).
 -export([look/2, is_intact/4, is_sure/2, is_all_intact/1, drop/2, inode_of_view/2, inode_of_handle/2]).
 
@@ -44,17 +49,22 @@
 
 -record(mapping, {
     inode :: inode(),
+    %% From where to where in its file, and how long it may become.
+    start = 0 :: non_neg_integer(),
     size :: pos_integer(),
+    limit = infinity :: pos_integer() | infinity,
     private :: boolean(),
     %% Mappings of one family may be one mapping.
     family :: pos_integer(),
     %% Zero pages are there from here on, and perhaps from there on.
     zeroed = infinity :: non_neg_integer() | infinity,
     suspect = infinity :: non_neg_integer() | infinity,
-    own = #{} :: #{non_neg_integer() => #page{}}
+    own = #{} :: #{non_neg_integer() => #page{}},
+    %% Pages of a private one that were ever written: what a fresh mapping takes over, also of one that a cut has made the file's.
+    written = #{} :: #{non_neg_integer() => []}
 }).
 
--record(handle, {mapping :: pos_integer(), mode :: iommap:mode()}).
+-record(handle, {mapping :: pos_integer(), mode :: iommap:mode(), name :: string(), follow = false :: boolean()}).
 -record(view, {mapping :: pos_integer(), offset :: non_neg_integer(), length :: non_neg_integer()}).
 
 -record(model, {
@@ -64,6 +74,8 @@
     mappings = #{} :: #{pos_integer() => #mapping{}},
     handles = #{} :: #{slot() => #handle{} | closed}
 }).
+
+-define(IS_WINDOW(Mapping), Mapping#mapping.start > 0 orelse Mapping#mapping.limit =/= infinity).
 
 -opaque model() :: #model{}.
 -opaque view() :: #view{}.
@@ -210,18 +222,31 @@ open(Slot, Name, Mode, Options, Model) ->
     Now = name_size(Name, Model),
     Truncate = lists:member(truncate, Options),
     Create = lists:member(create, Options),
-    Size = proplists:get_value(size, lists:reverse(Options), 0),
+    Size = last(size, Options, 0),
     Wanted = case Truncate orelse Now =:= none of
         true -> Size;
         false -> max(Now, Size)
     end,
+    Shown = shown(last(offset, Options, 0), last(length, Options, infinity), Wanted),
     if
         Mode =:= read, Truncate orelse Create -> {{error, einval}, Model};
         Now =:= none, not Create -> {{error, enoent}, Model};
-        Wanted =:= 0 -> {{error, einval}, Model};
+        Shown =:= none -> {{error, einval}, Model};
         Mode =:= read, Wanted > Now -> {{error, einval}, Model};
-        true -> {ok, opened(Slot, Mode, Options, sized(Name, Now, Truncate, Wanted, Model))}
+        true -> {ok, opened(Slot, Name, Mode, Options, sized(Name, Now, Truncate, Wanted, Model))}
     end.
+
+last(Option, Options, Default) ->
+    proplists:get_value(Option, lists:reverse(Options), Default).
+
+%% Where a window ends in a file of a size.
+shown(Start, Limit, Size) when Start < Size, Limit > 0 ->
+    case Limit of
+        infinity -> Size;
+        _ -> min(Size, Start + Limit)
+    end;
+shown(_, _, _) ->
+    none.
 
 sized(Name, none, _, Wanted, Model) ->
     make(Name, test_pattern:zeros(Wanted), Model);
@@ -233,12 +258,14 @@ sized(Name, _, false, Wanted, Model) ->
     Id = maps:get(Name, names(Model)),
     {Id, resize(Wanted, zero, Id, Model)}.
 
-opened(Slot, Mode, Options, {Id, Model}) ->
+opened(Slot, Name, Mode, Options, {Id, Model}) ->
     Private = lists:last([shared | [Option || Option <- Options, Option =:= shared orelse Option =:= private]]) =:= private,
-    Size = file_size(Id, Model),
-    Mapping = #mapping{inode = Id, size = Size, private = Private, family = Model#model.next},
+    {Start, Limit} = {last(offset, Options, 0), last(length, Options, infinity)},
+    Mapping = #mapping{inode = Id, start = Start, limit = Limit, size = shown(Start, Limit, file_size(Id, Model)),
+                       private = Private, family = Model#model.next},
     Eager = Private andalso Mode =/= read andalso [] =/= [Option || Option <- Options, lists:member(Option, [lock, populate])],
-    map(Slot, Mode, own_all(Eager, Mapping, Model), Model).
+    Handle = #handle{mapping = 0, mode = Mode, name = Name, follow = lists:member(follow, Options)},
+    map(Slot, Handle, own_all(Eager, Mapping, Model), Model).
 
 %% Locking or prefetching a private mapping may have made all its pages its own.
 own_all(false, Mapping, _) ->
@@ -249,9 +276,9 @@ own_all(true, #mapping{size = Size} = Mapping, Model) ->
     Whole = fuzz_bytes:sized(Seen, round_up(Size)),
     Mapping#mapping{own = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Whole, Page * page(), page()), sure = 0}} || Page <- Pages])}.
 
-map(Slot, Mode, Mapping, #model{next = Next, mappings = Mappings, handles = Handles} = Model) ->
+map(Slot, Handle, Mapping, #model{next = Next, mappings = Mappings, handles = Handles} = Model) ->
     Model#model{next = Next + 1, mappings = Mappings#{Next => Mapping},
-                handles = Handles#{Slot => #handle{mapping = Next, mode = Mode}}}.
+                handles = Handles#{Slot => Handle#handle{mapping = Next}}}.
 
 -spec close(slot(), model()) -> {ok | {error, closed}, model()}.
 close(Slot, #model{handles = Handles} = Model) ->
@@ -264,42 +291,96 @@ close(Slot, #model{handles = Handles} = Model) ->
 forget(Slot, #model{handles = Handles} = Model) ->
     Model#model{handles = maps:remove(Slot, Handles)}.
 
--spec pread(slot(), non_neg_integer(), non_neg_integer(), model()) -> {ok, fuzz_bytes:bytes()} | {error, atom()}.
+-spec pread(slot(), non_neg_integer(), non_neg_integer(), model()) -> {{ok, fuzz_bytes:bytes()} | {error, atom()}, model()}.
 pread(Slot, Offset, Length, Model) ->
-    maybe_of(readable(Slot, Offset, Length, Model), fun(_, Mapping) ->
-        {Seen, Backed} = visible(Mapping, Model),
-        case is_faulted(Mapping) orelse (Length > 0 andalso Offset + Length > Backed) of
+    following(Slot, Offset, Length, Model, fun(_, #mapping{start = Start} = Mapping, Now) ->
+        {Seen, Backed} = visible(Mapping, Now),
+        case is_faulted(Mapping) orelse (Length > 0 andalso Start + Offset + Length > Backed) of
             true -> {error, sigbus};
-            false -> {ok, fuzz_bytes:part(Seen, Offset, Length)}
+            false -> {ok, fuzz_bytes:part(Seen, Start + Offset, Length)}
         end
     end).
 
 %% The view, if region_binary makes one.
--spec region(slot(), non_neg_integer(), non_neg_integer(), model()) -> {ok, view()} | {error, atom()}.
+-spec region(slot(), non_neg_integer(), non_neg_integer(), model()) -> {{ok, view()} | {error, atom()}, model()}.
 region(Slot, Offset, Length, Model) ->
-    maybe_of(readable(Slot, Offset, Length, Model), fun(#handle{mapping = Id}, Mapping) ->
+    following(Slot, Offset, Length, Model, fun(#handle{mapping = Id}, #mapping{start = Start} = Mapping, _) ->
         case is_faulted(Mapping) of
             true -> {error, sigbus};
-            false -> {ok, #view{mapping = Id, offset = Offset, length = Length}}
+            false -> {ok, #view{mapping = Id, offset = Start + Offset, length = Length}}
         end
     end).
+
+%% What with_view gives whose function copies the view.
+-spec with_view(slot(), non_neg_integer(), non_neg_integer(), model()) ->
+    {{ok, fuzz_bytes:bytes()} | {error, atom()}, model()}.
+with_view(Slot, Offset, Length, Model) ->
+    following(Slot, Offset, Length, Model, fun(_, #mapping{start = Start, inode = Inode} = Mapping, Now) ->
+        {Seen, _} = visible(Mapping, Now),
+        case is_faulted(Mapping) orelse (Length > 0 andalso Start + Offset + Length > file_size(Inode, Now)) of
+            true -> {error, sigbus};
+            false -> {ok, fuzz_bytes:part(Seen, Start + Offset, Length)}
+        end
+    end).
+
+%% What a read answers, of a mapping that may have got longer for it.
+following(Slot, Offset, Length, Model, Answer) ->
+    case followed(Slot, Offset, Length, Model) of
+        {ok, Now} -> {maybe_of(readable(Slot, Offset, Length, Now), fun(Handle, Mapping) -> Answer(Handle, Mapping, Now) end), Now};
+        Error -> {Error, Model}
+    end.
+
+followed(Slot, Offset, Length, Model) ->
+    case mapped(Slot, Model) of
+        {ok, #handle{follow = true, mode = Mode} = Handle, #mapping{start = Start, size = Before} = Mapping} when
+                Mode =/= write, Start + Offset + Length > Before ->
+            case shown(Mapping, Model) of
+                Size when is_integer(Size), Start + Offset + Length =< Size ->
+                    case is_faulted(Mapping) of
+                        true -> {error, sigbus};
+                        false -> {ok, fit(Slot, Handle, Size, Model)}
+                    end;
+                _ ->
+                    {ok, Model}
+            end;
+        _ ->
+            {ok, Model}
+    end.
+
+%% Where a mapping would end now.
+shown(#mapping{inode = Id, start = Start, limit = Limit}, Model) ->
+    shown(Start, Limit, file_size(Id, Model)).
+
+%% A view of a whole file, whose handle is closed.
+-spec read_file(string(), model()) -> {{ok, view()} | {ok, empty} | {error, atom()}, model()}.
+read_file(Name, #model{next = Next, mappings = Mappings} = Model) ->
+    case name_size(Name, Model) of
+        none ->
+            {{error, enoent}, Model};
+        0 ->
+            {{ok, empty}, Model};
+        Size ->
+            Mapping = #mapping{inode = maps:get(Name, names(Model)), size = Size, private = false, family = Next},
+            {{ok, #view{mapping = Next, offset = 0, length = Size}},
+             Model#model{next = Next + 1, mappings = Mappings#{Next => Mapping}}}
+    end.
 
 %% What a write answers, the data being what its file has or not.
 -spec pwrite(slot(), non_neg_integer(), binary(), IsIntact :: boolean(), model()) -> {ok | {error, atom()}, model()}.
 pwrite(Slot, Offset, Data, IsIntact, Model) ->
     Length = byte_size(Data),
     case writable(Slot, Offset, Length, Model) of
-        {ok, #handle{mapping = Id}, Mapping} ->
+        {ok, #handle{mapping = Id}, #mapping{start = Start} = Mapping} ->
             {_, Backed} = visible(Mapping, Model),
-            Lost = is_faulted(Mapping) orelse not IsIntact,
+            {Lost, At} = {is_faulted(Mapping) orelse not IsIntact, Start + Offset},
             if
                 Lost -> {{error, sigbus}, Model};
                 Length =:= 0 -> {ok, Model};
-                Offset >= Backed -> {{error, sigbus}, Model};
-                Offset + Length > Backed ->
+                At >= Backed -> {{error, sigbus}, Model};
+                At + Length > Backed ->
                     %% Some of it may be written, and a private mapping has the pages of its own in any case.
-                    {{error, sigbus}, written(Id, Offset, binary:part(Data, 0, Backed - Offset), some, Model)};
-                true -> {ok, written(Id, Offset, Data, all, Model)}
+                    {{error, sigbus}, written(Id, At, binary:part(Data, 0, Backed - At), some, Model)};
+                true -> {ok, written(Id, At, Data, all, Model)}
             end;
         Error ->
             {Error, Model}
@@ -319,7 +400,7 @@ write_own(Offset, Data, HowMuch, #mapping{own = Own, size = Size} = Mapping, Mod
     Written = with_data(Seen, Offset, Data, HowMuch),
     Pages = lists:seq(Offset div page(), (Offset + byte_size(Data) - 1) div page()),
     Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = page()}} || Page <- Pages]),
-    Mapping#mapping{own = maps:merge(Own, Now)}.
+    Mapping#mapping{own = maps:merge(Own, Now), written = maps:merge(Mapping#mapping.written, maps:map(fun(_, _) -> [] end, Now))}.
 
 %% What may be the same mapping may show what was written to this one.
 show_kin(#mapping{family = Family, own = Written} = Mapping, #mapping{family = Family, size = Size} = Kin, Model) when Kin =/= Mapping ->
@@ -345,9 +426,45 @@ write_file(Offset, Data, HowMuch, Id, #model{inodes = Inodes} = Model) ->
 with_data(Bytes, Offset, Data, all) -> fuzz_bytes:put(Bytes, Offset, [Data]);
 with_data(Bytes, Offset, Data, some) -> fuzz_bytes:also(Bytes, fuzz_bytes:put(Bytes, Offset, [Data])).
 
--spec advise(slot(), non_neg_integer(), non_neg_integer(), model()) -> ok | {error, atom()}.
-advise(Slot, Offset, Length, Model) ->
+-spec advise(slot(), non_neg_integer(), non_neg_integer(), atom(), model()) -> ok | {error, atom()}.
+advise(Slot, Offset, Length, Hint, Model) ->
+    case {Hint, mapped(Slot, Model)} of
+        {populate_write, {ok, #handle{mode = read}, _}} ->
+            {error, eacces};
+        {_, Mapped} ->
+            maybe_of(in_bounds(Mapped, Offset, Length), fun(_, #mapping{start = Start, size = Size} = Mapping) ->
+                Rest = Size - Start - Offset,
+                case lists:member(Hint, [populate_read, populate_write]) of
+                    true -> backed(Offset, case Length of 0 -> Rest; _ -> Length end, Mapping, Model);
+                    false -> ok
+                end
+            end)
+    end.
+
+%% Locking, and bringing in, needs pages that were not lost.
+backed(_, 0, _, _) ->
+    ok;
+backed(Offset, Length, #mapping{start = Start, zeroed = Zeroed} = Mapping, Model) ->
+    {_, Backed} = visible(Mapping, Model),
+    case Start + Offset + Length > min(Backed, Zeroed) of
+        true -> {error, sigbus};
+        false -> ok
+    end.
+
+-spec lock(slot(), non_neg_integer(), non_neg_integer(), model()) -> ok | {error, atom()}.
+lock(Slot, Offset, Length, Model) ->
+    maybe_of(in_bounds(mapped(Slot, Model), Offset, Length), fun(_, Mapping) -> backed(Offset, Length, Mapping, Model) end).
+
+-spec unlock(slot(), non_neg_integer(), non_neg_integer(), model()) -> ok | {error, atom()}.
+unlock(Slot, Offset, Length, Model) ->
     maybe_of(in_bounds(mapped(Slot, Model), Offset, Length), fun(_, _) -> ok end).
+
+%% How many bytes of a range may be in memory.
+-spec resident(slot(), non_neg_integer(), non_neg_integer(), model()) -> {ok, Most :: non_neg_integer()} | {error, atom()}.
+resident(Slot, Offset, Length, Model) ->
+    maybe_of(in_bounds(mapped(Slot, Model), Offset, Length), fun(_, #mapping{start = Start, inode = Id, zeroed = Zeroed}) ->
+        {ok, max(0, min(Length, min(Zeroed, file_size(Id, Model)) - Start - Offset))}
+    end).
 
 -spec sync(slot(), model()) -> ok | {error, atom()}.
 sync(Slot, Model) ->
@@ -358,17 +475,69 @@ sync(Slot, Model) ->
         end
     end).
 
+%% Of a range: what the file lost of it cannot reach the device.
+-spec sync(slot(), non_neg_integer(), non_neg_integer(), model()) -> ok | {error, atom()}.
+sync(Slot, Offset, Length, Model) ->
+    maybe_of(in_bounds(mapped(Slot, Model), Offset, Length), fun(#handle{mode = Mode}, #mapping{private = Private} = Mapping) ->
+        #mapping{start = Start, inode = Id} = Mapping,
+        Cut = Length > 0 andalso Start + Offset + Length > file_size(Id, Model),
+        case is_faulted(Mapping) orelse (Cut andalso Mode =/= read andalso not Private) of
+            true -> {error, sigbus};
+            false -> ok
+        end
+    end).
+
 -spec size(slot(), model()) -> {ok, pos_integer()} | {error, closed}.
 size(Slot, Model) ->
-    maybe_of(mapped(Slot, Model), fun(_, #mapping{size = Size}) -> {ok, Size} end).
+    maybe_of(mapped(Slot, Model), fun(_, Mapping) -> {ok, length_of(Mapping)} end).
+
+length_of(#mapping{start = Start, size = Size}) -> Size - Start.
 
 %% What info/1 says that cannot be otherwise.
 -spec info(slot(), model()) -> {ok, map()} | {error, closed}.
 info(Slot, Model) ->
-    maybe_of(mapped(Slot, Model), fun(#handle{mode = Mode}, #mapping{size = Size, private = Private} = Mapping) ->
+    maybe_of(mapped(Slot, Model), fun(#handle{mode = Mode}, #mapping{private = Private, start = Start} = Mapping) ->
         Sharing = case Private of true -> private; false -> shared end,
-        {ok, #{size => Size, mode => Mode, sharing => Sharing, faulted => is_faulted(Mapping), page_size => page()}}
+        {ok, #{size => length_of(Mapping), offset => Start, mode => Mode, sharing => Sharing,
+               faulted => is_faulted(Mapping), page_size => page()}}
     end).
+
+%% The names that open handles were opened by, and what list/0 says of them that cannot be otherwise.
+-spec open_handles(model()) -> [{Name :: string(), map()}].
+open_handles(#model{handles = Handles} = Model) ->
+    [{Name, Info} || {Slot, #handle{name = Name}} <- maps:to_list(Handles), {ok, Info} <- [info(Slot, Model)]].
+
+%% Whether an array of a word may be made there.
+-spec is_word(slot(), non_neg_integer(), model()) -> boolean().
+is_word(Slot, Offset, Model) ->
+    case in_bounds(mapped(Slot, Model), Offset, 8) of
+        {ok, _, #mapping{private = false, start = Start}} -> (Start + Offset) rem 8 =:= 0;
+        _ -> false
+    end.
+
+%% What a word there holds, or the exception.
+-spec load_word(slot(), non_neg_integer(), model()) -> {ok, fuzz_bytes:bytes()} | badarg | sigbus.
+load_word(Slot, Offset, Model) ->
+    {ok, #handle{mode = Mode, mapping = Id}, _} = mapped(Slot, Model),
+    case Mode of
+        write -> badarg;
+        _ -> word_of(Offset, maps:get(Id, Model#model.mappings), Model)
+    end.
+
+word_of(Offset, #mapping{start = Start} = Mapping, Model) ->
+    {Seen, Backed} = visible(Mapping, Model),
+    case is_faulted(Mapping) orelse Start + Offset + 8 > Backed of
+        true -> sigbus;
+        false -> {ok, fuzz_bytes:part(Seen, Start + Offset, 8)}
+    end.
+
+-spec store_word(slot(), non_neg_integer(), binary(), model()) -> {ok | badarg | sigbus, model()}.
+store_word(Slot, Offset, Word, Model) ->
+    case pwrite(Slot, Offset, Word, true, Model) of
+        {{error, sigbus}, _} -> {sigbus, Model};
+        {{error, eacces}, _} -> {badarg, Model};
+        {ok, Next} -> {ok, Next}
+    end.
 
 -spec truncate(slot(), non_neg_integer(), model()) -> {ok | {error, atom()}, model()}.
 truncate(_, 0, Model) ->
@@ -376,18 +545,39 @@ truncate(_, 0, Model) ->
 truncate(Slot, Size, Model) ->
     case mapped(Slot, Model) of
         {ok, #handle{mode = read}, _} -> {{error, eacces}, Model};
+        {ok, _, Mapping} when ?IS_WINDOW(Mapping) -> {{error, einval}, Model};
         {ok, Handle, #mapping{inode = Id}} -> {ok, fit(Slot, Handle, Size, resize(Size, zero, Id, Model))};
         Error -> {Error, Model}
+    end.
+
+%% It grows by half at least, and takes in what others made of the file; what the file lost does not become zeros.
+-spec ensure_size(slot(), non_neg_integer(), model()) -> {{ok, pos_integer()} | {error, atom()}, model()}.
+ensure_size(Slot, Least, Model) ->
+    case mapped(Slot, Model) of
+        {ok, #handle{mode = read}, _} -> {{error, eacces}, Model};
+        {ok, _, Mapping} when ?IS_WINDOW(Mapping) -> {{error, einval}, Model};
+        {ok, Handle, #mapping{inode = Id, size = Before} = Mapping} ->
+            {Now, IsFaulted} = {file_size(Id, Model), is_faulted(Mapping)},
+            if
+                IsFaulted -> {{error, sigbus}, Model};
+                Before >= Least -> {{ok, Before}, Model};
+                Now < Before -> {{error, sigbus}, Model};
+                true ->
+                    Size = lists:max([Least, Now, Before + Before div 2]),
+                    {{ok, Size}, fit(Slot, Handle, Size, resize(Size, zero, Id, Model))}
+            end;
+        Error ->
+            {Error, Model}
     end.
 
 -spec remap(slot(), model()) -> {{ok, pos_integer()} | {error, atom()}, model()}.
 remap(Slot, Model) ->
     case mapped(Slot, Model) of
-        {ok, Handle, #mapping{inode = Id, size = Before} = Mapping} ->
-            case {file_size(Id, Model), is_faulted(Mapping)} of
-                {0, _} -> {{error, einval}, Model};
-                {Before, false} -> {{ok, Before}, Model};
-                {Size, _} -> {{ok, Size}, fit(Slot, Handle, Size, Model)}
+        {ok, Handle, #mapping{start = Start, size = Before} = Mapping} ->
+            case {shown(Mapping, Model), is_faulted(Mapping)} of
+                {none, _} -> {{error, einval}, Model};
+                {Before, false} -> {{ok, Before - Start}, Model};
+                {Size, _} -> {{ok, Size - Start}, fit(Slot, Handle, Size, Model)}
             end;
         Error ->
             {Error, Model}
@@ -395,7 +585,7 @@ remap(Slot, Model) ->
 
 %% The mapping of a handle gets the size of its file. What a private one has of its own stays, as far as both reach; the
 %% rest of the page is the file's.
-fit(Slot, #handle{mapping = Before, mode = Mode}, Size, #model{mappings = Mappings} = Model) ->
+fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings = Mappings} = Model) ->
     #{Before := #mapping{size = Old, family = Family, own = Own} = Mapping} = Mappings,
     Keep = min(Old, Size),
     Fresh = Mapping#mapping{size = Size, zeroed = infinity, suspect = infinity, own = #{}},
@@ -416,8 +606,10 @@ fit(Slot, #handle{mapping = Before, mode = Mode}, Size, #model{mappings = Mappin
         true -> Model#model.next;
         false -> Family
     end,
-    Fitted = Fresh#mapping{family = Next, own = maps:filtermap(Carry, Own)},
-    map(Slot, Mode, own_end(Mode, Fitted, Model), Model).
+    Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
+        || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
+    Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
+    map(Slot, Handle, own_end(Mode, Fitted, Model), Model).
 
 %% The page with the end may be made a private mapping's own: what it had behind the end must be zero, should it grow.
 own_end(Mode, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
@@ -435,17 +627,38 @@ own_end(_, Mapping, _) ->
 
 first(#mapping{zeroed = Zeroed, suspect = Suspect}) -> min(Zeroed, Suspect).
 
-%% The sizes that matter to the calls of a handle: of its mapping and of its file.
+%% The sizes that matter to the calls of a handle: of its mapping and of its file, from where it begins.
 -spec sizes(slot(), model()) -> {non_neg_integer(), non_neg_integer()} | none.
 sizes(Slot, #model{handles = Handles} = Model) ->
     case Handles of
         #{Slot := #handle{mapping = Id}} ->
-            #{Id := #mapping{inode = Inode, size = Size}} = Model#model.mappings,
-            {Size, file_size(Inode, Model)};
+            #{Id := #mapping{inode = Inode, start = Start} = Mapping} = Model#model.mappings,
+            {length_of(Mapping), max(0, file_size(Inode, Model) - Start)};
         #{Slot := closed} ->
             {page(), page()};
         _ ->
             none
+    end.
+
+%% Where a handle's mapping begins in its file.
+-spec start(slot(), model()) -> non_neg_integer().
+start(Slot, #model{handles = Handles, mappings = Mappings}) ->
+    case Handles of
+        #{Slot := #handle{mapping = Id}} -> (maps:get(Id, Mappings))#mapping.start;
+        #{Slot := closed} -> 0
+    end.
+
+-spec inode_size(inode(), model()) -> non_neg_integer().
+inode_size(Id, Model) ->
+    file_size(Id, Model).
+
+%% What mappings show after the end of a file, if it is more than zeros.
+-spec tail(inode(), model()) -> fuzz_bytes:bytes() | zeros.
+tail(Id, Model) ->
+    #inode{bytes = Bytes, tail = Tail} = inode(Id, Model),
+    case zero_tail(fuzz_bytes:size(Bytes)) of
+        Tail -> zeros;
+        _ -> Tail
     end.
 
 %% The handles of which only they themselves know whether they are faulted.
@@ -556,7 +769,8 @@ mapped(Slot, #model{handles = Handles, mappings = Mappings}) ->
         #{Slot := #handle{mapping = Id} = Handle} -> {ok, Handle, maps:get(Id, Mappings)}
     end.
 
-in_bounds({ok, _, #mapping{size = Size}}, Offset, Length) when Offset + Length > Size -> {error, out_of_bounds};
+in_bounds({ok, _, #mapping{start = Start, size = Size}}, Offset, Length) when Start + Offset + Length > Size ->
+    {error, out_of_bounds};
 in_bounds(Mapped, _, _) -> Mapped.
 
 maybe_of({ok, Handle, Mapping}, Answer) -> Answer(Handle, Mapping);

@@ -18,12 +18,18 @@
 -type name() :: string().
 
 -type op() ::
-    {open, slot(), name(), iommap:mode(), [atom() | {size, place()}]}
+    {open, slot(), name(), iommap:mode(), [atom() | {size | offset | length | reserve, place()}]}
     | {close | forget | remap | position | info, slot()}
-    | {pread | region, slot(), place(), place()}
+    | {pread | region | with_view | resident | lock | unlock, slot(), place(), place()}
     | {pwrite, slot(), place(), data()}
     | {sync, slot(), sync | async}
-    | {truncate, slot(), place()}
+    | {sync, slot(), place(), place(), sync | async}
+    | {truncate | ensure_size, slot(), place()}
+    | {atomic, slot(), place(), Misaligned :: 0..7, get | {put | add, integer()}}
+    | list
+    | {read_file, name()}
+    | {open_device, slot(), name()}
+    | {device, slot(), device_call()}
     | {advise, slot(), place(), place(), atom()}
     | {look | drop, non_neg_integer()}
     | {resize, name(), place()}
@@ -34,10 +40,19 @@
     | {clone, name(), name()}
     | {unlink, name()}.
 
+-type device_call() ::
+    {pread, place(), place()}
+    | {pwrite, place(), place(), byte()}
+    | {read, place()}
+    | {write, place(), byte()}
+    | {position, bof | cur | eof, integer()}
+    | read_line | truncate | datasync.
+
 -type data() :: {binary | bytes | segments | sub_binary | part_of_a_byte, byte(), place()} | {view, non_neg_integer(), 0..1000, 0..1000}.
 
 -define(FAR, [16#7FFFFFFFFFFFFFFF, 16#8000000000000000, 16#FFFFFFFFFFFFFFFF]).
--define(HINTS, [normal, random, sequential, willneed, dontneed, cold, pageout, dontdump, dodump, dontfork, dofork]).
+-define(HINTS, [normal, random, sequential, willneed, dontneed, cold, pageout, dontdump, dodump, dontfork, dofork,
+                hugepage, nohugepage, collapse, populate_read, populate_write]).
 
 %% Each case has some kinds of operation often and others not at all (swarm testing: Groce and others, ISSTA 2012).
 -spec generate(Seed :: integer(), Count :: pos_integer()) -> [op()].
@@ -45,12 +60,13 @@ generate(Seed, Count) ->
     _ = rand:seed(exsss, Seed),
     Pages = one([1, 2, 3, 5, 12, 600]),
     {Slots, Names} = {one([1, 1, 2, 3]), one([["a"], ["a"], ["a", "b"], ["a", "b", "c"]])},
-    Weighted = [{Weight * one([0, 1, 1, 4]), Make} || {Weight, Make} <- ops(Slots, Names, Pages)],
+    Open = opener(Names, Pages, one([0, 0, 3, 9]), one([0, 0, 3, 9])),
+    Weighted = [{Weight * one([0, 1, 1, 4]), Make} || {Weight, Make} <- ops(Slots, Names, Pages, Open)],
     [{replace, Name, file_size(Pages)} || Name <- Names]
-        ++ [open(Slot, Names, Pages) || Slot <- lists:seq(1, Slots)]
-        ++ [pick([{1, fun() -> open(1, Names, Pages) end} | Weighted]) || _ <- lists:seq(1, Count)].
+        ++ [Open(Slot) || Slot <- lists:seq(1, Slots)]
+        ++ [pick([{1, fun() -> Open(1) end} | Weighted]) || _ <- lists:seq(1, Count)].
 
-ops(Slots, Names, Pages) ->
+ops(Slots, Names, Pages, Open) ->
     Slot = fun() -> rand:uniform(Slots) end,
     Name = fun() -> one(Names) end,
     [
@@ -59,12 +75,23 @@ ops(Slots, Names, Pages) ->
         {8, fun() -> {region, Slot(), place(), place()} end},
         {12, fun() -> {look, rand:uniform(100)} end},
         {2, fun() -> {drop, rand:uniform(100)} end},
-        {3, fun() -> open(Slot(), Names, Pages) end},
+        {4, fun() -> {with_view, Slot(), place(), place()} end},
+        {4, fun() -> {atomic, Slot(), place(), one([0, 0, 0, 0, 0, 0, 0, rand:uniform(7)]), word_op()} end},
+        {3, fun() -> Open(Slot()) end},
         {1, fun() -> {close, Slot()} end},
         {1, fun() -> {forget, Slot()} end},
         {6, fun() -> {truncate, Slot(), file_size(Pages)} end},
         {7, fun() -> {remap, Slot()} end},
+        {4, fun() -> {ensure_size, Slot(), file_size(Pages)} end},
         {2, fun() -> {sync, Slot(), one([sync, async])} end},
+        {2, fun() -> {sync, Slot(), place(), place(), one([sync, async])} end},
+        {2, fun() -> {resident, Slot(), place(), place()} end},
+        {2, fun() -> {lock, Slot(), place(), place()} end},
+        {1, fun() -> {unlock, Slot(), place(), place()} end},
+        {1, fun() -> list end},
+        {1, fun() -> {read_file, Name()} end},
+        {2, fun() -> {open_device, Slot(), Name()} end},
+        {12, fun() -> {device, Slot(), device_call()} end},
         {3, fun() -> {advise, Slot(), place(), place(), one(?HINTS)} end},
         {1, fun() -> {position, Slot()} end},
         {2, fun() -> {info, Slot()} end},
@@ -79,14 +106,44 @@ ops(Slots, Names, Pages) ->
         {1, fun() -> {unlink, Name()} end}
     ].
 
-open(Slot, Names, Pages) ->
-    {open, Slot, one(Names), one([read, write, read_write, read_write, read_write]), options(Pages)}.
+%% So many tenths of the handles are of windows, and so many follow.
+opener(Names, Pages, Windows, Follow) ->
+    fun(Slot) ->
+        Mode = one([read, write, read_write, read_write, read_write]),
+        {open, Slot, one(Names), Mode, options(Pages) ++ window(Windows) ++ [follow || rand:uniform(10) =< Follow]}
+    end.
 
 options(Pages) ->
     Likely = [{3, private}, {1, shared}, {1, lock}, {1, populate}, {3, create}, {1, truncate}],
     Flags = [Option || {Tenths, Option} <- Likely, rand:uniform(10) =< Tenths],
     Sizes = [{size, file_size(Pages)} || rand:uniform(10) =< 4],
-    Flags ++ Sizes.
+    Reserves = [{reserve, one([{start, 0}, {page, 100, 0}, {far, one(?FAR)}])} || rand:uniform(10) =< 2],
+    Flags ++ Sizes ++ Reserves.
+
+window(Tenths) ->
+    case rand:uniform(10) =< Tenths of
+        true -> lists:nth(rand:uniform(3), [[{offset, place()}], [{length, place()}], [{offset, place()}, {length, place()}]]);
+        false -> []
+    end.
+
+word_op() ->
+    pick([
+        {2, fun() -> get end},
+        {2, fun() -> {put, rand:uniform(1 bsl 32)} end},
+        {2, fun() -> {add, one([1, -1, 255, 1 bsl 62])} end}
+    ]).
+
+device_call() ->
+    pick([
+        {4, fun() -> {pread, place(), place()} end},
+        {4, fun() -> {pwrite, place(), place(), byte()} end},
+        {2, fun() -> {read, place()} end},
+        {2, fun() -> {write, place(), byte()} end},
+        {2, fun() -> {position, one([bof, cur, eof]), one([-5000, -1, 0, 1, 100, 4096, rand:uniform(20_000)])} end},
+        {1, fun() -> read_line end},
+        {1, fun() -> truncate end},
+        {1, fun() -> datasync end}
+    ]).
 
 byte() -> rand:uniform(255).
 

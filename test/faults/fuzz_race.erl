@@ -8,7 +8,7 @@
 
 -define(PAGES, 24).
 
--record(race, {path :: file:filename(), handle :: iommap:handle(), size :: pos_integer(), until :: integer(),
+-record(race, {path :: file:filename(), handle :: iommap:handle(), device :: file:fd(), size :: pos_integer(), until :: integer(),
                may_see_zeros :: [pread | view]}).
 
 -type options() :: #{
@@ -26,17 +26,20 @@ run(Directory, Seed, #{milliseconds := Milliseconds, may_see_zeros := MaySeeZero
     _ = test_pattern:bytes(Size),
     Sharing = lists:nth(Seed rem 2 + 1, [shared, private]),
     {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
-    Race = #race{path = Path, handle = Handle, size = Size, may_see_zeros = MaySeeZeros,
+    {ok, Device} = iommap_file:open(Path, [read, binary]),
+    Race = #race{path = Path, handle = Handle, device = Device, size = Size, may_see_zeros = MaySeeZeros,
                  until = erlang:monotonic_time(millisecond) + Milliseconds},
     ok = external_writer:race(External, Path, Size, Seed),
     Outcome = all([{Name, fun() -> again(Role, Race) end} || {Name, Role} <- roles()]),
     ok = external_writer:stop_race(External, Path, Size),
     ok = external_writer:stop(External),
     _ = iommap:close(Handle),
+    ok = file:close(Device),
     Outcome.
 
 roles() ->
-    [{reader, fun read/1}, {reader, fun read/1}, {writer, fun write/1}, {viewer, fun view/1}, {viewer, fun view/1},
+    [{reader, fun read/1}, {reader, fun read/1}, {writer, fun write/1}, {viewer, fun view/1}, {viewer, fun with_view/1},
+     {device, fun read_device/1}, {follower, fun follow/1},
      {remapper, fun remap/1}, {opener, fun open/1}, {grower, fun grow_write_close/1}, {grower, fun grow_write_close/1}].
 
 all(Roles) ->
@@ -73,6 +76,38 @@ view(#race{handle = Handle, size = Size, may_see_zeros = MaySeeZeros}) ->
             pattern(Seen, Offset, not iommap:intact(View) orelse lists:member(view, MaySeeZeros));
         Error ->
             may_be(Error, [sigbus, out_of_bounds])
+    end.
+
+with_view(#race{handle = Handle, size = Size, may_see_zeros = MaySeeZeros}) ->
+    {Offset, Length} = part(Size),
+    case iommap:with_view(Handle, Offset, Length, fun binary:copy/1) of
+        {ok, Seen} -> pattern(Seen, Offset, lists:member(view, MaySeeZeros));
+        Error -> may_be(Error, [sigbus, out_of_bounds])
+    end.
+
+%% What there is of a range at some moment, or nothing, and never an error.
+read_device(#race{device = Device, size = Size, may_see_zeros = MaySeeZeros}) ->
+    {Offset, Length} = part(Size),
+    case file:pread(Device, Offset, Length) of
+        {ok, Bytes} -> pattern(Bytes, Offset, lists:member(pread, MaySeeZeros));
+        eof -> ok
+    end.
+
+%% A window that follows, from any byte on.
+follow(#race{path = Path, size = Size, may_see_zeros = MaySeeZeros}) ->
+    {Start, _} = part(Size),
+    case iommap:open(Path, read, [follow, {offset, Start}]) of
+        {ok, Window} ->
+            [begin
+                 {Offset, Length} = part(Size - Start),
+                 case iommap:pread(Window, Offset, Length) of
+                     {ok, Bytes} -> pattern(Bytes, Start + Offset, lists:member(pread, MaySeeZeros));
+                     Error -> may_be(Error, [sigbus, out_of_bounds])
+                 end
+             end || _ <- lists:seq(1, 50)],
+            ok = iommap:close(Window);
+        Error ->
+            may_be(Error, [einval])
     end.
 
 remap(#race{handle = Handle, size = Size}) ->

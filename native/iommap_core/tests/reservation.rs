@@ -310,6 +310,35 @@ fn what_was_written_behind_the_end_is_zero_when_the_file_grows() {
 }
 
 #[test]
+fn what_was_written_behind_the_end_is_zero_when_open_makes_the_file_longer() {
+    // As above, also where the file is emptied first.
+    in_its_own_process(|| {
+        let Some(disk) = small_disk(4 << 20) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        std::fs::write(&path, pattern(page())).unwrap();
+        let junk = open_for(&path, Access::ReadWrite);
+        for size in [200, page(), 3 * page()] {
+            for (truncate, private) in [(false, false), (true, false), (false, true)] {
+                set_size(&path, page());
+                set_size(&path, 100);
+                pwrite(&junk, 150, b"junk").unwrap();
+                let options = Options {
+                    size: size as u64,
+                    truncate,
+                    private,
+                    ..Options::new(Access::ReadWrite)
+                };
+                let handle = open(&path, options).unwrap();
+                assert_eq!(pread(&handle, 100, size - 100), Ok(vec![0; size - 100]));
+                assert_eq!(std::fs::read(&path).unwrap()[100..], vec![0; size - 100]);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_file_of_huge_pages_is_mapped_and_lost_in_units_of_them() {
     // Of a size that is no multiple of a huge page, too.
     in_its_own_process(|| {

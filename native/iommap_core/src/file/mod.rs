@@ -219,7 +219,12 @@ impl BackingFile {
     /// The largest piece of memory, in bytes, that may hold the end of the file and keep what is written behind it. Nothing
     /// where the system zeroes what is behind the end.
     pub fn keeps_post_eof(&self) -> Option<usize> {
-        self.system.in_memory.then_some(self.largest_piece)
+        let system = &self.system;
+        if system.in_memory || system.is_stacked {
+            Some(self.largest_piece)
+        } else {
+            system.remote.then_some(system.page_size) // FUSE leaves them in the page
+        }
     }
 
     /// The device that it is on.

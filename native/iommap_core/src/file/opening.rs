@@ -7,7 +7,7 @@
 //! So whatever fails, the file that was there is what it was, and no other appears or goes.
 
 use super::new_file::{NewFile, Published, Strategy, Target};
-use super::{mappable, BackingFile};
+use super::{mappable, post_eof, BackingFile};
 use crate::error::Error;
 use crate::options::{Access, Options};
 use crate::platform::{descriptor, file as system};
@@ -212,8 +212,14 @@ impl Pending {
     fn commit(self) -> Result<Published, Error> {
         match self.change {
             Change::None => {}
-            Change::Grow(size) => self.file.preallocate(size)?.grow()?,
-            Change::Empty(size) => self.file.empty(size)?,
+            Change::Grow(size) => {
+                post_eof::zero(&self.file, size)?;
+                self.file.preallocate(size)?.grow()?;
+            }
+            Change::Empty(size) => {
+                post_eof::zero(&self.file, size)?;
+                self.file.empty(size)?;
+            }
         }
         match self.new {
             Some(new) => new.publish(self.file.fd()),

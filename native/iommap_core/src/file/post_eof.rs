@@ -1,10 +1,10 @@
 //! Post-EOF bytes: those behind the end of a file.
 //!
 //! The page that holds the end can be written behind it through any mapping, and so can whole pages behind it where the
-//! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes: a file that grows shows them
-//! as its own. So they are zeroed before it grows, if they are not zero, and the file still ends before them a moment later: a
-//! write(2) copies its bytes first and sets the size after. An append that takes longer than that moment can be lost, but only
-//! its part in that piece, and only where the file grows at the same time.
+//! system keeps a file in memory in larger pieces (tmpfs with `huge=`). tmpfs keeps such bytes, also below an overlayfs, and so does FUSE: a
+//! file that grows shows them as its own. So they are zeroed before it grows, if they are not zero, and the file still ends before
+//! them a moment later: a write(2) copies its bytes first and sets the size after. An append that takes longer than that moment can
+//! be lost, but only its part in that piece, and only where the file grows at the same time.
 
 use super::BackingFile;
 use crate::error::Error;

@@ -192,9 +192,17 @@ impl<V> Handle<V> {
     where
         V: From<View>,
     {
+        if wait == Wait::Blocking {
+            self.follow(offset, length)?;
+        }
         let reading = self.reading(wait)?;
         let open = opened(&reading)?;
-        let part = self.readable_part(&open.mapping, offset, length)?;
+        let part = match self.readable_part(&open.mapping, offset, length) {
+            Err(Error::OutOfBounds) if wait == Wait::NonBlocking && self.options.follow => {
+                return Err(Error::WouldBlock);
+            }
+            part => part?,
+        };
         open.mapping.check_not_faulted()?;
         part.check_backed()?;
         Ok(show(open.region(part)))
