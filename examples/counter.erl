@@ -21,13 +21,15 @@
 -define(SLOT_WORDS, 8). % a cache line each, so that those who count do not wait for each other
 
 main([Path, "add", Times]) ->
-    Counter = open(Path),
-    lists:foreach(fun(_) -> add(Counter, 1) end, lists:seq(1, list_to_integer(Times)));
+    add_times(open(Path), list_to_integer(Times));
 main([Path]) ->
     io:format("~b~n", [count(open(Path))]);
 main(_) ->
     io:format(standard_error, "usage: counter.erl FILE [add TIMES]~n", []),
     halt(2).
+
+add_times(_, 0) -> ok;
+add_times(Counter, Times) -> ok = add(Counter, 1), add_times(Counter, Times - 1).
 
 %% The file is made if there is none: no other process ever sees it shorter.
 open(Path) ->
