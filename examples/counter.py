@@ -3,8 +3,8 @@
 Python has no atomic addition: `words[i] += 1` is a read and then a write, and what another process adds between the two
 is lost. So this program never changes a word that others change. It owns one slot of the file, by a lock (fcntl) that the
 system takes back when the process ends, however it ends. Reading the words of others is safe: they are aligned, and
-memoryview.cast("Q") reads and writes eight bytes at once, so nobody sees half a number. (Slices of the mmap object, and
-the struct module, promise no such thing.)
+memoryview.cast("Q") of CPython copies the eight bytes by one instruction, so nobody sees half a number. (The language
+promises that nowhere. Slices of the mmap object copy as memcpy does, and the struct module byte by byte.)
 
 Does not: make the file (a VM does), or add together with other threads that use the same slot.
 

@@ -2,8 +2,8 @@
 
 The rules of order are in ring.erl. This side keeps them so:
 
-  - memoryview.cast("Q")[i] reads or writes an aligned word at once. (Slices of the mmap object, and the struct module,
-    promise no such thing; so they are for the slots only.)
+  - memoryview.cast("Q")[i] of CPython reads or writes an aligned word by one instruction. (Slices of the mmap object, and
+    the struct module, may not; so they are for the slots only.)
   - A slot is filled before the count says so, and is read after it. Python has no barriers, so a processor that is not
     x86-64 may show that in another order: the checksum tells, and what does not match has not arrived yet.
 

@@ -1,8 +1,8 @@
 # Reads a model in the safetensors format (https://huggingface.co/docs/safetensors) one tensor at a time.
 #
 # Shows: windows. Each tensor is mapped by itself (the options offset and length), is handed to a consumer as a view, and is
-# unmapped before the next one. So a file of many gigabytes takes no more address space, and no more of this VM's memory,
-# than its largest tensor, and no byte is copied. with_view/4 answers {:error, :sigbus} if the file lost a byte meanwhile.
+# unmapped before the next one. So a file of many gigabytes takes address space, and memory of this VM, for one tensor at a
+# time, and no byte of a tensor is copied. with_view/4 answers {:error, :sigbus} if the file lost a byte meanwhile.
 #
 # Does not: give the view away (a consumer that keeps a part of it keeps that tensor mapped, and learns of no loss:
 # :binary.copy/1), convert numbers, or notice a file that is rewritten in place. The decoder at the end knows no more of JSON

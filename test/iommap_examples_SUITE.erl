@@ -27,7 +27,13 @@ init_per_testcase(Case, Config) ->
         Missing -> {skip, lists:concat(["not installed: " | lists:join(", ", Missing)])}
     end.
 
-end_per_testcase(_Case, _Config) ->
+%% A program that waits for what a failed case did not give it ends here. The case's directory is in its arguments.
+end_per_testcase(_Case, Config) ->
+    Directory = list_to_binary(?config(directory, Config)),
+    [test_system:shell(["kill -KILL ", lists:nth(3, filename:split(Process))]) ||
+        Process <- filelib:wildcard("/proc/[0-9]*/cmdline"),
+        {ok, Command} <- [file:read_file(Process)],
+        binary:match(Command, Directory) =/= nomatch],
     ok.
 
 tools(examples_compile_without_warnings) -> [];
@@ -47,7 +53,9 @@ two_vms_and_a_python_process_count_together(Config) ->
     Path = path(Config, "counter"),
     Add = fun(Program, More) -> fun() -> <<>> = run(Program, [Path, "add" | More]) end end,
     <<"0\n">> = run("counter.erl", [Path]),
-    _ = test_processes:together([Add("counter.erl", ["20000000"]), Add("counter.erl", ["30000000"]), Add("counter.py", ["10000000", "1"])]),
+    %% Each takes longer than it takes to start the next.
+    _ = test_processes:together([Add("counter.erl", ["20000000"]), Add("counter.erl", ["30000000"]),
+                                 Add("counter.py", ["10000000", "1"])]),
     <<"60000000\n">> = run("counter.erl", [Path]),
     <<"60000000\n">> = run("counter.py", [Path]).
 
@@ -154,7 +162,8 @@ answers() ->
 append(Config, Path, Records) ->
     Input = path(Config, "records"),
     ok = file:write_file(Input, Records),
-    {0, <<>>} = test_system:shell(["ERL_LIBS=", libraries(), " escript ", example("append_log.erl"), " append ", Path, " <", Input]),
+    Append = lists:join(" ", ["env" | command("append_log.erl", ["append", Path])]),
+    {0, <<>>} = test_system:shell([Append, " <", Input]),
     ok.
 
 %% Reads from a program until it has printed this, and gives what it printed behind it.
