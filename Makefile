@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo bench bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal \
+.PHONY: build test lint docs demo examples bench bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal \
         check-targets check-arm64 analyse matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers fault-tools
 
@@ -83,6 +83,11 @@ docs: build         ## HTML pages of the public modules, in doc/
 
 demo: build         ## iommap at work on a real file: make demo [FILE=path]
 	@ERL_LIBS=_build/default/lib escript examples/demo.escript "$(FILE)"
+
+examples: export IOMMAP_PROFILE ?= dev
+examples:           ## run the programs of examples/, with the processes that they share memory with
+	@./setup.sh test
+	rebar3 ct --readable=true --suite=test/iommap_examples_SUITE
 
 bench: build        ## measure against file:pread and others; writes bench/results/
 	@./setup.sh bench

@@ -29,6 +29,7 @@ main() {
         test)
             need mix         "elixir"                           "elixir"   "elixir"
             need proper      "erlang-proper erlang-proper-dev"  ""         ""
+            need python3     "python3"                          "python3"  "python3"
             want fuse3       "libfuse3-dev fuse3 pkg-config"
             want mkfs.ext4   "e2fsprogs"
             want mkfs.xfs    "xfsprogs"
