@@ -22,7 +22,8 @@
 %% ok = iommap:close(Handle).
 %% '''
 %%
-%% `guides/features.md' has the order of errors, and all about faults, schedulers, upgrades and resources.
+%% `guides/features.md' has the order of errors, and all about faults, schedulers, upgrades and resources; `guides/choosing.md'
+%% tells which call to take when; `guides/sharing.md' and `guides/durability.md' are about other processes and about crashes.
 -module(iommap).
 
 -include_lib("kernel/include/file.hrl").
