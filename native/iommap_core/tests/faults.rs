@@ -5,8 +5,9 @@ mod rig;
 
 use iommap_core::{Access, Error, Segment, Wait};
 use rig::{
-    contents, ends_by, in_its_own_process, open_for, open_private, page, pattern, pread, pread_as,
-    pwrite, pwrite_segments, set_size, show, truncated_by_another_process, AHandle, Scratch,
+    contents, ends_by, in_its_own_process, lacking_in_qemu, open_for, open_private, page, pattern,
+    pread, pread_as, pwrite, pwrite_segments, set_size, show, truncated_by_another_process,
+    AHandle, Scratch,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -426,4 +427,55 @@ fn a_neighbours_fault_reaches_the_neighbour_and_ours_reaches_us() {
         assert_eq!(view.byte(page()), 0);
         assert_eq!(FOREIGN_FAULTS.load(Ordering::Relaxed), 100);
     });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_entry_that_comes_free(
+) {
+    // As threads do whose allocator asks for memory again and again.
+    const VIEWS: usize = 4;
+    in_its_own_process(|| {
+        if lacking_in_qemu("limit of mappings") {
+            return;
+        }
+        let scratch = Scratch::new();
+        let files: Vec<_> = (0..VIEWS).map(|_| scratch.file(2 * page())).collect();
+        let handles: Vec<_> = files
+            .iter()
+            .map(|path| open_for(path, Access::Read))
+            .collect();
+        let views: Vec<_> = handles
+            .iter()
+            .map(|handle| show(handle, 0, 2 * page()).unwrap())
+            .collect();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        map_a_page();
+                    }
+                });
+            }
+            while map_a_page() {}
+            for (path, view) in files.iter().zip(&views) {
+                set_size(path, page());
+                // SAFETY: the view stays mapped, with zero pages where its file is lost.
+                let last = unsafe { *((view.address() + 2 * page() - 1) as *const u8) };
+                assert_eq!(last, 0);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
+/// Maps a shared page, which is never merged with its neighbours, if the system lets it.
+#[cfg(target_os = "linux")]
+fn map_a_page() -> bool {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: the system chooses an address where nothing is.
+    unsafe {
+        libc::mmap(std::ptr::null_mut(), page(), libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
+    }
 }

@@ -78,11 +78,11 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
     succeeded(status)
 }
 
-/// Puts our SIGBUS handler on top of the one that is there, if ours is not there already (`sigaction(2)`), and keeps a page for it.
+/// Puts our SIGBUS handler on top of the one that is there, if ours is not there already (`sigaction(2)`), and keeps pages for it.
 ///
 /// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
 pub fn install() -> Result<(), Error> {
-    platform::memory::keep_spare();
+    platform::memory::keep_spares();
     let own = Handler::own();
     succeeded((FOLLOWED.get().unwrap_or(&own).install)())
 }
