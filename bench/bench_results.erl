@@ -57,7 +57,7 @@ notes(Results, Rounds) ->
      "`file:write/2`.\n",
      "- part: `binary:part/3` of a view of the whole file, which copies up to 64 B and makes a sub-binary beyond.\n",
      "- ets: `ets:lookup_element/3` and `ets:update_element/3` of binaries of that size, which copy up to 64 B and share beyond.\n",
-     "- other: of words, `atomics:add/3` and `atomics:get/2` of OTP, behind the same fun as those of `iommap_atomics`; of `with_view/4`, ",
+     "- other: of words, `atomics:add/3` and `atomics:get/2` of OTP, behind the same fun as those of `iommap_atomics`; of `with_view/4` of `erlang:crc32/1`, ",
      "`region_binary/3` and `intact/1` by hand; of reads through a device of `iommap_file`, `iommap:pread/3`; of reads of 64 ranges, 64 calls of `iommap:pread/3`; of appends ",
      "(`ensure_size/2` and `pwrite/3`), `file:write/2` of a raw file with `delayed_write`.\n"].
 

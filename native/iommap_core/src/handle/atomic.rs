@@ -81,7 +81,7 @@ impl<V> Handle<V> {
         let prepare = |mapping: &Mapping| {
             let part = mapping.writable_part(offset, WORD as u64)?;
             mapping.check_not_faulted()?;
-            part.fault_in_writeable();
+            let _ = part.fault_in_writeable();
             Ok(())
         };
         let update = |mapping: &Mapping, ()| {

@@ -147,7 +147,9 @@ impl<V> Handle<V> {
                 guard::fault_in_data(*data)?;
             }
             parts.iter().for_each(|(part, _)| part.start_fetch());
-            parts.iter().for_each(|(part, _)| part.fault_in_writeable());
+            for (part, _) in &parts {
+                let _ = part.fault_in_writeable();
+            }
             Ok(())
         };
         let write = |mapping: &Mapping, ()| {

@@ -57,7 +57,8 @@ impl<V> Handle<V> {
             let part = mapping.writable_part(offset, length)?;
             mapping.check_not_faulted()?;
             guard::fault_in_data(data)?;
-            part.fault_in_writeable();
+            let _ = part.fault_in_writeable();
+            part.fault_in_ahead();
             Ok(())
         };
         let write = |mapping: &Mapping, ()| {

@@ -27,6 +27,7 @@ mod sync;
 pub mod view;
 #[allow(unsafe_code)] // copies to mapped memory
 mod write;
+mod write_ahead;
 #[allow(unsafe_code)] // copies from mapped memory
 mod zeros;
 
@@ -47,6 +48,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
+use write_ahead::WriteAhead;
 
 /// How long a page that was in memory is taken to be there: about a quarter of a second.
 const READ_LIFETIME: u32 = 4;
@@ -79,6 +81,7 @@ pub struct Mapping {
     kind: Kind,
     reads: Residency,
     writes: Residency,
+    write_ahead: WriteAhead,
     /// Whether the file was written through this mapping since its time of modification was set.
     written: AtomicBool,
     /// How many calls write back now.
@@ -152,6 +155,7 @@ impl Mapping {
             reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
+            write_ahead: WriteAhead::new(),
             writebacks: AtomicU32::new(0),
             writeback_error: Arc::new(AtomicI32::new(0)),
             locked,

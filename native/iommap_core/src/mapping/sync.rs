@@ -83,6 +83,7 @@ impl Mapping {
         let done = write_back();
         self.touch_file();
         self.writes.invalidate();
+        self.write_ahead.reset();
         self.writebacks.fetch_sub(1, Ordering::AcqRel);
         if let Err(Error::System(errno)) = done {
             self.writeback_error.store(errno, Ordering::Release);

@@ -47,14 +47,35 @@ impl WritablePart<'_> {
         }
     }
 
-    /// Makes the pages of the part writable, which may wait for the file system. A page that is gone does not matter yet: a
-    /// resize may have taken it, so the write itself finds out.
-    pub fn fault_in_writeable(self) {
+    /// Makes the pages of the part writable, which may wait for the file system. For a write a page that is gone does not matter
+    /// yet: a resize may have taken it, so the write itself finds out.
+    pub fn fault_in_writeable(self) -> Result<(), Error> {
         let Part { mapping, range } = self.0;
         mapping.mark_private(range);
         let at = self.0.address().cast_mut();
         // SAFETY: the part is mapped to be written to as long as the mapping lives.
-        let _ = unsafe { guard::fault_in_writeable(at, range.length()) };
+        unsafe { guard::fault_in_writeable(at, range.length()) }
+    }
+
+    /// Makes pages behind the part writable, too, for a sequential writer: see `WriteAhead`. Not where a page is a copy, nor
+    /// where a server may be asked for it.
+    pub fn fault_in_ahead(self) {
+        let Part { mapping, range } = self.0;
+        if mapping.is_private() || mapping.file.system().remote {
+            return;
+        }
+        let stamp = self.write_stamp();
+        let pages = range.widened(platform::page_size());
+        let ahead = mapping.write_ahead.advance(pages, mapping.whole().end());
+        if ahead.length() > 0 {
+            let part = WritablePart(Part {
+                mapping,
+                range: ahead,
+            });
+            if part.fault_in_writeable().is_ok() {
+                part.insert_written(stamp);
+            }
+        }
     }
 
     /// Copies data to the part, which is as long. The caller sees to it that nobody else reads or writes through the handle
