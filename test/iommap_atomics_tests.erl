@@ -74,6 +74,16 @@ words_lie_at_multiples_of_8_in_the_file_wherever_the_window_begins_test() ->
          end || Start <- [0, 1, 4, 7, 8, page() - 4, page(), page() + 3]]
     end).
 
+words_do_not_follow_what_others_append_test() ->
+    %% With follow, words behind the mapping are outside until a read has made it longer.
+    with_mapping(zeros(16), read, [follow], fun(Handle, Path) ->
+        ok = file:write_file(Path, zeros(16), [append]),
+        ?assertError(badarg, iommap_atomics:new(Handle, 16, 1, [])),
+        ?assertEqual({ok, 16}, iommap:position(Handle)),
+        ?assertEqual({ok, <<0:64>>}, iommap:pread(Handle, 16, 8)),
+        ?assertEqual(0, iommap_atomics:get(iommap_atomics:new(Handle, 16, 1, []), 1))
+    end).
+
 operations_that_the_mode_does_not_permit_raise_badarg_test() ->
     %% What writes, through read; what reads, through write.
     with_mapping(zeros(64), fun(_, Path) ->
