@@ -165,8 +165,9 @@
 %% cache the file (macOS). `create': make the file if it is not there. `truncate': empty it first. `{size, Bytes}': grow
 %% the file to so many bytes, with blocks allocated, if it is smaller. `follow': a read past the end of the mapping, but not
 %% of the file, makes the mapping as long as the file first. `{offset, N}', `{length, N}': map a window of the
-%% file only, see {@link open/3}. `{permissions, Mode}': of a file that `create' makes, under the umask, in place of 8#644. `{reserve, Bytes}': keep address space, and no memory, for
-%% the mapping to grow where it is, to so many bytes at least; where that is not to be had, the mapping is made without.
+%% file only, see {@link open/3}. `{permissions, Mode}': of a file that `create' makes, under the umask, in place of 8#644.
+%% `{reserve, Bytes}': keep address space, and no memory, for the mapping to grow where it is, to so many bytes at least; where that
+%% is not to be had, the mapping is made without.
 
 -type info() :: #{
     size := pos_integer(),
@@ -391,9 +392,10 @@ handle_or(Argument, Handle) ->
 %%
 %% `View' is a binary that is the memory of the mapping (see {@link region_binary/3}), of `Length' bytes from `Offset' on. The
 %% answer is `{error, sigbus}', whatever `Fun' returned or raised, if any byte of the range was lost meanwhile: a page that the
-%% file no longer backs, or that the device did not give, shows zeros. So no zero that was made up is passed off as data, and
-%% nobody has to ask {@link intact/1}. If a byte was lost before, `Fun' is not called. Otherwise an exception of `Fun' goes on as
-%% it is. While `Fun' runs it does not know yet whether its bytes are real: what cannot be undone belongs after the call.
+%% file no longer backs, or that the device did not give, shows zeros. So nobody has to ask {@link intact/1}. What that does not know
+%% passes here, too: zeros behind the end of a file that was cut, if it has grown past them again when `Fun' returns. If a byte
+%% was lost before, `Fun' is not called. Otherwise an exception of `Fun' goes on as it is. While `Fun' runs it does not know yet
+%% whether its bytes are real: what cannot be undone belongs after the call.
 %%
 %% A part of the view that `Fun' returns is a view too, if it is longer than 64 bytes: later losses show in it, and the answer does
 %% not cover them. Return `binary:copy/1' of it. <strong>A view of a file that is rewritten in place must not be decoded</strong>, in
@@ -452,22 +454,22 @@ region_binary(_Handle, _Offset, _Length) ->
 sync(Handle) ->
     sync(Handle, sync).
 
-%% @doc Writes changes back to the file: `sync' waits until they have reached the device, `async' starts and returns. Other
-%% calls are not held up. Answers `{error, badarg}' for another mode. On a private mapping, and in mode `read', there is
-%% nothing to do.
+%% @doc Writes changes back to the file: `sync' waits until they have reached the device, `async' starts and returns. (On macOS the
+%% device may still hold them in a cache of its own: `sync' is `msync(2)' there, without `F_FULLFSYNC'.) Other calls are not held
+%% up. Answers `{error, badarg}' for another mode. On a private mapping, and in mode `read', there is nothing to do.
 -spec sync(handle(), sync_mode()) -> ok | {error, reason()}.
 sync(_Handle, _Mode) ->
     erlang:nif_error(not_loaded).
 
 %% @doc Writes the changes of `Length' bytes from `Offset' on back to the file, and those of the rest of their pages, as
 %% {@link sync/2} does of all. No reader and no writer is held up. An error of writing back that is remembered is told whatever
-%% the range; else nothing is done for length 0. Answers `{error, sigbus}' if the file no longer has all of the bytes: what it lost
-%% cannot reach the device.
+%% the range; else nothing is done for length 0. The file system may write more back: btrfs writes the whole file. Answers
+%% `{error, sigbus}' if the file no longer has all of the bytes: what it lost cannot reach the device.
 %%
 %% ```
 %% {ok, Handle} = iommap:open("journal", read_write, [create, {size, 1 bsl 20}]),
 %% ok = iommap:pwrite(Handle, 5000, <<"entry">>),
-%% ok = iommap:sync(Handle, 5000, 5, sync),            % one page, and not the megabyte
+%% ok = iommap:sync(Handle, 5000, 5, sync),            % waits for the page of the entry
 %% {error, out_of_bounds} = iommap:sync(Handle, 1 bsl 20, 1, sync),
 %% ok = iommap:close(Handle).
 %% '''

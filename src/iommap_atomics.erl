@@ -6,7 +6,7 @@
 %%
 %% All operations are sequentially consistent, between all processes that map the file and use atomic instructions of their own: no update
 %% is lost, and all see the updates in one order. They do not exclude {@link iommap:pread/3} and {@link iommap:pwrite/3}, which may
-%% see or leave a word as it is between two updates. These see and leave whole words where offset and length are multiples of 8.
+%% see or leave a word as it is between two updates, or half of it: a word that others use meanwhile belongs to these functions alone.
 %%
 %% An array keeps its handle, and follows it over {@link iommap:truncate/2} and {@link iommap:remap/1}. An operation finishes on the
 %% scheduler it is made on if its page is known to be in memory, and, to update it, ready to be written; else it moves to a dirty I/O scheduler.
@@ -57,8 +57,11 @@
 %% The only option is `{signed, boolean()}': whether words are from -2^63 on, the default, or from 0 on. That is no
 %% property of the file: another array may show the same words otherwise. Nothing is written: words are what the file holds.
 %%
-%% Raises `badarg' if a word is outside the mapping, if their addresses are not multiples of 8, if the mapping is private, and if
-%% the handle was closed.
+%% A word must lie at a multiple of 8 in the file: `Offset' must be one, and for a handle with `{offset, N}' (see {@link iommap:open/3})
+%% `N + Offset' must, whatever `Offset' is.
+%%
+%% Raises `badarg' if a word is outside the mapping or does not lie so, if `Arity' is 0, if the mapping is private, and if the handle
+%% was closed.
 -spec new(iommap:handle(), Offset :: non_neg_integer(), Arity :: pos_integer(), [{signed, boolean()}]) -> atomics_ref().
 new(Handle, Offset, Arity, Opts) ->
     case signed(Opts, true) of

@@ -1,7 +1,7 @@
 %% @doc Mapped files for the {@link file} module.
 %%
 %% {@link open/2} gives what `file:open/2' gives with `raw': a file for `file:read/2', `file:pread/3', `file:read_line/1',
-%% `file:write/2', `file:position/2', `file:copy/2' and the others, but also for `erl_tar', `zip' and all that takes an open file
+%% `file:write/2', `file:position/2', `file:copy/2' and the others, but also for `erl_tar' and all that takes an open file
 %% in mode `raw'. Answers and errors are those of a raw file. Bytes that are in the mapping are read and written there, which
 %% takes a fraction of the time; all others go through the file's descriptor, so the file has its exact size at every moment, and a
 %% crash of the VM loses no more than it does of a raw file. The mapping follows a file that gets longer, whoever writes it.
