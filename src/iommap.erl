@@ -51,7 +51,6 @@
     intact/1, intact/3
 ]).
 -export([format_error/1]).
--export([format_error/2]).
 %% For `iommap_atomics'.
 -export([
     atomics_new_nif/4, atomics_info_nif/1, atomics_get_nif/2,
@@ -226,10 +225,10 @@
 -spec open(source(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
 open(Source, Options) ->
     try
-        {Mode, Rest} = mode(Options),
+        {Mode, Rest} = iommap_options:mode(Options),
         open_checked(Source, Mode, Rest)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Options], iommap_error:info(Cause))
     end.
 
 %% @doc Opens a file and maps it.
@@ -266,7 +265,7 @@ open(Source, Mode, Options) ->
     try
         open_checked(Source, Mode, Options)
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Mode, Options], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Source, Mode, Options], iommap_error:info(Cause))
     end.
 
 %% @doc All of a file as a view: as {@link file:read_file/1}, without the copy. The view keeps the mapping and a descriptor for as
@@ -289,11 +288,11 @@ read_file(Path) ->
             View -> View
         end
     catch
-        throw:{badarg, Cause} -> erlang:error(badarg, [Path], error_info(Cause))
+        throw:{badarg, Cause} -> erlang:error(badarg, [Path], iommap_error:info(Cause))
     end.
 
 view_of_all(Path) ->
-    case open_found(path(Path), Path, read, [], []) of
+    case open_found(iommap_options:path(Path), Path, read, [], []) of
         {ok, Handle} ->
             {ok, Size} = position(Handle),
             View = region_binary(Handle, 0, Size),
@@ -373,7 +372,7 @@ pwrite(Handle, Writes) ->
     try
         pwrite_all_nif(Handle, measured(Writes))
     catch
-        error:badarg -> erlang:error(badarg, [Handle, Writes], error_info(handle_or(writes, Handle)))
+        error:badarg -> erlang:error(badarg, [Handle, Writes], iommap_error:info(handle_or(writes, Handle)))
     end.
 
 measured([{Offset, Data} | Writes]) -> [{Offset, iolist_size(Data), Data} | measured(Writes)];
@@ -686,74 +685,12 @@ intact(Binary, Offset, Length) ->
 %% "2 elements were written, then: no space left on device" = iommap:format_error({2, enospc}).
 %% '''
 -spec format_error(Reason :: reason() | {non_neg_integer(), reason()} | term()) -> string().
-format_error({0, Reason}) ->
-    "no element was written: " ++ format_error(Reason);
-format_error({1, Reason}) ->
-    "1 element was written, then: " ++ format_error(Reason);
-format_error({N, Reason}) when is_integer(N), N > 1 ->
-    integer_to_list(N) ++ " elements were written, then: " ++ format_error(Reason);
-format_error(Reason) when is_atom(Reason) ->
-    case lists:keyfind(Reason, 1, own_reasons() ++ unknown_to_file()) of
-        {Reason, Text} -> Text;
-        false -> format_posix(file:format_error(Reason), Reason)
-    end;
 format_error(Reason) ->
-    format_unknown(Reason).
-
-format_posix("unknown POSIX error" ++ _, Reason) -> format_unknown(Reason);
-format_posix(Text, _Reason) -> Text.
-
-format_unknown(Reason) ->
-    lists:flatten(io_lib:format("unknown error: ~tP", [Reason, 50])).
-
-own_reasons() ->
-    [
-        {badarg, "an argument is negative or of the wrong kind"},
-        {closed, "the handle is closed"},
-        {out_of_bounds, "the range ends after the end of the mapping"},
-        {sigbus, "the file does not back the bytes any more, or its device failed under them"},
-        {nif_panicked, "the native library met a bug of its own"}
-    ].
-
-%% The POSIX errors that `file' of OTP 25 has no text for, in the words of the GNU C library.
-unknown_to_file() ->
-    [
-        {ecanceled, "operation canceled"},
-        {eftype, "wrong file type for intended operation"},
-        {ehwpoison, "memory page has hardware error"},
-        {eilseq, "invalid or incomplete multibyte or wide character"},
-        {ekeyexpired, "key has expired"},
-        {ekeyrejected, "key was rejected by service"},
-        {ekeyrevoked, "key has been revoked"},
-        {emediumtype, "wrong medium type"},
-        {enokey, "required key not available"},
-        {enomedium, "no medium found"},
-        {enotrecoverable, "state not recoverable"},
-        {eownerdead, "owner died"},
-        {erestart, "interrupted system call should be restarted"},
-        {erfkill, "operation not possible due to RF-kill"},
-        {estrpipe, "streams pipe error"}
-    ].
-
-%% @private Tells the shell which argument of open/2,3, read_file/1 or pwrite/2 was wrong.
--spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
-format_error(badarg, [{?MODULE, _Function, Arguments, Info} | _]) ->
-    #{cause := Cause} = proplists:get_value(error_info, Info, #{}),
-    {Position, Text} = describe(Cause, length(Arguments)),
-    #{Position => Text}.
-
-describe(path, _) -> {1, "contains a NUL character"};
-describe(fd, _) -> {1, "is not a descriptor: an integer from 0 on"};
-describe(mode, _) -> {2, "is not read, write or read_write"};
-describe(handle, _) -> {1, "is not a handle"};
-describe(writes, _) -> {2, "is not a list of {Offset, Data}, integers below 2^64 and iodata"};
-describe(options, Arity) -> {Arity, "is not a proper list"};
-describe({option, Option}, Arity) -> {Arity, io_lib:format("~tp is not an option", [Option])}.
+    iommap_error:text(Reason).
 
 open_checked(Source, Mode, Options) ->
-    is_mode(Mode) orelse throw({badarg, mode}),
-    {Sharing, Flags, Numbers} = options(Options),
-    open_found(source(Source), Source, Mode, [Sharing | Flags], Numbers).
+    {Flags, Numbers} = iommap_options:check(Mode, Options),
+    open_found(iommap_options:source(Source), Source, Mode, Flags, Numbers).
 
 open_found({ok, Found}, Source, Mode, Flags, Numbers) ->
     try
@@ -773,65 +710,6 @@ refuse_nul(Path) ->
 
 is_lost([Head | Tail]) -> is_lost(Head) orelse is_lost(Tail);
 is_lost(Path) -> is_binary(Path) andalso not intact(Path).
-
-mode(Options) ->
-    try lists:partition(fun is_mode/1, Options) of
-        {[], _} -> {read_write, Options};
-        {Modes, Rest} -> {lists:last(Modes), Rest}
-    catch
-        error:_ -> throw({badarg, options})
-    end.
-
-is_mode(Mode) ->
-    lists:member(Mode, [read, write, read_write]).
-
-options(Options) ->
-    try
-        lists:foldl(fun option/2, {shared, [], []}, Options)
-    catch
-        error:_ -> throw({badarg, options})
-    end.
-
-%% Later numbers come first, and count.
-option(Sharing, {_, Flags, Numbers}) when Sharing =:= shared; Sharing =:= private ->
-    {Sharing, Flags, Numbers};
-option({Key, Number} = Option, {Sharing, Flags, Numbers}) ->
-    case is_integer(Number) andalso Number >= 0 andalso Number =< most(Key) of
-        true -> {Sharing, Flags, [Option | Numbers]};
-        false -> throw({badarg, {option, Option}})
-    end;
-option(Flag, {Sharing, Flags, Numbers} = Options) ->
-    case lists:member(Flag, [lock, populate, nocache, create, truncate, follow]) of
-        true -> {Sharing, [Flag | Flags], Numbers};
-        false when Flag =:= read; Flag =:= write; Flag =:= read_write -> Options;
-        false -> throw({badarg, {option, Flag}})
-    end.
-
-%% The largest number that an option takes.
-most(Key) when Key =:= size; Key =:= reserve; Key =:= offset; Key =:= length -> 1 bsl 64 - 1;
-most(permissions) -> 8#7777;
-most(_) -> -1.
-
-%% A number that no descriptor can have stays one.
-source({fd, Fd}) when is_integer(Fd), Fd >= 0 -> {ok, {fd, min(Fd, 16#7FFFFFFF)}};
-source({fd, _}) -> throw({badarg, fd});
-source(anonymous) -> {ok, anonymous};
-source(Path) -> path(Path).
-
-path(Path) when is_binary(Path) ->
-    {ok, Path};
-path(Path) when is_list(Path) ->
-    try unicode:characters_to_binary(Path, unicode, file:native_name_encoding()) of
-        Name when is_binary(Name) -> {ok, Name};
-        _ -> error
-    catch
-        error:badarg -> error
-    end;
-path(_Path) ->
-    error.
-
-error_info(Cause) ->
-    [{error_info, #{module => ?MODULE, cause => Cause}}].
 
 open_nif(_Source, _Mode, _Flags, _Numbers) ->
     erlang:nif_error(not_loaded).

@@ -135,7 +135,7 @@ pwrite_says_which_argument_is_wrong_test() ->
 
 positions(Arguments) ->
     try apply(iommap, pwrite, Arguments)
-    catch error:badarg:Stack -> maps:keys(iommap:format_error(badarg, Stack))
+    catch error:badarg:Stack -> maps:keys(iommap_error:format_error(badarg, Stack))
     end.
 
 %% Losses

@@ -82,7 +82,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
 ///
 /// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
 pub fn install() -> Result<(), Error> {
-    platform::memory::keep_spares();
+    platform::spare::keep();
     let own = Handler::own();
     succeeded((FOLLOWED.get().unwrap_or(&own).install)())
 }

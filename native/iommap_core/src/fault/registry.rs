@@ -18,7 +18,7 @@
 
 use super::key::Key;
 use super::lost::Lost;
-use crate::platform::{file, memory, wake};
+use crate::platform::{file, memory, spare, wake};
 use crate::stats::{self, Counter};
 use parking_lot::Mutex;
 use std::os::fd::RawFd;
@@ -389,7 +389,7 @@ impl Record {
         let reserved = self.reserved.load(Ordering::Relaxed);
         let writable = self.writable.load(Ordering::Relaxed);
         // SAFETY: as for `map_zero`; the reservation stays as long as the mapping in it.
-        unsafe { memory::replace_at_the_limit(base, reserved, writable) }
+        unsafe { spare::replace_at_the_limit(base, reserved, writable) }
     }
 }
 

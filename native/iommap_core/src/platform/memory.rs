@@ -7,12 +7,10 @@
 
 use crate::error::Error;
 use crate::options::Hint;
-use crate::platform::time::nanoseconds;
 use memmap2::Advice;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 /// The page size, in bytes.
@@ -73,9 +71,9 @@ impl Protection {
 }
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-const NO_RESERVE: i32 = libc::MAP_NORESERVE;
+pub(super) const NO_RESERVE: i32 = libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-const NO_RESERVE: i32 = 0;
+pub(super) const NO_RESERVE: i32 = 0;
 
 #[cfg(target_os = "linux")]
 const POPULATE: i32 = libc::MAP_POPULATE;
@@ -306,103 +304,4 @@ pub unsafe fn map_zero_pages(address: usize, length: usize, writable: bool) -> b
         map_anonymous(address, length, Protection::of(writable)).is_ok()
             || writable && map_anonymous(address, length, Protection::Read).is_ok()
     }
-}
-
-/// Pieces of address space that are kept to be given up: a process beyond its limit of mappings is refused even one that takes
-/// the place of another. What is given up may be taken by any other thread of the process that maps something, so a piece
-/// is many entries of the system's map, and there are a few pieces.
-static SPARES: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
-
-/// The entries of a piece: each is a page.
-const ENTRIES: usize = 16;
-
-/// Maps the spares that are not there. Async-signal-safe.
-pub fn keep_spares() {
-    for spare in &SPARES {
-        if spare.load(Ordering::Relaxed) == 0 {
-            if let Some(made) = make_spare() {
-                let kept = spare.compare_exchange(0, made, Ordering::AcqRel, Ordering::Relaxed);
-                if kept.is_err() {
-                    unmap_spare(made);
-                }
-            }
-        }
-    }
-}
-
-fn make_spare() -> Option<usize> {
-    // Shared memory is never merged with its neighbours, nor are pages with others of another protection.
-    let flags = libc::MAP_SHARED | libc::MAP_ANON | NO_RESERVE;
-    let length = ENTRIES * page_size();
-    // SAFETY: maps pages that nobody ever accesses.
-    unsafe {
-        let spare = libc::mmap(ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0);
-        if spare == libc::MAP_FAILED {
-            return None;
-        }
-        for entry in (1..ENTRIES).step_by(2) {
-            // At the limit a piece is fewer entries.
-            libc::mprotect(
-                spare.byte_add(entry * page_size()),
-                page_size(),
-                libc::PROT_READ,
-            );
-        }
-        Some(spare as usize)
-    }
-}
-
-fn unmap_spare(spare: usize) {
-    // SAFETY: the pages were mapped by `make_spare`, and the thread that has their address has it alone.
-    unsafe { libc::munmap(spare as *mut c_void, ENTRIES * page_size()) };
-}
-
-/// Gives a spare up, if there is one. Async-signal-safe.
-fn give_up_spare() -> bool {
-    let spare = SPARES
-        .iter()
-        .map(|spare| spare.swap(0, Ordering::AcqRel))
-        .find(|&spare| spare != 0);
-    spare.map(unmap_spare).is_some()
-}
-
-/// Replaces a whole reservation by zero pages where the system refuses any other mapping: a spare makes room for that, and the
-/// pieces that the reservation consisted of make room for another spare. Where other threads of the process take all of
-/// that, this one waits for them to give something back. Async-signal-safe.
-///
-/// One thread does so at a time; others wait, as the room that it makes could be theirs.
-///
-/// # Safety
-///
-/// As for `map_zero_pages`.
-pub unsafe fn replace_at_the_limit(base: usize, length: usize, writable: bool) -> bool {
-    const NANOSECONDS: u64 = 10_000_000_000;
-    static BUSY: AtomicBool = AtomicBool::new(false);
-    while BUSY.swap(true, Ordering::Acquire) {
-        yield_now();
-    }
-    let deadline = nanoseconds() + NANOSECONDS;
-    let replaced = loop {
-        let made_room = give_up_spare();
-        // SAFETY: the caller's promise.
-        if unsafe { map_zero_pages(base, length, writable) } {
-            break true;
-        }
-        if !made_room {
-            if nanoseconds() > deadline {
-                break false;
-            }
-            yield_now();
-        }
-    };
-    keep_spares();
-    BUSY.store(false, Ordering::Release);
-    replaced
-}
-
-/// `sched_yield(2)`, which is async-signal-safe where Rust's own need not be. Not a sleep: the one who sleeps is never the first
-/// to see that an entry came free.
-fn yield_now() {
-    // SAFETY: gives the rest of the thread's time away.
-    unsafe { libc::sched_yield() };
 }

@@ -9,6 +9,7 @@ pub mod io;
 pub mod memory;
 pub mod name;
 pub mod page_cache;
+pub mod spare;
 pub mod syscall;
 pub mod thread;
 pub mod time;
