@@ -50,7 +50,7 @@ prop_a_private_mapping_is_a_binary() ->
 
 prop_long_calls_are_like_short_ones() ->
     %% The same holds for calls that are too long for a normal scheduler, in any mixture with short ones.
-    numtests(30,
+    numtests(300,
         ?FORALL({Sharing, Calls}, {oneof([shared, private]), list(call())},
             runs(?LARGE, [Sharing], Calls))).
 

@@ -94,11 +94,17 @@ step(File, Path, Call) ->
     {Answer, Position, file:read_file(Path)}.
 
 call(_File, Path, {another, size, Size}) ->
-    test_system:truncate(Path, Size);
+    with_another(Path, fun(Other) ->
+        {ok, Size} = file:position(Other, Size),
+        file:truncate(Other)
+    end);
 call(_File, Path, {another, write, {Offset, Data}}) ->
-    {ok, Other} = file:open(Path, [raw, read, write]),
-    Answer = file:pwrite(Other, Offset, Data),
-    ok = file:close(Other),
-    Answer;
+    with_another(Path, fun(Other) -> file:pwrite(Other, Offset, Data) end);
 call(File, _Path, {Name, Arguments}) ->
     apply(file, Name, [File | Arguments]).
+
+with_another(Path, Use) ->
+    {ok, Other} = file:open(Path, [raw, read, write]),
+    Answer = Use(Other),
+    ok = file:close(Other),
+    Answer.

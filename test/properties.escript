@@ -22,4 +22,6 @@ properties(Module) ->
 %% A property that sets its own number of runs keeps it.
 holds(Module, Property, Runs) ->
     io:format("~n~s:~s~n", [Module, Property]),
-    true =:= proper:quickcheck(Module:Property(), [{numtests, Runs}]).
+    {Microseconds, Holds} = timer:tc(proper, quickcheck, [Module:Property(), [{numtests, Runs}]]),
+    io:format("~.1f s~n", [Microseconds / 1.0e6]),
+    true =:= Holds.

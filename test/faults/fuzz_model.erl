@@ -16,7 +16,7 @@
 -export([make/3, unlink/2, change/3]).
 -export([names/1, name_size/2, inodes/1, observed/3]).
 -export([open/5, close/2, forget/2]).
--export([pread/4, pwrite/5, region/4, with_view/4, read_file/2]).
+-export([pread/3, pread/4, pwrite/4, pwrite/5, region/4, with_view/4, read_file/2]).
 -export([advise/5, sync/2, sync/4, resident/4, lock/4, unlock/4]).
 -export([truncate/3, ensure_size/3, remap/2, size/2, info/2, open_handles/1]).
 -export([is_word/3, load_word/3, store_word/4]).
@@ -24,10 +24,13 @@
 -export([may_be_faulted/1, told_faulted/3]).
 -export([look/2, is_intact/4, is_sure/2, is_all_intact/1, drop/2, inode_of_view/2, inode_of_handle/2]).
 
+-export([device_from/2, device_left/3]).
+
 -export_type([model/0, change/0, inode/0, slot/0, view/0]).
 
 -type inode() :: pos_integer().
 -type slot() :: pos_integer().
+-type source() :: string() | {fd, Of :: slot()} | anonymous.
 -type change() ::
     {resize, Size :: non_neg_integer()}
     | {fill, Offset :: non_neg_integer(), Length :: pos_integer(), byte()}
@@ -41,7 +44,9 @@
     %% What a mapping shows after the end, in the last page.
     tail :: fuzz_bytes:bytes(),
     %% Whether somebody held pages of it: then a view of lost pages may show zeros without a fault.
-    held = false :: boolean()
+    held = false :: boolean(),
+    %% Whether nobody can make it shorter.
+    sealed = false :: boolean()
 }).
 
 %% A page that a private mapping has of its own; from `sure' on it may be the file's again.
@@ -64,7 +69,7 @@
     written = #{} :: #{non_neg_integer() => []}
 }).
 
--record(handle, {mapping :: pos_integer(), mode :: iommap:mode(), name :: string(), follow = false :: boolean()}).
+-record(handle, {mapping :: pos_integer(), mode :: iommap:mode(), source :: source(), follow = false :: boolean()}).
 -record(view, {mapping :: pos_integer(), offset :: non_neg_integer(), length :: non_neg_integer()}).
 
 -record(model, {
@@ -216,25 +221,59 @@ set_bytes(Bytes, Id, #model{inodes = Inodes} = Model) ->
 %% ---- Handles ----------------------------------------------------------------------------------
 
 %% The handle that open answers, or why there is none.
--spec open(slot(), string(), iommap:mode(), [iommap:open_option()], model()) ->
+-spec open(slot(), source(), iommap:mode(), [iommap:open_option()], model()) ->
     {ok, model()} | {{error, atom()}, model()}.
-open(Slot, Name, Mode, Options, Model) ->
-    Now = name_size(Name, Model),
+open(Slot, anonymous, Mode, Options, Model) ->
+    Size = last(size, Options, 0),
+    IsWindow = last(offset, Options, 0) > 0 orelse lists:keymember(length, 1, Options),
+    case Mode =:= read orelse is_private(Options) orelse IsWindow orelse Size =:= 0 of
+        true -> {{error, einval}, Model};
+        false -> {ok, opened(Slot, anonymous, Mode, Options, sealed(Size, Model))}
+    end;
+open(Slot, Source, Mode, Options, Model) ->
+    Found = found(Source, Model),
+    Now = case Found of none -> none; _ -> file_size(Found, Model) end,
     Truncate = lists:member(truncate, Options),
-    Create = lists:member(create, Options),
+    Create = is_list(Source) andalso lists:member(create, Options),
     Size = last(size, Options, 0),
     Wanted = case Truncate orelse Now =:= none of
         true -> Size;
         false -> max(Now, Size)
     end,
     Shown = shown(last(offset, Options, 0), last(length, Options, infinity), Wanted),
+    IsCut = Truncate andalso is_sealed(Found, Model) andalso Wanted < Now,
     if
         Mode =:= read, Truncate orelse Create -> {{error, einval}, Model};
         Now =:= none, not Create -> {{error, enoent}, Model};
-        Shown =:= none -> {{error, einval}, Model};
-        Mode =:= read, Wanted > Now -> {{error, einval}, Model};
-        true -> {ok, opened(Slot, Name, Mode, Options, sized(Name, Now, Truncate, Wanted, Model))}
+        Shown =:= none, is_list(Source) -> {{error, einval}, Model};
+        true ->
+            Permitted = Mode =:= read orelse may_write(Source, Model),
+            if
+                not Permitted -> {{error, eacces}, Model};
+                Shown =:= none -> {{error, einval}, Model};
+                Mode =:= read, Wanted > Now -> {{error, einval}, Model};
+                IsCut -> {{error, eperm}, Model};
+                true -> {ok, opened(Slot, Source, Mode, Options, sized(Source, Found, Truncate, Wanted, Model))}
+            end
     end.
+
+%% The file that is there; a descriptor is that of an open handle.
+found({fd, Of}, Model) -> inode_of_handle(Of, Model);
+found(Name, #model{names = Names}) -> maps:get(Name, Names, none).
+
+may_write({fd, Of}, #model{handles = Handles}) -> (maps:get(Of, Handles))#handle.mode =/= read;
+may_write(_, _) -> true.
+
+sealed(Size, Model) ->
+    #model{next = Next, inodes = Inodes} = Model,
+    Inode = #inode{bytes = [test_pattern:zeros(Size)], tail = zero_tail(Size), sealed = true},
+    {Next, Model#model{next = Next + 1, inodes = Inodes#{Next => Inode}}}.
+
+is_sealed(none, _) -> false;
+is_sealed(Id, Model) -> (inode(Id, Model))#inode.sealed.
+
+is_private(Options) ->
+    lists:last([shared | [Option || Option <- Options, Option =:= shared orelse Option =:= private]]) =:= private.
 
 last(Option, Options, Default) ->
     proplists:get_value(Option, lists:reverse(Options), Default).
@@ -250,21 +289,20 @@ shown(_, _, _) ->
 
 sized(Name, none, _, Wanted, Model) ->
     make(Name, test_pattern:zeros(Wanted), Model);
-sized(Name, Now, true, Wanted, Model) ->
-    Id = maps:get(Name, names(Model)),
+sized(_, Id, true, Wanted, Model) ->
+    Now = file_size(Id, Model),
     Emptied = set_bytes([test_pattern:zeros(Wanted)], Id, resize(Wanted, zero, Id, Model)),
     {Id, doubt_own(0, Now, Id, Emptied)};
-sized(Name, _, false, Wanted, Model) ->
-    Id = maps:get(Name, names(Model)),
+sized(_, Id, false, Wanted, Model) ->
     {Id, resize(Wanted, zero, Id, Model)}.
 
-opened(Slot, Name, Mode, Options, {Id, Model}) ->
-    Private = lists:last([shared | [Option || Option <- Options, Option =:= shared orelse Option =:= private]]) =:= private,
+opened(Slot, Source, Mode, Options, {Id, Model}) ->
+    Private = is_private(Options),
     {Start, Limit} = {last(offset, Options, 0), last(length, Options, infinity)},
     Mapping = #mapping{inode = Id, start = Start, limit = Limit, size = shown(Start, Limit, file_size(Id, Model)),
                        private = Private, family = Model#model.next},
     Eager = Private andalso Mode =/= read andalso [] =/= [Option || Option <- Options, lists:member(Option, [lock, populate])],
-    Handle = #handle{mapping = 0, mode = Mode, name = Name, follow = lists:member(follow, Options)},
+    Handle = #handle{mapping = 0, mode = Mode, source = Source, follow = lists:member(follow, Options)},
     map(Slot, Handle, own_all(Eager, Mapping, Model), Model).
 
 %% Locking or prefetching a private mapping may have made all its pages its own.
@@ -300,6 +338,32 @@ pread(Slot, Offset, Length, Model) ->
             false -> {ok, fuzz_bytes:part(Seen, Start + Offset, Length)}
         end
     end).
+
+%% Of several ranges, of which any may be the reason for an error of all.
+-spec pread(slot(), [{non_neg_integer(), non_neg_integer()}], model()) ->
+    {{ok, [fuzz_bytes:bytes()]} | {error, atom()}, model()}.
+pread(Slot, [], Model) ->
+    case pread(Slot, 0, 0, Model) of
+        {{ok, _}, _} -> {{ok, []}, Model};
+        Error -> Error
+    end;
+pread(Slot, Ranges, Model) ->
+    {_, {Furthest, Length}} = lists:max([{Offset + Length, {Offset, Length}} || {Offset, Length} <- Ranges]),
+    case followed(Slot, Furthest, Length, Model) of
+        {ok, Now} ->
+            Answers = [element(1, pread(Slot, Offset, Count, Now)) || {Offset, Count} <- Ranges],
+            {all_or_error(Answers), Now};
+        Error ->
+            {Error, Model}
+    end.
+
+%% What is checked first is told first.
+all_or_error(Answers) ->
+    case [lists:keyfind(Reason, 2, Answers) || Reason <- [closed, eacces, out_of_bounds, sigbus],
+                                               lists:member({error, Reason}, Answers)] of
+        [Error | _] -> Error;
+        [] -> {ok, [Bytes || {ok, Bytes} <- Answers]}
+    end.
 
 %% The view, if region_binary makes one.
 -spec region(slot(), non_neg_integer(), non_neg_integer(), model()) -> {{ok, view()} | {error, atom()}, model()}.
@@ -385,6 +449,39 @@ pwrite(Slot, Offset, Data, IsIntact, Model) ->
         Error ->
             {Error, Model}
     end.
+
+%% Of several, in order; where one meets a lost page, how many were written before it. All the pages of a private mapping may be its
+%% own from then on.
+-spec pwrite(slot(), [{non_neg_integer(), binary()}], IsIntact :: boolean(), model()) ->
+    {ok | {error, {non_neg_integer(), atom()}}, model()}.
+pwrite(Slot, Writes, IsIntact, Model) ->
+    Checks = [writable(Slot, 0, 0, Model) | [writable(Slot, Offset, byte_size(Data), Model) || {Offset, Data} <- Writes]],
+    case all_or_error([case Check of {ok, _, _} -> {ok, []}; _ -> Check end || Check <- Checks]) of
+        {ok, _} when Writes =:= [] -> {element(1, numbered(pwrite(Slot, 0, <<>>, true, Model), 0)), Model};
+        {ok, _} -> write_each(Writes, 0, Slot, IsIntact, Model);
+        {error, Reason} -> {{error, {0, Reason}}, Model}
+    end.
+
+write_each([], _, _, _, Model) ->
+    {ok, Model};
+write_each([{Offset, Data} | Rest], N, Slot, IsIntact, Model) ->
+    case pwrite(Slot, Offset, Data, IsIntact, Model) of
+        {ok, Next} -> write_each(Rest, N + 1, Slot, IsIntact, Next);
+        {Error, Next} -> numbered({Error, touched(Slot, Next)}, N)
+    end.
+
+%% What was brought in to be written, and then was not.
+touched(Slot, #model{mappings = Mappings} = Model) ->
+    case mapped(Slot, Model) of
+        {ok, #handle{mapping = Id}, #mapping{private = true, own = Own} = Mapping} ->
+            #mapping{own = All} = own_all(true, Mapping, Model),
+            Model#model{mappings = Mappings#{Id := Mapping#mapping{own = maps:merge(All, Own)}}};
+        _ ->
+            Model
+    end.
+
+numbered({ok, Model}, _) -> {ok, Model};
+numbered({{error, Reason}, Model}, N) -> {{error, {N, Reason}}, Model}.
 
 written(Id, Offset, Data, HowMuch, #model{mappings = Mappings} = Model) ->
     case Mappings of
@@ -502,10 +599,10 @@ info(Slot, Model) ->
                faulted => is_faulted(Mapping), page_size => page()}}
     end).
 
-%% The names that open handles were opened by, and what list/0 says of them that cannot be otherwise.
--spec open_handles(model()) -> [{Name :: string(), map()}].
+%% What open handles were opened of, and what list/0 says of them that cannot be otherwise.
+-spec open_handles(model()) -> [{slot(), source(), map()}].
 open_handles(#model{handles = Handles} = Model) ->
-    [{Name, Info} || {Slot, #handle{name = Name}} <- maps:to_list(Handles), {ok, Info} <- [info(Slot, Model)]].
+    [{Slot, Source, Info} || {Slot, #handle{source = Source}} <- maps:to_list(Handles), {ok, Info} <- [info(Slot, Model)]].
 
 %% Whether an array of a word may be made there.
 -spec is_word(slot(), non_neg_integer(), model()) -> boolean().
@@ -546,7 +643,11 @@ truncate(Slot, Size, Model) ->
     case mapped(Slot, Model) of
         {ok, #handle{mode = read}, _} -> {{error, eacces}, Model};
         {ok, _, Mapping} when ?IS_WINDOW(Mapping) -> {{error, einval}, Model};
-        {ok, Handle, #mapping{inode = Id}} -> {ok, fit(Slot, Handle, Size, resize(Size, zero, Id, Model))};
+        {ok, Handle, #mapping{inode = Id}} ->
+            case is_sealed(Id, Model) andalso Size < file_size(Id, Model) of
+                true -> {{error, eperm}, Model};
+                false -> {ok, fit(Slot, Handle, Size, resize(Size, zero, Id, Model))}
+            end;
         Error -> {Error, Model}
     end.
 
@@ -609,7 +710,10 @@ fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings
     Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
         || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
     Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
-    map(Slot, Handle, own_end(Mode, Fitted, Model), Model).
+    #mapping{own = Owned} = Ended = own_end(Mode, Fitted, Model),
+    Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Owned)},
+    Kin = maps:map(fun(_, Kin) -> show_kin(Added, Kin, Model) end, Mappings),
+    map(Slot, Handle, Ended, Model#model{mappings = Kin}).
 
 %% The page with the end may be made a private mapping's own: what it had behind the end must be zero, should it grow.
 own_end(Mode, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
@@ -626,6 +730,28 @@ own_end(_, Mapping, _) ->
     Mapping.
 
 first(#mapping{zeroed = Zeroed, suspect = Suspect}) -> min(Zeroed, Suspect).
+
+%% Whether a device may be made of a handle: then its file, and what the handle may do.
+-spec device_from(slot(), model()) -> {ok, inode(), iommap:mode(), Sharing :: shared | private} | {error, atom()}.
+device_from(Slot, Model) ->
+    maybe_of(mapped(Slot, Model), fun
+        (_, Mapping) when ?IS_WINDOW(Mapping) -> {error, einval};
+        (#handle{mode = Mode}, #mapping{inode = Id, private = Private}) ->
+            {ok, Id, Mode, case Private of true -> private; false -> shared end}
+    end).
+
+%% The size that a device left the mapping of its handle with: the one it had, or that of the file.
+-spec device_left(slot(), Size :: pos_integer(), model()) -> {ok, model()} | {wrong, [pos_integer()]}.
+device_left(Slot, Size, Model) ->
+    case mapped(Slot, Model) of
+        {ok, _, #mapping{size = Size}} ->
+            {ok, Model};
+        {ok, Handle, #mapping{inode = Id, size = Before}} ->
+            case file_size(Id, Model) of
+                Size -> {ok, fit(Slot, Handle, Size, Model)};
+                Now -> {wrong, [Before, Now]}
+            end
+    end.
 
 %% The sizes that matter to the calls of a handle: of its mapping and of its file, from where it begins.
 -spec sizes(slot(), model()) -> {non_neg_integer(), non_neg_integer()} | none.

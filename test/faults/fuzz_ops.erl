@@ -16,12 +16,15 @@
 
 -type slot() :: 1..3.
 -type name() :: string().
+-type source() :: name() | {fd, Of :: slot()} | anonymous.
 
 -type op() ::
-    {open, slot(), name(), iommap:mode(), [atom() | {size | offset | length | reserve, place()}]}
+    {open, slot(), source(), iommap:mode(), [atom() | {size | offset | length | reserve, place()}]}
     | {close | forget | remap | position | info, slot()}
     | {pread | region | with_view | resident | lock | unlock, slot(), place(), place()}
     | {pwrite, slot(), place(), data()}
+    | {pread, slot(), [{place(), place()}]}
+    | {pwrite, slot(), [{place(), data()}]}
     | {sync, slot(), sync | async}
     | {sync, slot(), place(), place(), sync | async}
     | {truncate | ensure_size, slot(), place()}
@@ -29,6 +32,7 @@
     | list
     | {read_file, name()}
     | {open_device, slot(), name()}
+    | {device_from, slot(), Of :: slot()}
     | {device, slot(), device_call()}
     | {advise, slot(), place(), place(), atom()}
     | {look | drop, non_neg_integer()}
@@ -72,6 +76,8 @@ ops(Slots, Names, Pages, Open) ->
     [
         {14, fun() -> {pread, Slot(), place(), place()} end},
         {14, fun() -> {pwrite, Slot(), place(), data()} end},
+        {5, fun() -> {pread, Slot(), several(fun() -> {place(), place()} end)} end},
+        {5, fun() -> {pwrite, Slot(), several(fun() -> {place(), data()} end)} end},
         {8, fun() -> {region, Slot(), place(), place()} end},
         {12, fun() -> {look, rand:uniform(100)} end},
         {2, fun() -> {drop, rand:uniform(100)} end},
@@ -91,6 +97,7 @@ ops(Slots, Names, Pages, Open) ->
         {1, fun() -> list end},
         {1, fun() -> {read_file, Name()} end},
         {2, fun() -> {open_device, Slot(), Name()} end},
+        {2, fun() -> {device_from, Slot(), Slot()} end},
         {12, fun() -> {device, Slot(), device_call()} end},
         {3, fun() -> {advise, Slot(), place(), place(), one(?HINTS)} end},
         {1, fun() -> {position, Slot()} end},
@@ -106,11 +113,15 @@ ops(Slots, Names, Pages, Open) ->
         {1, fun() -> {unlink, Name()} end}
     ].
 
+several(Make) ->
+    [Make() || _ <- lists:seq(1, one([0, 1, 2, 2, 3, 5, 20]))].
+
 %% So many tenths of the handles are of windows, and so many follow.
 opener(Names, Pages, Windows, Follow) ->
     fun(Slot) ->
         Mode = one([read, write, read_write, read_write, read_write]),
-        {open, Slot, one(Names), Mode, options(Pages) ++ window(Windows) ++ [follow || rand:uniform(10) =< Follow]}
+        Source = pick([{8, fun() -> one(Names) end}, {1, fun() -> {fd, rand:uniform(3)} end}, {1, fun() -> anonymous end}]),
+        {open, Slot, Source, Mode, options(Pages) ++ window(Windows) ++ [follow || rand:uniform(10) =< Follow]}
     end.
 
 options(Pages) ->

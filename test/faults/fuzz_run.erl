@@ -24,7 +24,9 @@
     handles = #{} :: #{fuzz_model:slot() => iommap:handle()},
     views = [] :: [{fuzz_model:view(), binary()}],
     %% Devices of `iommap_file', each with a raw file that is to answer the same.
-    devices = #{} :: #{fuzz_model:slot() => {file:fd(), file:fd(), fuzz_model:inode()}}
+    devices = #{} :: #{fuzz_model:slot() => {file:fd(), file:fd(), fuzz_model:inode()}},
+    %% The handles that such devices are on.
+    borrowed = #{} :: #{Device :: fuzz_model:slot() => {fuzz_model:slot(), iommap:handle()}}
 }).
 
 %% What ends the VM can be found out afterwards: Progress says which operation began last.
@@ -61,21 +63,32 @@ one({Index, Op}, Log, Run) ->
 
 %% ---- Calls ------------------------------------------------------------------------------------
 
-do({open, Slot, Name, Mode, Options}, #run{model = Model} = Run) ->
+do({open, Slot, {fd, Of}, Mode, Options}, #run{handles = Handles} = Run) ->
+    case Handles of
+        #{Of := Source} -> opened_again(Slot, Of, Mode, Options, Source, iommap:info(Source), Run);
+        _ -> Run
+    end;
+do({open, Slot, anonymous, Mode, Options}, Run) ->
+    opened(Slot, anonymous, anonymous, Mode, resolved(Options, 0), Run);
+do({open, Slot, Name, Mode, Options}, #run{model = Model, directory = Directory} = Run) ->
     Eof = case fuzz_model:name_size(Name, Model) of none -> 0; Size -> Size end,
-    Resolved = [case Option of {Key, Place} -> {Key, fuzz_ops:resolve(Place, Eof, Eof)}; _ -> Option end || Option <- Options],
-    opened(Slot, Name, Mode, Resolved, forgotten(Slot, Run));
+    opened(Slot, Name, filename:join(Directory, Name), Mode, resolved(Options, Eof), forgotten(Slot, Run));
 do(list, Run) ->
     listed(Run);
 do({read_file, Name}, Run) ->
     file_read(Name, Run);
 do({open_device, N, Name}, Run) ->
     device_opened(N, Name, Run);
+do({device_from, N, Slot}, #run{handles = Handles} = Run) ->
+    case Handles of
+        #{Slot := Handle} -> device_from(N, Slot, Handle, Run);
+        _ -> Run
+    end;
 do({device, N, Call}, #run{devices = Devices, model = Model} = Run) ->
     case Devices of
         #{N := {_, _, Id} = Device} ->
             Eof = fuzz_model:inode_size(Id, Model),
-            device(Call, Device, fun(Place) -> fuzz_ops:resolve(Place, Eof, Eof) end, Run);
+            borrowed(N, fun() -> device(Call, Device, fun(Place) -> fuzz_ops:resolve(Place, Eof, Eof) end, Run) end, Run);
         _ ->
             Run
     end;
@@ -102,14 +115,36 @@ do(Op, #run{model = Model, handles = Handles} = Run) ->
         _ -> Run
     end.
 
-opened(Slot, Name, Mode, Options, #run{directory = Directory, model = Model, handles = Handles} = Run) ->
-    Path = filename:join(Directory, Name),
-    put(call, {open, Name, Mode, Options}),
-    {Expected, Next} = fuzz_model:open(Slot, Name, Mode, Options, Model),
-    case iommap:open(Path, Mode, Options) of
-        {ok, Handle} when Expected =:= ok -> Run#run{model = Next, handles = Handles#{Slot => Handle}};
+resolved(Options, Eof) ->
+    [case Option of {Key, Place} -> {Key, fuzz_ops:resolve(Place, Eof, Eof)}; _ -> Option end || Option <- Options].
+
+%% Of the descriptor of a handle, which may be the one that the new one takes the place of.
+opened_again(Slot, Of, Mode, Options, Source, {ok, #{descriptor := Fd}}, #run{model = Model} = Run) ->
+    Eof = fuzz_model:inode_size(fuzz_model:inode_of_handle(Of, Model), Model),
+    Opened = opened(Slot, {fd, Of}, {fd, Fd}, Mode, resolved(Options, Eof), Run),
+    {ok, #{descriptor := Fd}} = iommap:info(Source),
+    collected(Opened);
+opened_again(_, _, _, _, _, {error, closed}, Run) ->
+    Run.
+
+opened(Slot, Source, Found, Mode, Options, #run{model = Model, handles = Handles} = Run) ->
+    put(call, {open, Source, Mode, Options}),
+    {Expected, Next} = fuzz_model:open(Slot, Source, Mode, Options, Model),
+    case iommap:open(Found, Mode, Options) of
+        {ok, Handle} when Expected =:= ok -> with_file(Slot, Handle, Run#run{model = Next, handles = Handles#{Slot => Handle}});
         Expected -> Run#run{model = Next};
         Got -> unlike(Expected, Got)
+    end.
+
+%% Memory without a name is looked at by the path that tells where it is.
+with_file(Slot, Handle, #run{model = Model, files = Files} = Run) ->
+    Id = fuzz_model:inode_of_handle(Slot, Model),
+    case iommap:info(Handle) of
+        {ok, #{path := <<"/proc/", _/binary>> = Path}} when not is_map_key(Id, Files) ->
+            {ok, File} = file:open(Path, [read, raw, binary]),
+            Run#run{files = Files#{Id => File}};
+        {ok, _} ->
+            Run
     end.
 
 forgotten(Slot, #run{model = Model, handles = Handles} = Run) ->
@@ -154,6 +189,27 @@ call({pwrite, Slot, From, Data}, Handle, Resolve, Run) ->
             put(call, {pwrite, Slot, Offset, element(1, Data), byte_size(Bytes)}),
             written(iommap:pwrite(Handle, Offset, Written), Slot, Offset, Bytes, IsIntact, Run)
     end;
+call({pread, Slot, Places}, Handle, Resolve, #run{model = Model} = Run) ->
+    Ranges = [{Resolve(From), length_of(Resolve(From), Count, Resolve)} || {From, Count} <- Places],
+    put(call, {pread, Slot, Ranges}),
+    {Expected, Next} = fuzz_model:pread(Slot, Ranges, Model),
+    case {Expected, iommap:pread(Handle, Ranges)} of
+        {{ok, All}, {ok, Binaries}} when length(All) =:= length(Binaries) ->
+            [same({ok, Bytes}, {ok, Binary}) || {Bytes, Binary} <- lists:zip(All, Binaries)];
+        {Same, Same} -> ok;
+        {_, Got} -> unlike(Expected, Got)
+    end,
+    Run#run{model = Next};
+call({pwrite, Slot, Places}, Handle, Resolve, Run) ->
+    Data = [{Resolve(From), data(Data, Slot, Resolve(From), Resolve, Run)} || {From, Data} <- Places],
+    Writes = [{Offset, Written, Bytes, IsIntact} || {Offset, {Written, Bytes, IsIntact}} <- Data],
+    put(call, {pwrite, Slot, [{Offset, byte_size(Bytes)} || {Offset, _, Bytes, _} <- Writes]}),
+    Got = iommap:pwrite(Handle, [{Offset, Written} || {Offset, Written, _, _} <- Writes]),
+    AllIntact = case [IsIntact || {_, _, _, IsIntact} <- Writes, IsIntact =/= true] of
+        [] -> true;
+        NotSure -> not lists:member(false, NotSure) andalso unknown
+    end,
+    all_written(Got, Slot, [{Offset, Bytes} || {Offset, _, Bytes, _} <- Writes], AllIntact, Run);
 call({truncate, Slot, Place}, Handle, Resolve, #run{model = Model} = Run) ->
     Size = Resolve(Place),
     put(call, {truncate, Slot, Size}),
@@ -270,6 +326,14 @@ written(Got, Slot, Offset, Bytes, IsIntact, #run{model = Model} = Run) ->
     same(Expected, Got),
     Run#run{model = Next}.
 
+all_written(Got, Slot, Writes, unknown, #run{model = Model} = Run) ->
+    {Expected, _} = fuzz_model:pwrite(Slot, Writes, true, Model),
+    all_written(Got, Slot, Writes, Got =:= Expected, Run);
+all_written(Got, Slot, Writes, IsIntact, #run{model = Model} = Run) ->
+    {Expected, Next} = fuzz_model:pwrite(Slot, Writes, IsIntact, Model),
+    same(Expected, Got),
+    Run#run{model = Next}.
+
 %% From the offset on, as far as a place that is counted from there.
 length_of(Offset, {'end', _} = Place, Resolve) -> max(0, Resolve(Place) - Offset);
 length_of(Offset, {eof, _} = Place, Resolve) -> max(0, Resolve(Place) - Offset);
@@ -323,15 +387,25 @@ form(bytes, Byte, Length) ->
 %% ---- Files as a whole -------------------------------------------------------------------------
 
 %% Every open handle is among the mappings that are listed, as often as it is there.
-listed(#run{model = Model, directory = Directory} = Run) ->
+listed(#run{model = Model, directory = Directory, handles = Handles} = Run) ->
     put(call, list),
-    Expected = [Info#{path => list_to_binary(filename:join(Directory, Name))} || {Name, Info} <- fuzz_model:open_handles(Model)],
+    Path = fun
+        (_, {fd, _}) -> undefined;
+        (Slot, anonymous) -> path(maps:get(Slot, Handles));
+        (_, Name) -> list_to_binary(filename:join(Directory, Name))
+    end,
+    Expected = [Info#{path => Path(Slot, Source)} || {Slot, Source, Info} <- fuzz_model:open_handles(Model)],
     Keys = [path, size, offset, mode, sharing, faulted, page_size],
     Listed = [maps:with(Keys, Info) || #{handle := open} = Info <- iommap:list()],
     case Expected -- Listed of
         [] -> Run;
         Missing -> unlike(Missing, Listed)
     end.
+
+path(Handle) ->
+    {ok, #{path := Path, descriptor := Fd}} = iommap:info(Handle),
+    same(iolist_to_binary(["/proc/", os:getpid(), "/fd/", integer_to_list(Fd)]), Path),
+    Path.
 
 file_read(Name, #run{model = Model, directory = Directory, views = Views} = Run) ->
     put(call, {read_file, Name}),
@@ -348,7 +422,7 @@ file_read(Name, #run{model = Model, directory = Directory, views = Views} = Run)
 %% What the file is grown to by a device, at the most.
 -define(LONGEST, 4_000_000).
 
-device_opened(N, Name, #run{model = Model, directory = Directory, devices = Devices} = Run) ->
+device_opened(N, Name, #run{model = Model, directory = Directory, devices = Devices, borrowed = Borrowed} = Run) ->
     case fuzz_model:names(Model) of
         #{Name := Id} ->
             put(call, {open_device, N, Name}),
@@ -356,12 +430,52 @@ device_opened(N, Name, #run{model = Model, directory = Directory, devices = Devi
             is_map_key(N, Devices) andalso close_device(maps:get(N, Devices)),
             {ok, Raw} = file:open(Path, [raw, read, write, binary]),
             case iommap_file:open(Path, [read, write, binary]) of
-                {ok, Device} -> Run#run{devices = Devices#{N => {Device, Raw, Id}}};
+                {ok, Device} -> Run#run{devices = Devices#{N => {Device, Raw, Id}}, borrowed = maps:remove(N, Borrowed)};
                 Error -> unlike({ok, device}, Error)
             end;
         _ ->
             Run
     end.
+
+%% A device on a handle. What a private mapping or one that may not do both shows is no raw file's.
+device_from(N, Slot, Handle, #run{model = Model, devices = Devices, borrowed = Borrowed} = Run) ->
+    put(call, {device_from, N, Slot}),
+    case {fuzz_model:device_from(Slot, Model), iommap_file:from(Handle)} of
+        {{ok, Id, read_write, shared}, {ok, Device}} ->
+            {ok, #{descriptor := Fd}} = iommap:info(Handle),
+            {ok, Raw} = file:open("/proc/self/fd/" ++ integer_to_list(Fd), [raw, read, write, binary]),
+            is_map_key(N, Devices) andalso close_device(maps:get(N, Devices)),
+            Run#run{devices = Devices#{N => {Device, Raw, Id}}, borrowed = Borrowed#{N => {Slot, Handle}}};
+        {{ok, _, _, _}, {ok, Device}} ->
+            same(ok, file:close(Device)),
+            Run;
+        {Same, Same} ->
+            Run;
+        {Expected, Got} ->
+            unlike(Expected, Got)
+    end.
+
+%% A call of a device on a handle, after which the handle's mapping may have followed the file. Once the handle is closed, the device
+%% is as good as closed.
+borrowed(N, Call, #run{borrowed = Borrowed, devices = Devices, handles = Handles} = Run) ->
+    case Borrowed of
+        #{N := {Slot, Handle}} ->
+            case iommap:position(Handle) of
+                {ok, _} -> followed(Slot, Handle, Call(), Handles);
+                {error, closed} -> same({error, einval}, file:pread(element(1, maps:get(N, Devices)), 0, 1)), Run
+            end;
+        _ ->
+            Call()
+    end.
+
+followed(Slot, Handle, #run{model = Model} = Run, Handles) when map_get(Slot, Handles) =:= Handle ->
+    {ok, Size} = iommap:position(Handle),
+    case fuzz_model:device_left(Slot, Size, Model) of
+        {ok, Next} -> Run#run{model = Next};
+        {wrong, Sizes} -> unlike({left, Sizes}, {left, Size})
+    end;
+followed(_, _, Run, _) ->
+    Run.
 
 close_device({Device, Raw, _}) ->
     ok = file:close(Device),
