@@ -343,6 +343,18 @@ anonymous_memory_never_gets_shorter_test() ->
     ?assertEqual(ok, iommap:truncate(Handle, 5000)),
     ?assertEqual({ok, bytes(5000)}, iommap:pread(Handle, 0, 5000)).
 
+anonymous_memory_that_open_cannot_cut_keeps_its_contents_test() ->
+    %% open with truncate, by path or descriptor, is eperm for less than there is, and changes nothing; for as much it gives zeros.
+    {ok, Handle} = iommap:open(anonymous, read_write, [{size, 5000}]),
+    {ok, #{path := Path, descriptor := Fd}} = iommap:info(Handle),
+    [begin
+         ok = iommap:pwrite(Handle, 0, bytes(5000)),
+         ?assertEqual({error, eperm}, iommap:open(Source, read_write, [truncate, {size, 4999}])),
+         ?assertEqual({ok, bytes(5000)}, iommap:pread(Handle, 0, 5000)),
+         ?assertMatch({ok, _}, iommap:open(Source, read_write, [truncate, {size, 5000}])),
+         ?assertEqual({ok, zeros(5000)}, iommap:pread(Handle, 0, 5000))
+     end || Source <- [Path, {fd, Fd}]].
+
 anonymous_memory_is_shared_with_another_process_test() ->
     %% Another OS process reads and writes it by the path of info/1, and makes it longer; neither side can make it shorter.
     {ok, Handle} = iommap:open(anonymous, read_write, [{size, 5000}]),

@@ -155,6 +155,9 @@ impl BackingFile {
     pub fn empty(&self, to: u64) -> Result<(), Error> {
         let preallocation = self.preallocate(to)?;
         let before = preallocation.before();
+        if before > to && anonymous::is_sealed_against_shrinking(self.fd()) {
+            return Err(Error::System(libc::EPERM));
+        }
         if !self.zero_in_place(before.min(to))? {
             self.shrink(0)?;
             return self.preallocate(to)?.grow();

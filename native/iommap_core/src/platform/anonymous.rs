@@ -64,6 +64,20 @@ pub fn create(size: u64) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Whether nobody can make the memory behind a descriptor shorter (`F_GET_SEALS`), whoever made it.
+#[cfg(target_os = "linux")]
+pub fn is_sealed_against_shrinking(fd: RawFd) -> bool {
+    // SAFETY: asks for an attribute of the file.
+    let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    seals >= 0 && seals & libc::F_SEAL_SHRINK != 0
+}
+
+/// Whether nobody can make the memory behind a descriptor shorter: the system has no seals.
+#[cfg(not(target_os = "linux"))]
+pub fn is_sealed_against_shrinking(_fd: RawFd) -> bool {
+    false
+}
+
 /// The path by which other processes of the user can open a descriptor of this one, as long as it is open.
 pub fn path(fd: RawFd) -> Option<String> {
     cfg!(target_os = "linux").then(|| format!("/proc/{}/fd/{fd}", std::process::id()))
