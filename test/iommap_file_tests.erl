@@ -5,7 +5,7 @@
 -include_lib("kernel/include/file.hrl").
 
 -import(test_files, [with_directory/1, with_file/2, with_mapping/2, with_mapping/4]).
--import(test_pattern, [bytes/1, page/0]).
+-import(test_pattern, [bytes/1, page/0, zeros/1]).
 
 %% Against the oracle
 
@@ -348,6 +348,22 @@ read_through_a_faulted_handle() ->
         ?assertEqual({ok, <<"more">>}, file:pread(Device, 3 * page() + 10, 10)),
         ok = file:pwrite(Device, 5, <<"written">>),
         ?assertMatch({ok, <<_:5/binary, "written", _/binary>>}, file:read_file(Path)),
+        {ok, _} = file:position(Device, 4 * page()),
+        ?assertEqual(ok, file:truncate(Device)),
+        ?assertEqual(4 * page(), filelib:file_size(Path)),
+        ?assertEqual({error, sigbus}, iommap:pread(Handle, 0, 1))
+    end),
+    %% What a private mapping has lost of its own is not in the file, and none of it is written.
+    with_mapping(bytes(3 * page()), read_write, [private], fun(Handle, Path) ->
+        {ok, View} = iommap:region_binary(Handle, 0, 3 * page()),
+        cut(Path, page()),
+        _ = erlang:crc32(View),
+        {ok, #{faulted := true}} = iommap:info(Handle),
+        cut(Path, 4 * page()),
+        {ok, Device} = iommap_file:from(Handle),
+        [?assertEqual({Offset, {error, eio}}, {Offset, file:pwrite(Device, Offset, <<"written">>)})
+            || Offset <- [0, page(), 3 * page() - 3, 3 * page(), 4 * page()]],
+        ?assertEqual({ok, <<(bytes(page()))/binary, (zeros(3 * page()))/binary>>}, file:read_file(Path)),
         ?assertEqual({error, sigbus}, iommap:pread(Handle, 0, 1))
     end).
 

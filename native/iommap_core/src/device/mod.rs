@@ -245,11 +245,12 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         self.mapping(wait)
     }
 
-    /// Makes the mapping as long as the file; whether it is. Nobody but its user clears the fault of a handle.
-    fn follow(&self, handle: &Handle<V>) -> bool {
-        let info = handle.info(Wait::Blocking);
-        let is_faulted = self.is_borrowed() && info.is_ok_and(|info| info.faulted);
-        !is_faulted && handle.remap().is_ok()
+    /// Makes the mapping as long as the file. Nobody but its user clears the fault of a handle.
+    fn follow(&self, handle: &Handle<V>) -> Result<(), Error> {
+        if self.is_borrowed() && handle.info(Wait::Blocking)?.faulted {
+            return Err(Error::Fault);
+        }
+        handle.remap().map(drop)
     }
 
     fn file(&self) -> Result<Arc<BackingFile>, Error> {

@@ -58,7 +58,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         file.shrink(cursor.at)?;
         if cursor.at > 0 {
             if let Some(handle) = self.mapping(Wait::Blocking)? {
-                let _ = handle.remap(); // or it follows when it is read
+                let _ = self.follow(handle); // or it follows when it is read
             }
         }
         Ok(())

@@ -167,7 +167,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         let mut read = first;
         if size > mapped && !matches!(read, Err(Error::Fault)) {
             must_wait(wait)?;
-            if !self.follow(handle) {
+            if self.follow(handle).is_err() {
                 return self.read_by_descriptor(wait, offset, length, make);
             }
             read = handle.pread_available(wait, offset, length, make);

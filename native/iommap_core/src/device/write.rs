@@ -61,7 +61,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
                 let mut done = handle.pwrite(wait, offset, data);
                 if done == Err(Error::OutOfBounds) && self.file_size(wait)? >= end {
                     must_wait(wait)?;
-                    if self.follow(handle) {
+                    if self.follow(handle).is_ok() {
                         done = handle.pwrite(wait, offset, data);
                     }
                 }
@@ -103,7 +103,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         written: &mut u64,
     ) -> Result<(), Error> {
         if self.file_size(Wait::Blocking)? > handle.position(Wait::Blocking)? as u64 {
-            handle.remap()?;
+            self.follow(handle)?;
         }
         let mapped = handle.position(Wait::Blocking)? as u64;
         let inside = mapped.saturating_sub(offset).min(data.length() as u64) as usize;
@@ -123,7 +123,7 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
                 rest,
                 written,
             )?;
-            handle.remap()?;
+            let _ = self.follow(handle); // or it follows when it is read
         }
         Ok(())
     }
