@@ -430,7 +430,7 @@ with_view(Handle, Offset, Length, Fun) when is_function(Fun, 1) ->
             Error
     end;
 with_view(Handle, Offset, Length, Fun) ->
-    erlang:error(badarg, [Handle, Offset, Length, Fun]).
+    erlang:error(badarg, [Handle, Offset, Length, Fun], iommap_error:info(handle_or(function, Handle))).
 
 %% @doc A view: a binary that is the memory of the mapping, without a copy. For a binary that outlives the call; else
 %% {@link with_view/4} is the safe way.
@@ -664,7 +664,7 @@ unsubscribe() ->
 intact(Binary) when is_binary(Binary) ->
     intact_nif(Binary, 0, byte_size(Binary), byte_size(Binary));
 intact(Binary) ->
-    erlang:error(badarg, [Binary]).
+    erlang:error(badarg, [Binary], iommap_error:info(binary)).
 
 %% @doc As {@link intact/1}, of `Length' bytes of the binary from `Offset' on: for the short parts that the VM copies when
 %% they are taken out of a view. Raises `badarg' for a range that is not inside.
@@ -672,7 +672,7 @@ intact(Binary) ->
 intact(Binary, Offset, Length) when is_binary(Binary) ->
     intact_nif(Binary, Offset, Length, byte_size(Binary));
 intact(Binary, Offset, Length) ->
-    erlang:error(badarg, [Binary, Offset, Length]).
+    erlang:error(badarg, [Binary, Offset, Length], iommap_error:info(binary)).
 
 %% @doc A text for people, of the reason of any `{error, Reason}' of this library, as {@link file:format_error/1} gives one.
 %%

@@ -9,7 +9,7 @@
 info(Cause) ->
     [{error_info, #{module => ?MODULE, cause => Cause}}].
 
-%% Tells the shell which argument of open/2,3, read_file/1 or pwrite/2 was wrong.
+%% Tells the shell which argument of a call was wrong, where Erlang has checked it.
 -spec format_error(badarg, erlang:stacktrace()) -> #{pos_integer() => unicode:chardata()}.
 format_error(badarg, [{_Module, _Function, Arguments, Info} | _]) ->
     #{cause := Cause} = proplists:get_value(error_info, Info, #{}),
@@ -19,6 +19,8 @@ format_error(badarg, [{_Module, _Function, Arguments, Info} | _]) ->
 describe(path, _) -> {1, "contains a NUL character"};
 describe(fd, _) -> {1, "is not a descriptor: an integer from 0 on"};
 describe(mode, _) -> {2, "is not read, write or read_write"};
+describe(binary, _) -> {1, "is not a binary"};
+describe(function, _) -> {4, "is not a function of one argument"};
 describe(handle, _) -> {1, "is not a handle"};
 describe(writes, _) -> {2, "is not a list of {Offset, Data}, integers below 2^64 and iodata"};
 describe(options, Arity) -> {Arity, "is not a proper list"};

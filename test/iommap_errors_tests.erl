@@ -204,6 +204,22 @@ open_says_which_argument_is_wrong_test() ->
          {3, ["a", read, [{size, ?LARGEST + 1}]]}
      ]].
 
+calls_that_erlang_checks_say_which_argument_is_wrong_test() ->
+    %% So do those of with_view and intact.
+    with_file(bytes(?SIZE), fun(File) ->
+        {ok, Handle} = iommap:open(File, read, []),
+        Size = fun erlang:byte_size/1,
+        [?assertMatch({Arguments, [{Position, _}]},
+                      {Arguments, maps:to_list(explanation(fun() -> apply(iommap, Function, Arguments) end))})
+            || {Position, Function, Arguments} <- [
+                {4, with_view, [Handle, 0, 1, not_a_function]},
+                {4, with_view, [Handle, -1, atom, fun() -> no_argument end]},
+                {1, with_view, [not_a_handle, 0, 1, not_a_function]},
+                {1, intact, [<<1:1>>]},
+                {1, intact, ["list", 0, 1]}]],
+        ?assertEqual({ok, 1}, iommap:with_view(Handle, 0, 1, Size))
+    end).
+
 read_file_checks_its_path_test() ->
     %% read_file answers for every path what open for reading does, and says in the shell what is wrong with it.
     with_file(bytes(?SIZE), fun(File) ->
