@@ -92,7 +92,7 @@ open(Path, Modes) ->
 %% of a window is `{error, einval}'.
 %%
 %% Writing behind the end makes the file longer, and the handle's mapping too as soon as the device reads there. What is
-%% written to a private mapping reaches the file only where it makes it longer.
+%% written to a private mapping reaches the file only where it makes it longer. No call of the device clears a fault of the handle.
 -spec from(iommap:handle()) -> {ok, device()} | {error, closed | einval}.
 from(Handle) ->
     device(iommap:device_from_nif(Handle), binary).
