@@ -5,9 +5,8 @@ mod rig;
 
 use iommap_core::{Access, Error, Segment, Wait};
 use rig::{
-    contents, ends_by, in_its_own_process, lacking_in_qemu, open_for, open_private, page, pattern,
-    pread, pread_as, pwrite, pwrite_segments, set_size, show, truncated_by_another_process,
-    AHandle, Scratch,
+    contents, ends_by, in_its_own_process, open_for, open_private, page, pattern, pread, pread_as,
+    pwrite, pwrite_segments, set_size, show, truncated_by_another_process, AHandle, Scratch,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -436,7 +435,7 @@ fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_e
     // As threads do whose allocator asks for memory again and again.
     const VIEWS: usize = 4;
     in_its_own_process(|| {
-        if lacking_in_qemu("limit of mappings") {
+        if rig::lacking_in_qemu("limit of mappings") {
             return;
         }
         let scratch = Scratch::new();
