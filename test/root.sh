@@ -74,13 +74,21 @@ in_root() {
     env --ignore-environment "${settings[@]}" chroot "$root" "$@" </dev/null 9>&-
 }
 
-# Copies the sources, and nothing that was built, to DIRECTORY of the root; what was built there stays.
+# Copies the sources, and nothing that was built, to DIRECTORY of the root; what was built there stays. A file that differs from the
+# one there is as new as the copy: what was built of another checkout's is of no use, however old this one is.
 copy_sources() {
-    mkdir -p "$root$1"
-    (cd "$root$1" && find . -mindepth 1 -maxdepth 1 ! -name _build ! -name target ! -name priv -exec rm -rf {} +)
+    local new=$root$1.new
+    rm -rf "$new"
+    mkdir -p "$root$1" "$new"
     git -C "$checkout" -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
         tar --create --directory "$checkout" --ignore-failed-read --null --files-from=- 2>/dev/null |
-        tar --extract --no-same-owner --directory "$root$1"
+        tar --extract --no-same-owner --touch --directory "$new"
+    (cd "$new" && find . -type f | while read -r file; do
+        ! cmp -s "$file" "$root$1/$file" || touch -r "$root$1/$file" "$file"
+    done)
+    (cd "$root$1" && find . -mindepth 1 -maxdepth 1 ! -name _build ! -name target ! -name priv -exec rm -rf {} +)
+    cp -R --preserve=mode,timestamps "$new/." "$root$1"
+    rm -rf "$new"
 }
 
 # is_a_nif FILE PATTERN...: a library that the VM can load and that is never unloaded; readelf shows the patterns too.
