@@ -33,6 +33,9 @@ fn names(directory: &Path) -> Vec<String> {
 #[test]
 fn a_file_that_cannot_be_mapped_is_what_it_was() {
     // No address space: none is made, also not through a link; the one that is there is neither emptied nor grown.
+    if rig::lacking_in_qemu("RLIMIT_AS") {
+        return;
+    }
     in_its_own_process(|| {
         let scratch = Scratch::new();
         let path = scratch.file(5000);
@@ -227,6 +230,9 @@ const TMPFILE: u32 = 0o20_000_000;
 #[test]
 fn files_are_made_where_there_are_none_without_a_name() {
     // NFS and vfat, by a name of its own; where rename may only replace, by a link; where there is neither, in place.
+    if rig::lacking_in_qemu("seccomp filters") {
+        return;
+    }
     let unnamed = (libc::SYS_openat, TMPFILE, libc::EOPNOTSUPP);
     let rename = (libc::SYS_renameat2, 0, libc::EINVAL);
     let link = (libc::SYS_linkat, 0, libc::EPERM);
