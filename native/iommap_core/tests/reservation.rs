@@ -134,24 +134,24 @@ fn a_mapping_is_unmapped_with_all_of_its_address_space() {
 
 #[test]
 fn a_mapping_grows_where_it_is_while_views_live_and_readers_read() {
-    // A view's address stays its handle's, and no reader meets anything but the bytes.
+    // To the double. A view's address stays its handle's, and no reader meets anything but the bytes.
     for grown_by_others in [false, true] {
         let scratch = Scratch::new();
-        let path = scratch.file(page());
-        let bytes = pattern(page());
+        let path = scratch.file(8 * page());
+        let bytes = pattern(8 * page());
         let handle = open_for(&path, Access::ReadWrite);
         let view = whole(&handle);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    assert_eq!(pread(&handle, 0, page()).as_ref(), Ok(&bytes));
+                    assert_eq!(pread(&handle, 0, 8 * page()).as_ref(), Ok(&bytes));
                     let size = handle.position(Wait::Blocking).unwrap();
                     assert_eq!(pread(&handle, size - 1, 1).map(|byte| byte.len()), Ok(1));
-                    assert_eq!(view.byte(page() - 1), bytes[page() - 1]);
+                    assert_eq!(view.byte(8 * page() - 1), bytes[8 * page() - 1]);
                 }
             });
-            for pages in 2..=16 {
+            for pages in 9..=16 {
                 let size = pages * page() - pages;
                 if grown_by_others {
                     set_size(&path, size);
