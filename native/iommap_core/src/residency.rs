@@ -227,8 +227,7 @@ fn fresh(word: u64, tag: u32, now: Stamp, lifetime: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PAGE: usize = 4096;
+    use platform::page_size;
 
     fn range(offset: usize, length: usize) -> Range {
         Range::checked(offset as u64, length as u64, usize::MAX).unwrap()
@@ -238,21 +237,21 @@ mod tests {
     fn only_what_was_inserted_is_contained() {
         let cache = Residency::new(1 << 30, 1000, 1);
         let stamp = cache.stamp();
-        cache.insert(range(31 * PAGE, 2 * PAGE), stamp);
-        assert!(cache.contains(range(31 * PAGE, 2 * PAGE)));
-        assert!(cache.contains(range(31 * PAGE + 5, PAGE)));
-        assert!(!cache.contains(range(30 * PAGE, 2 * PAGE)));
-        assert!(!cache.contains(range(32 * PAGE, PAGE + 1)));
+        cache.insert(range(31 * page_size(), 2 * page_size()), stamp);
+        assert!(cache.contains(range(31 * page_size(), 2 * page_size())));
+        assert!(cache.contains(range(31 * page_size() + 5, page_size())));
+        assert!(!cache.contains(range(30 * page_size(), 2 * page_size())));
+        assert!(!cache.contains(range(32 * page_size(), page_size() + 1)));
     }
 
     #[test]
     fn regions_that_share_an_entry_are_told_apart() {
         let cache = Residency::new(1 << 40, 1000, 1);
         let apart = MOST_ENTRIES * cache.region_size();
-        cache.insert(range(0, PAGE), cache.stamp());
-        assert!(!cache.contains(range(apart, PAGE)));
-        cache.insert(range(apart, PAGE), cache.stamp());
-        assert!(!cache.contains(range(0, PAGE)));
+        cache.insert(range(0, page_size()), cache.stamp());
+        assert!(!cache.contains(range(apart, page_size())));
+        cache.insert(range(apart, page_size()), cache.stamp());
+        assert!(!cache.contains(range(0, page_size())));
     }
 
     #[test]
@@ -260,21 +259,21 @@ mod tests {
         let cache = Residency::new(1 << 20, 1000, 1);
         let stamp = cache.stamp();
         cache.invalidate();
-        cache.insert(range(0, PAGE), stamp);
-        assert!(!cache.contains(range(0, PAGE)));
-        cache.insert(range(0, PAGE), cache.stamp());
-        assert!(cache.contains(range(0, PAGE)));
+        cache.insert(range(0, page_size()), stamp);
+        assert!(!cache.contains(range(0, page_size())));
+        cache.insert(range(0, page_size()), cache.stamp());
+        assert!(cache.contains(range(0, page_size())));
     }
 
     #[test]
     fn an_entry_ends_after_its_lifetime() {
         let cache = Residency::new(1 << 20, 2, 1);
-        cache.insert(range(0, PAGE), cache.stamp());
+        cache.insert(range(0, page_size()), cache.stamp());
         let begun = clock::ticks();
         while clock::ticks().wrapping_sub(begun) <= 3 {
             std::thread::yield_now();
         }
-        assert!(!cache.contains(range(0, PAGE)));
+        assert!(!cache.contains(range(0, page_size())));
     }
 
     #[test]
@@ -282,7 +281,8 @@ mod tests {
         // Asked about in runs; what was never inserted is not renewed, nor what was invalidated.
         let still = |held: u32| {
             move |run: Range| {
-                (run.offset() / PAGE..run.end() / PAGE).all(|page| held >> page & 1 == 1)
+                (run.offset() / page_size()..run.end() / page_size())
+                    .all(|page| held >> page & 1 == 1)
             }
         };
         for inserted in [u32::MAX, 1, 1 << 31, 0x8000_0001, 0x0ff0_f00f, 0xaaaa_aaaa] {
@@ -297,15 +297,15 @@ mod tests {
                 let cache = Residency::new(1 << 20, 0, 1).renewable(1000);
                 let bit = |bits: u32, page: usize| bits >> page & 1 == 1;
                 for page in (0..32).filter(|page| bit(inserted, *page)) {
-                    cache.insert(range(page * PAGE, PAGE), cache.stamp());
+                    cache.insert(range(page * page_size(), page_size()), cache.stamp());
                 }
                 let first = inserted.trailing_zeros() as usize;
-                let renewed = cache.renew(range(first * PAGE, 10), still(held));
+                let renewed = cache.renew(range(first * page_size(), 10), still(held));
                 assert_eq!(renewed, bit(held, first), "{inserted:x} {held:x}");
                 let wanted = inserted & held;
                 assert_eq!(blocks(cache.entries[0].load(Ordering::Relaxed)), wanted);
                 cache.invalidate();
-                assert!(!cache.renew(range(0, PAGE), still(u32::MAX)));
+                assert!(!cache.renew(range(0, page_size()), still(u32::MAX)));
             }
         }
     }
@@ -313,8 +313,8 @@ mod tests {
     #[test]
     fn a_huge_mapping_costs_no_more_than_a_big_one() {
         assert_eq!(
-            Residency::new(1 << 29, 1, 1).entries.len(),
-            Residency::new(1 << 46, 1, 1).entries.len()
+            Residency::new(page_size() << 17, 1, 1).entries.len(),
+            Residency::new(page_size() << 34, 1, 1).entries.len()
         );
         assert_eq!(Residency::new(1, 1, 1).entries.len(), 1);
     }
@@ -332,12 +332,15 @@ mod tests {
                 }
                 match step {
                     0 => stamp = Some(cache.stamp()),
-                    1 => cache.insert(range(0, PAGE), stamp.unwrap()),
+                    1 => cache.insert(range(0, page_size()), stamp.unwrap()),
                     _ => {}
                 }
             }
             let inserted_after_invalidating = invalidate_after == 0;
-            assert_eq!(cache.contains(range(0, PAGE)), inserted_after_invalidating);
+            assert_eq!(
+                cache.contains(range(0, page_size())),
+                inserted_after_invalidating
+            );
         }
     }
 }
