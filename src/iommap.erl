@@ -106,7 +106,8 @@
     device_position_nif/3, device_truncate_nif/1, device_sync_nif/2, device_allocate_nif/3, device_advise_nif/4,
     device_info_nif/1,
     pread/2,
-    pwrite_all_nif/2
+    pwrite_all_nif/2,
+    is_known_intact_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
@@ -415,13 +416,13 @@ with_view(Handle, Offset, Length, Fun) when is_function(Fun, 1) ->
         {ok, View} ->
             try Fun(View) of
                 Result ->
-                    case intact(View) of
+                    case is_still_intact(Handle, Offset, View) of
                         true -> {ok, Result};
                         false -> {error, sigbus}
                     end
             catch
                 Class:Reason:Stack ->
-                    case intact(View) of
+                    case is_still_intact(Handle, Offset, View) of
                         true -> erlang:raise(Class, Reason, Stack);
                         false -> {error, sigbus}
                     end
@@ -431,6 +432,9 @@ with_view(Handle, Offset, Length, Fun) when is_function(Fun, 1) ->
     end;
 with_view(Handle, Offset, Length, Fun) ->
     erlang:error(badarg, [Handle, Offset, Length, Fun], iommap_error:info(handle_or(function, Handle))).
+
+is_still_intact(Handle, Offset, View) ->
+    is_known_intact_nif(Handle, Offset, View) orelse intact(View).
 
 %% @doc A view: a binary that is the memory of the mapping, without a copy. For a binary that outlives the call; else
 %% {@link with_view/4} is the safe way.
@@ -730,6 +734,9 @@ intact_nif(_Binary, _Offset, _Length, _Size) ->
     erlang:nif_error(not_loaded).
 
 backed_region_nif(_Handle, _Offset, _Length) ->
+    erlang:nif_error(not_loaded).
+
+is_known_intact_nif(_Handle, _Offset, _View) ->
     erlang:nif_error(not_loaded).
 
 images_nif() ->

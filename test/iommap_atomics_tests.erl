@@ -209,32 +209,6 @@ processes_that_add_to_one_word_lose_none_test_() ->
         end)
     end}.
 
-reads_and_writes_of_whole_words_see_and_leave_no_half_of_one_here_test_() ->
-    %% Words are all zeros or all ones; an aligned read of whole words, beside writes of one binary each through another handle, shows
-    %% nothing else, whatever their length. That is what guides/sharing.md says was seen; only iommap_atomics promises it.
-    {timeout, 120, fun() ->
-        Words = 4096,
-        with_mapping(zeros(8 * Words), fun(Handle, Path) ->
-            {ok, Other} = iommap:open(Path, read_write, []),
-            Array = iommap_atomics:new(Handle, 0, Words, []),
-            Flip = fun() -> [ok = iommap_atomics:'bxor'(Array, Ix, -1) || Ix <- lists:seq(1, Words)] end,
-            Write = fun() ->
-                Count = lists:nth(rand:uniform(6), [1, 7, 64, 256, 512, 4000]),
-                Word = hd([-1 || rand:uniform(2) =:= 1] ++ [0]),
-                ok = iommap:pwrite(Other, 8 * rand:uniform(Words - Count), binary:copy(<<Word:64>>, Count))
-            end,
-            test_processes:during([Flip, Write], fun() ->
-                [begin
-                    Count = lists:nth(1 + N rem 8, [1, 2, 3, 5, 16, 100, 900, 4000]),
-                    {ok, Bytes} = iommap:pread(Handle, 8 * rand:uniform(Words - Count), 8 * Count),
-                    [true = Word =:= 0 orelse Word =:= -1 || <<Word:64/signed>> <= Bytes],
-                    true = lists:member(iommap_atomics:get(Array, 1 + N rem Words), [0, -1])
-                end || N <- lists:seq(1, 4000)]
-            end),
-            ok = iommap:close(Other)
-        end)
-    end}.
-
 an_operation_on_a_page_in_memory_stays_on_its_scheduler_test_() ->
     %% The first update of a page may move; of those that follow at once, one in a hundred tries does not.
     {timeout, 60, fun() ->

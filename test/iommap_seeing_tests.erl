@@ -44,6 +44,31 @@ with_view_of_bytes_that_are_lost_meanwhile_is_sigbus_test_() ->
         {exits, fun(View) -> exit(binary:copy(View)) end}
     ]].
 
+with_view_of_a_last_page_that_is_cut_meanwhile_is_sigbus_test_() ->
+    %% The page stays, so nothing faults; of a private mapping it is a copy, whose bytes stay, too.
+    [{atom_to_list(Sharing), fun() ->
+        test_files:with_file(binary:copy(<<255>>, 2 * page()), fun(Path) ->
+            {ok, Handle} = iommap:open(Path, read_write, [Sharing]),
+            ok = iommap:pwrite(Handle, page() + 50, binary:copy(<<255>>, 50)),
+            Read = fun(Cut) -> iommap:with_view(Handle, 0, page() + 100, fun(View) -> Cut(), erlang:crc32(View) end) end,
+            ?assertMatch({ok, _}, Read(fun() -> ok end)),
+            ?assertEqual({error, sigbus}, Read(fun() -> cut(Path, page() + 99) end))
+        end)
+    end} || Sharing <- [shared, private]].
+
+with_view_of_a_handle_that_is_mapped_anew_meanwhile_is_asked_of_the_view_test() ->
+    %% The new mapping has the bytes, and the view of the old one has lost them.
+    with_mapping(binary:copy(<<255>>, 2 * page()), fun(Handle, Path) ->
+        ?assertEqual({error, sigbus}, iommap:with_view(Handle, 0, 2 * page(), fun(View) ->
+            cut(Path, page()),
+            {ok, _} = iommap:remap(Handle),
+            _ = erlang:crc32(View),
+            ok = file:write_file(Path, binary:copy(<<255>>, 2 * page())),
+            {ok, _} = iommap:remap(Handle)
+        end)),
+        ?assertEqual({ok, ok}, iommap:with_view(Handle, 0, 2 * page(), fun(_) -> ok end))
+    end).
+
 with_view_of_bytes_that_were_lost_before_calls_nothing_test_() ->
     %% Whatever the last byte that was left is, and whether or not somebody met the loss before.
     [{lists:flatten(io_lib:format("~p bytes of ~p, ~p", [Left, Byte, Met])), fun() ->

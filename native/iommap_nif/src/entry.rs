@@ -125,6 +125,7 @@ static FUNCTIONS: Functions = Functions(nifs! {
     54: c"device_info_nif" / 1, dirty_io, device::info;
     55: c"pread" / 2, normal, batch::pread;
     56: c"pwrite_all_nif" / 2, normal, batch::pwrite;
+    57: c"is_known_intact_nif" / 3, normal, view::is_known_intact;
 });
 
 /// This image, as others see it.

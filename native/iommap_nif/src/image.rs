@@ -296,6 +296,11 @@ pub fn intact(bytes: &Segment) -> Option<bool> {
         .map(|told| told != 0)
 }
 
+/// Asks every image whether the bytes lie in a mapping of it. Of no bytes each can tell without asking for the file's size.
+pub fn is_mapped(bytes: &Segment) -> bool {
+    images().any(|image| (image.intact)(bytes.address(), 0) >= 0)
+}
+
 /// Tells whether there may be a view, of this image or another.
 #[inline]
 pub fn has_views() -> bool {

@@ -34,7 +34,7 @@ impl Origin {
     pub fn look_up(term: Term, bytes: &Segment) -> Origin {
         if term::is_copied(term, bytes) {
             Origin::Copied
-        } else if image::intact(bytes).is_some() {
+        } else if image::is_mapped(bytes) {
             Origin::View
         } else {
             Origin::Plain

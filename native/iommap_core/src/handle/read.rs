@@ -1,7 +1,7 @@
 //! Reads a range: copies it (`pread`), or shows it (`region`, `backed_region`).
 
 use super::{opened, Handle, Open, Wait, NON_BLOCKING_MAX};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Segment};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::mapping::view::View;
@@ -206,6 +206,21 @@ impl<V> Handle<V> {
         open.mapping.check_not_faulted()?;
         part.check_backed()?;
         Ok(show(open.region(part)))
+    }
+
+    /// Whether it is known, without waiting or asking, that a range that `backed_region` has shown is what its file holds. `false`
+    /// also if the handle has another mapping by now.
+    pub fn is_known_intact(&self, offset: u64, shown: &Segment) -> bool {
+        let Ok(reading) = self.reading(Wait::NonBlocking) else {
+            return false;
+        };
+        let Ok(open) = opened(&reading) else {
+            return false;
+        };
+        let part = open.mapping.part(offset, shown.length() as u64);
+        part.is_ok_and(|part| {
+            shown.length() > 0 && part.address() == shown.address() && part.is_known_intact()
+        })
     }
 
     #[inline]

@@ -42,35 +42,38 @@ impl Part<'_> {
     }
 
     /// `Fault` if the file ends before the end of the part. (Any byte that it loses takes the last one along.)
-    ///
-    /// A last byte that is in memory and not zero is the file's, as the system zeroes what is behind the end; to read it takes
-    /// a fiftieth of the time of a question.
     pub fn check_backed(self) -> Result<(), Error> {
-        let Some(last) = self
-            .range
-            .end()
-            .checked_sub(1)
-            .filter(|_| self.length() > 0)
-        else {
-            return Ok(());
-        };
-        let last = Part {
-            range: Range::between(last, last + 1),
-            ..self
-        };
-        if last.is_ready_to_read() {
-            let mut byte = 0;
-            // SAFETY: the byte is mapped as long as the mapping lives; the other is on the stack.
-            unsafe { guard::copy(&raw mut byte, last.address(), 1)? };
-            if byte != 0 {
-                return Ok(());
-            }
-        }
-        if self.mapping.slot.ends_inside_file(self.range.end()) {
+        if self.length() == 0
+            || self.ends_in_data()?
+            || self.mapping.slot.ends_inside_file(self.range.end())
+        {
             Ok(())
         } else {
             Err(Error::Fault)
         }
+    }
+
+    /// Whether the last byte of the part, which is not empty, is in memory and not zero. Then it is the file's, as the system zeroes
+    /// what is behind the end; to read it takes a fiftieth of the time of a question.
+    fn ends_in_data(self) -> Result<bool, Error> {
+        let end = self.range.end();
+        let last = Part {
+            range: Range::between(end - 1, end),
+            ..self
+        };
+        if !last.is_ready_to_read() {
+            return Ok(false);
+        }
+        let mut byte = 0;
+        // SAFETY: the byte is mapped as long as the mapping lives; the other is on the stack.
+        unsafe { guard::copy(&raw mut byte, last.address(), 1)? };
+        Ok(byte != 0)
+    }
+
+    /// Whether it is known without a question that the file has lost no byte of the part, which is not empty, since it was shown. A
+    /// private mapping may have a copy of the last page, of which the system zeroes nothing.
+    pub fn is_known_intact(self) -> bool {
+        !self.mapping.is_private() && self.ends_in_data() == Ok(true) && !self.mapping.is_faulted()
     }
 
     /// Starts to bring the part, which is not empty, into memory, and does not wait for it.

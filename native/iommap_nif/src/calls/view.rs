@@ -21,6 +21,7 @@ pub fn region_binary<'a>(
 }
 
 /// `backed_region_nif(Handle, Offset, Length)`: the view that `iommap.erl` gives to the function of `with_view`.
+#[inline(always)]
 pub fn backed_region<'a>(
     env: Env<'a>,
     [handle, offset, length]: [Term<'a>; 3],
@@ -28,9 +29,22 @@ pub fn backed_region<'a>(
 ) -> Answer<'a> {
     let handle = resource::decode_handle(handle)?;
     let [offset, length] = term::naturals([offset, length])?;
+    handle.prefetch(offset.wrapping_add(length).wrapping_sub(1)); // the byte that is looked at
     let encode = |region: Region<_>| resource::encode_region(env, region);
     let binary = handle.backed_region(wait, offset, length, encode)?;
     Ok(answer::ok(env, binary))
+}
+
+/// `is_known_intact_nif(Handle, Offset, View)`: whether a view that `backed_region_nif` has given needs no question of `intact`.
+pub fn is_known_intact<'a>(
+    env: Env<'a>,
+    [handle, offset, view]: [Term<'a>; 3],
+    _wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let view = term::binary(view).ok_or(Stop::Raise)?;
+    let is_intact = handle.is_known_intact(offset.decode()?, &view);
+    Ok(is_intact.encode(env))
 }
 
 /// `intact_nif(Binary, Offset, Length, Size)`: `Binary` is of `Size` bytes, as `iommap.erl` has measured it. A range that
