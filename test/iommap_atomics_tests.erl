@@ -191,7 +191,7 @@ words_of_a_faulted_mapping_are_sigbus_until_it_is_remapped_test() ->
 
 processes_that_add_to_one_word_lose_none_test_() ->
     %% Through two handles, while others read, write beside it and resize.
-    {timeout, 120, fun() ->
+    {timeout, 300, fun() ->
         Times = 20_000,
         with_mapping(zeros(page()), fun(Handle, Path) ->
             {ok, Other} = iommap:open(Path, read_write, []),
@@ -211,7 +211,7 @@ processes_that_add_to_one_word_lose_none_test_() ->
 
 an_operation_on_a_page_in_memory_stays_on_its_scheduler_test_() ->
     %% The first update of a page may move; of those that follow at once, one in a hundred tries does not.
-    {timeout, 60, fun() ->
+    {timeout, 300, fun() ->
         with_mapping(zeros(page()), fun(Handle, _) ->
             Array = iommap_atomics:new(Handle, 0, 8, []),
             Stays = fun(Operation) ->

@@ -16,7 +16,7 @@ elixir_examples_run_test_() ->
         false ->
             {"skipped: elixir is not installed", fun() -> ?debugMsg("skipped: elixir is not installed") end};
         _ ->
-            [{Title, {timeout, 60, fun() -> in_a_directory(fun(Directory) -> evaluate_elixir(Directory, Text) end) end}}
+            [{Title, {timeout, 300, fun() -> in_a_directory(fun(Directory) -> evaluate_elixir(Directory, Text) end) end}}
                 || {Title, Text} <- examples("elixir")]
     end.
 

@@ -18,16 +18,16 @@
 
 pread_checks_in_order_test_() ->
     %% pread answers by the first row that fits, for every handle, offset and length.
-    {timeout, 60, ?_test(reading_checks_in_order(fun iommap:pread/3))}.
+    {timeout, 300, ?_test(reading_checks_in_order(fun iommap:pread/3))}.
 
 region_binary_checks_in_order_test_() ->
     %% region_binary answers by the first row that fits, for every handle, offset and length.
-    {timeout, 60, ?_test(reading_checks_in_order(fun iommap:region_binary/3))}.
+    {timeout, 300, ?_test(reading_checks_in_order(fun iommap:region_binary/3))}.
 
 with_view_checks_in_order_test_() ->
     %% with_view answers by the first row that fits, for every handle, offset and length.
     WithView = fun(Handle, Offset, Length) -> iommap:with_view(Handle, Offset, Length, fun erlang:byte_size/1) end,
-    {timeout, 60, ?_test(reading_checks_in_order(WithView))}.
+    {timeout, 300, ?_test(reading_checks_in_order(WithView))}.
 
 reading_checks_in_order(Read) ->
     with_handles(fun(Handles) ->
@@ -38,7 +38,7 @@ reading_checks_in_order(Read) ->
 
 pwrite_checks_in_order_test_() ->
     %% pwrite answers by the first row that fits, for every handle, offset and data.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:pwrite/3, [Handle, Offset, Data],
                 [HandleRow, integer_row(Offset), DataRow, may(write, HandleRow), range_row(Offset, Size)]}
             || {DataRow, Size, Data} <- data(), {HandleRow, Handle} <- Handles, Offset <- integers()])
@@ -46,7 +46,7 @@ pwrite_checks_in_order_test_() ->
 
 pread_of_ranges_checks_in_order_test_() ->
     %% pread/2 answers by the first row that fits any element of its list, for every handle, offset and length.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:pread/2, [Handle, Ranges],
                 [HandleRow, integer_row(Offset), integer_row(Length), may(read, HandleRow), range_row(Offset, Length)]}
             || {HandleRow, Handle} <- Handles, Offset <- integers(), Length <- integers(),
@@ -63,7 +63,7 @@ pread_of_ranges_checks_in_order_test_() ->
 
 pwrite_of_elements_checks_in_order_test_() ->
     %% pwrite/2 answers by the first row that fits any element, for every handle, offset and data. None was written.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun pwrite_nothing/2, [Handle, Writes],
                 [HandleRow, integer_row(Offset), DataRow, may(write, HandleRow), range_row(Offset, Size)]}
             || {DataRow, Size, Data} <- data(), {HandleRow, Handle} <- Handles, Offset <- integers(),
@@ -96,7 +96,7 @@ no_batches(Good) ->
 
 advise_checks_in_order_test_() ->
     %% advise answers by the first row that fits, for every handle, offset, length and hint.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:advise/4, [Handle, Offset, Length, Hint],
                 [HandleRow, integer_row(Offset), integer_row(Length), HintRow, range_row(Offset, Length)]}
             || {HandleRow, Handle} <- Handles, Offset <- integers(), Length <- integers(), {HintRow, Hint} <- hints()])
@@ -104,7 +104,7 @@ advise_checks_in_order_test_() ->
 
 truncate_checks_in_order_test_() ->
     %% truncate answers by the first row that fits, for every handle and size.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:truncate/2, [Handle, Size],
                 [HandleRow, integer_row(Size), size_row(Size), may(write, HandleRow)]}
             || {HandleRow, Handle} <- Handles, Size <- integers(),
@@ -113,7 +113,7 @@ truncate_checks_in_order_test_() ->
 
 ensure_size_checks_in_order_test_() ->
     %% ensure_size answers by the first row that fits, for every handle and size.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:ensure_size/2, [Handle, Size], [HandleRow, integer_row(Size), may(write, HandleRow)]}
             || {HandleRow, Handle} <- Handles, Size <- integers(),
                answer([HandleRow, integer_row(Size), may(write, HandleRow)]) =/= ok orelse Size =< ?SIZE])
@@ -121,14 +121,14 @@ ensure_size_checks_in_order_test_() ->
 
 sync_checks_in_order_test_() ->
     %% sync answers by the first row that fits, for every handle and mode.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{fun iommap:sync/2, [Handle, Mode], [HandleRow, ModeRow]}
             || {HandleRow, Handle} <- Handles, {ModeRow, Mode} <- sync_modes()])
     end))}.
 
 calls_with_a_handle_only_check_it_test_() ->
     %% sync, position, remap, info and close raise for what is no handle and know a closed one.
-    {timeout, 60, ?_test(with_handles(fun(Handles) ->
+    {timeout, 300, ?_test(with_handles(fun(Handles) ->
         assert_rows([{Call, [Handle], [HandleRow]}
             || Call <- [fun iommap:sync/1, fun iommap:position/1, fun iommap:remap/1, fun iommap:info/1,
                         fun iommap:close/1],

@@ -145,7 +145,7 @@ lines_are_those_of_a_raw_file_test_() ->
     %% Lines of every length, with and without carriage returns and a last newline, are those of a raw file, one after another.
     Text = iolist_to_binary([[bytes_without_newline(Length), End]
         || Length <- [0, 1, 126, 127, 128, 511, 512, 513, 5000, 0, 65536, 200_000, 3], End <- ["\n", "\r\n", "\r\r\n"]]),
-    [{timeout, 60, fun() ->
+    [{timeout, 300, fun() ->
          with_file(Whole, fun(Path) ->
              [Raw, Device] = [begin
                  {ok, File} = Open(Path, [read, raw | Type]),

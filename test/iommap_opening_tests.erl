@@ -113,7 +113,7 @@ ensure_size_beyond_what_a_file_can_be_is_an_error_test() ->
 
 ensure_size_by_many_processes_loses_nothing_test_() ->
     %% Processes that append to parts of their own, each making room for itself, find all of their bytes in the file.
-    {timeout, 60, ?_test(with_mapping(<<0>>, fun(Handle, Path) ->
+    {timeout, 300, ?_test(with_mapping(<<0>>, fun(Handle, Path) ->
         Numbers = lists:seq(1, 8),
         Append = fun(Part) ->
             [begin
@@ -765,7 +765,7 @@ follow_keeps_the_changes_of_a_private_mapping_test() ->
 
 followers_read_every_record_of_a_writer_test_() ->
     %% Readers that poll for the next record, by copies and by views, get all of them in order while they are appended.
-    {timeout, 120, ?_test(with_file(<<0:64>>, fun(Path) ->
+    {timeout, 300, ?_test(with_file(<<0:64>>, fun(Path) ->
         Last = 3000,
         Reader = fun(Read) ->
             {ok, Handle} = iommap:open(Path, read, [follow]),

@@ -14,7 +14,7 @@
 
 ranges_check_in_order_test_() ->
     %% Each call on a range answers by the first row that fits: raised, negative, closed, out of bounds.
-    [{Name, {timeout, 60, fun() -> checks_in_order(Call) end}} || {Name, Call} <- calls()].
+    [{Name, {timeout, 300, fun() -> checks_in_order(Call) end}} || {Name, Call} <- calls()].
 
 checks_in_order(Call) ->
     with_file(bytes(10), fun(Path) ->
@@ -447,7 +447,7 @@ lasting_hints_are_kept_by_truncate_and_remap_test_() ->
 
 lasting_hints_and_locks_come_between_no_resize_test_() ->
     %% What is set or locked while another process resizes is set and locked afterwards.
-    {timeout, 120, fun() ->
+    {timeout, 300, fun() ->
         with_mapping(bytes(4 * page()), fun(Handle, Path) ->
             [begin
                  {Hint, Expected, Lock, Locked} = case Round rem 2 of
@@ -496,7 +496,7 @@ populate_of_pages_that_the_file_lost_is_sigbus_test() ->
 
 pageout_lets_pages_go_but_those_that_are_locked_test_() ->
     %% What is paged out leaves the memory, as dontneed leaves the mapping; locked pages stay where they are.
-    [{atom_to_list(Hint), {timeout, 60, fun() -> lets_pages_go(Hint) end}}
+    [{atom_to_list(Hint), {timeout, 300, fun() -> lets_pages_go(Hint) end}}
         || test_system:can_see_pages(), Hint <- [pageout, dontneed]].
 
 lets_pages_go(Hint) ->

@@ -250,7 +250,7 @@ list_has_mappings_that_only_views_keep_test() ->
 
 list_of_ten_thousand_mappings_takes_turns_test_() ->
     %% Listing is made in slices, and ten slices are a turn of the process at the most; every mapping is there once.
-    {timeout, 120, fun() ->
+    {timeout, 300, fun() ->
         Count = 10_000,
         with_mapping(zeros(Count + 1), fun(Handle, Path) ->
             %% Every mapping is one byte shorter than the one before, which a view keeps.
@@ -362,7 +362,7 @@ stats_count_no_call_that_stays_where_it_is_test() ->
 
 stats_tell_why_a_call_moved_test_() ->
     %% Long data, and data that is a view, count once each by their reason; a lock that is taken, each time.
-    {timeout, 60, fun() ->
+    {timeout, 300, fun() ->
         with_mapping(zeros(3 bsl 20), fun(Handle, _Path) ->
             ?assertMatch(#{moved_length := 1}, counted(fun() -> {ok, _} = iommap:pread(Handle, 0, 2 bsl 20) end)),
             Long = zeros(2 bsl 20),
@@ -498,7 +498,7 @@ every_subscriber_is_told_and_the_dead_are_forgotten_test() ->
 
 nothing_arrives_after_unsubscribing_test_() ->
     %% However the end of a subscription and the news of faults race, the mailbox gets nothing once unsubscribe has returned.
-    {timeout, 60, fun() ->
+    {timeout, 300, fun() ->
         test_processes:during([fun lose_a_mapping/0, fun lose_a_mapping/0], fun() ->
             Heard = [begin
                  ok = iommap:subscribe(),

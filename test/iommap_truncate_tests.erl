@@ -86,7 +86,7 @@ truncate_allocates_the_blocks_test() ->
 
 truncate_writes_nothing_back_test_() ->
     %% What waits to be written back still waits after growing and shrinking, with a view and without.
-    {timeout, 60, fun() ->
+    {timeout, 300, fun() ->
         [begin
              %% The system writes back on its own too, but not in between every time.
              Waiting = [waiting_after_truncate(Size, Seen) || _ <- lists:seq(1, 5)],

@@ -3,6 +3,7 @@
 use super::registry;
 use crate::error::Error;
 use crate::platform;
+use crate::platform::spare::{self, Spares};
 use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
 use std::sync::{Once, OnceLock};
@@ -31,6 +32,7 @@ type Resolve = extern "C" fn(usize) -> c_int;
 pub struct Handler {
     install: extern "C" fn() -> c_int,
     follow: extern "C" fn(Leave, Resolve) -> c_int,
+    spares: Spares,
 }
 
 impl Handler {
@@ -39,6 +41,7 @@ impl Handler {
         Handler {
             install: install_own,
             follow: follow_own,
+            spares: Spares::own(),
         }
     }
 }
@@ -72,6 +75,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
     let mut status = 0;
     FOLLOWED.get_or_init(|| {
         prepare();
+        spare::follow(handler.spares);
         status = (handler.follow)(c::iommap_guard_leave, resolve);
         handler
     });
@@ -82,7 +86,7 @@ pub fn follow(handler: Handler) -> Result<(), Error> {
 ///
 /// Cheap when there is nothing to do, so every open calls it: a library loaded since may have taken the signal.
 pub fn install() -> Result<(), Error> {
-    platform::spare::keep();
+    spare::keep();
     let own = Handler::own();
     succeeded((FOLLOWED.get().unwrap_or(&own).install)())
 }

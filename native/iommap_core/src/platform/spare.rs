@@ -2,9 +2,10 @@
 
 use crate::platform::memory::{map_zero_pages, page_size, NO_RESERVE};
 use crate::platform::time::nanoseconds;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::OnceLock;
 
 /// Pieces of address space that are kept: a process beyond its limit of mappings is refused even one that takes
 /// the place of another. What is given up may be taken by any other thread of the process that maps something, so a piece
@@ -14,8 +15,43 @@ static SPARES: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 /// The entries of a piece: each is a page.
 const ENTRIES: usize = 16;
 
+/// The spares of an image of this library, as later images use them: one process keeps these few entries, however many images were
+/// loaded.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Spares {
+    keep: extern "C" fn(),
+    give_up: extern "C" fn() -> c_int,
+}
+
+impl Spares {
+    /// The spares of this image.
+    pub const fn own() -> Spares {
+        Spares {
+            keep: keep_own,
+            give_up: give_up_own,
+        }
+    }
+}
+
+/// The spares that this image uses, if not its own.
+static FOLLOWED: OnceLock<Spares> = OnceLock::new();
+
+/// From now on this image uses the spares of another one, which was loaded before.
+pub fn follow(spares: Spares) {
+    FOLLOWED.get_or_init(|| spares);
+}
+
+fn spares() -> Spares {
+    FOLLOWED.get().copied().unwrap_or(Spares::own())
+}
+
 /// Maps the spares that are not there. Async-signal-safe.
 pub fn keep() {
+    (spares().keep)();
+}
+
+extern "C" fn keep_own() {
     for spare in &SPARES {
         if spare.load(Ordering::Relaxed) == 0 {
             if let Some(made) = make() {
@@ -57,11 +93,15 @@ fn unmap(spare: usize) {
 
 /// Gives a spare up, if there is one. Async-signal-safe.
 fn give_up() -> bool {
+    (spares().give_up)() != 0
+}
+
+extern "C" fn give_up_own() -> c_int {
     let spare = SPARES
         .iter()
         .map(|spare| spare.swap(0, Ordering::AcqRel))
         .find(|&spare| spare != 0);
-    spare.map(unmap).is_some()
+    c_int::from(spare.map(unmap).is_some())
 }
 
 /// Replaces a whole reservation by zero pages where the system refuses any other mapping: a spare makes room for that, and the
