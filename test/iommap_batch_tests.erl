@@ -37,8 +37,8 @@ binaries_of_a_batch_are_separate_test() ->
     with_mapping(bytes(3_000_000), fun(Handle, _Path) ->
         [begin
              {ok, Read} = iommap:pread(Handle, [{N, Length} || N <- lists:seq(1, Count)]),
-             % (Some VMs count the 64 bytes that a short binary may have on the heap.)
-             ?assertEqual([], [Size || Bytes <- Read, (Size = binary:referenced_byte_size(Bytes)) > max(Length, 64)]),
+             Most = if Length > 64 -> Length; true -> 8 * Length end, % OTP 27 counts the bits of short ones
+             ?assertEqual([], [Bytes || Bytes <- Read, binary:referenced_byte_size(Bytes) > Most]),
              ?assertEqual([bytes(N, Length) || N <- lists:seq(1, Count)], Read)
          end || {Count, Length} <- [{3, 8}, {3, 64}, {3, 65}, {3, 5000}, {3, 1_000_000}, {1000, 64}, {1000, 65}, {300, 5000}]]
     end).

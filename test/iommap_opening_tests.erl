@@ -425,35 +425,37 @@ anonymous_memory_is_mapped_by_its_path_test() ->
 
 -define(FILE_SIZE, (5 * page() + 100)).
 
-a_window_is_the_part_of_the_file_test() ->
+a_window_is_the_part_of_the_file_test_() ->
     %% Whatever the offset and the length, reads, views, writes and bounds are those of that part of the file.
-    [with_file(bytes(?FILE_SIZE), fun(Path) ->
-         Rest = ?FILE_SIZE - Offset,
-         Size = case Length of none -> Rest; _ -> min(Length, Rest) end,
-         {ok, Handle} = iommap:open(Path, read_write, [{length, Length} || Length =/= none] ++ [{offset, Offset} | Options]),
-         Part = bytes(Offset, Size),
-         ?assertEqual({Offset, Length, {ok, Size}}, {Offset, Length, iommap:position(Handle)}),
-         ?assertMatch({ok, #{size := Size}}, iommap:info(Handle)),
-         ?assertEqual({ok, Part}, iommap:pread(Handle, 0, Size)),
-         ?assertEqual({ok, Part}, iommap:region_binary(Handle, 0, Size)),
-         ?assertEqual({ok, <<>>}, iommap:pread(Handle, Size, 0)),
-         [?assertEqual({ok, binary:part(Part, At, 1)}, iommap:pread(Handle, At, 1)) || At <- [0, Size div 2, Size - 1]],
-         [?assertEqual({error, out_of_bounds}, Call(Handle, At, Bytes)) ||
-             Call <- [fun iommap:pread/3, fun iommap:region_binary/3], {At, Bytes} <- [{Size, 1}, {0, Size + 1}, {Size + 1, 0}]],
-         ?assertEqual({error, out_of_bounds}, iommap:pwrite(Handle, Size, <<"a">>)),
-         ok = iommap:pwrite(Handle, Size - 1, <<"z">>),
-         ok = iommap:pwrite(Handle, 0, <<"a">>),
-         Written = case Size of 1 -> <<"a">>; _ -> <<"a", (binary:part(Part, 1, Size - 2))/binary, "z">> end,
-         ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
-         [?assertEqual(ok, iommap:sync(Handle, Mode)) || Mode <- [sync, async]],
-         [?assertEqual(ok, iommap:advise(Handle, At, Bytes, Hint)) || Hint <- [random, willneed, dontneed, normal],
-             {At, Bytes} <- [{0, 0}, {0, Size}, {Size - 1, 1}]],
-         ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
-         Shared = case lists:member(private, Options) of true -> Part; false -> Written end,
-         Before = bytes(Offset), After = bytes(Offset + Size, Rest - Size),
-         ?assertEqual({ok, <<Before/binary, Shared/binary, After/binary>>}, file:read_file(Path))
-     end) || Offset <- offsets(), Length <- [none, 1, 17, page() - 1, page(), 2 * page() + 1, ?FILE_SIZE, 1 bsl 63, 1 bsl 64 - 1],
-             Options <- [[], [private], [populate, lock]]].
+    {timeout, 300, fun() ->
+        [with_file(bytes(?FILE_SIZE), fun(Path) ->
+             Rest = ?FILE_SIZE - Offset,
+             Size = case Length of none -> Rest; _ -> min(Length, Rest) end,
+             {ok, Handle} = iommap:open(Path, read_write, [{length, Length} || Length =/= none] ++ [{offset, Offset} | Options]),
+             Part = bytes(Offset, Size),
+             ?assertEqual({Offset, Length, {ok, Size}}, {Offset, Length, iommap:position(Handle)}),
+             ?assertMatch({ok, #{size := Size}}, iommap:info(Handle)),
+             ?assertEqual({ok, Part}, iommap:pread(Handle, 0, Size)),
+             ?assertEqual({ok, Part}, iommap:region_binary(Handle, 0, Size)),
+             ?assertEqual({ok, <<>>}, iommap:pread(Handle, Size, 0)),
+             [?assertEqual({ok, binary:part(Part, At, 1)}, iommap:pread(Handle, At, 1)) || At <- [0, Size div 2, Size - 1]],
+             [?assertEqual({error, out_of_bounds}, Call(Handle, At, Bytes)) ||
+                 Call <- [fun iommap:pread/3, fun iommap:region_binary/3], {At, Bytes} <- [{Size, 1}, {0, Size + 1}, {Size + 1, 0}]],
+             ?assertEqual({error, out_of_bounds}, iommap:pwrite(Handle, Size, <<"a">>)),
+             ok = iommap:pwrite(Handle, Size - 1, <<"z">>),
+             ok = iommap:pwrite(Handle, 0, <<"a">>),
+             Written = case Size of 1 -> <<"a">>; _ -> <<"a", (binary:part(Part, 1, Size - 2))/binary, "z">> end,
+             ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
+             [?assertEqual(ok, iommap:sync(Handle, Mode)) || Mode <- [sync, async]],
+             [?assertEqual(ok, iommap:advise(Handle, At, Bytes, Hint)) || Hint <- [random, willneed, dontneed, normal],
+                 {At, Bytes} <- [{0, 0}, {0, Size}, {Size - 1, 1}]],
+             ?assertEqual({ok, Written}, iommap:pread(Handle, 0, Size)),
+             Shared = case lists:member(private, Options) of true -> Part; false -> Written end,
+             Before = bytes(Offset), After = bytes(Offset + Size, Rest - Size),
+             ?assertEqual({ok, <<Before/binary, Shared/binary, After/binary>>}, file:read_file(Path))
+         end) || Offset <- offsets(), Length <- [none, 1, 17, page() - 1, page(), 2 * page() + 1, ?FILE_SIZE, 1 bsl 63, 1 bsl 64 - 1],
+                 Options <- [[], [private], [populate, lock]]]
+    end}.
 
 offsets() ->
     [0, 1, 7, 4095, page() - 1, page(), page() + 1, 3 * page(), 5 * page() + 99].
@@ -512,26 +514,28 @@ the_size_of_a_window_is_the_files_test() ->
         ?assertEqual({ok, <<0:5000/unit:8, "window", 0:994/unit:8>>}, file:read_file(Path))
     end).
 
-remap_of_a_window_follows_the_file_up_to_its_length_test() ->
+remap_of_a_window_follows_the_file_up_to_its_length_test_() ->
     %% Longer, shorter and longer again: after remap the window has what the file has of it; views stay.
-    [with_file(bytes(Offset + 1000), fun(Path) ->
-         {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}, {length, 100_000} | Options]),
-         {ok, Follower} = iommap:open(Path, read, [{offset, Offset}]),
-         ok = iommap:pwrite(Handle, 1, <<"mine">>),
-         {ok, View} = iommap:region_binary(Handle, 0, 500),
-         Mine = fun(Bytes) -> <<First, _:4/binary, Rest/binary>> = Bytes, <<First, "mine", Rest/binary>> end,
-         [begin
-              Contents = bytes(Offset + Size),
-              ok = file:write_file(Path, Contents, [read, write]),
-              ok = test_system:truncate(Path, Offset + Size),
-              lists:member(private, Options) orelse iommap:pwrite(Handle, 1, <<"mine">>),
-              Shown = min(Size, 100_000),
-              ?assertEqual({Offset, Size, {ok, Shown}}, {Offset, Size, iommap:remap(Handle)}),
-              ?assertEqual({ok, Mine(bytes(Offset, Shown))}, iommap:pread(Handle, 0, Shown)),
-              ?assertEqual({ok, Size}, iommap:remap(Follower)),
-              ?assertEqual(binary:part(Mine(bytes(Offset, 1000)), 0, 500), View)
-          end || Size <- [1000, 2000, 70_000, 100_000, 300_000, 99_999, 600, 5000]]
-     end) || Offset <- [1, 4095, page(), page() + 77], Options <- [[], [private]]].
+    {timeout, 300, fun() ->
+        [with_file(bytes(Offset + 1000), fun(Path) ->
+             {ok, Handle} = iommap:open(Path, read_write, [{offset, Offset}, {length, 100_000} | Options]),
+             {ok, Follower} = iommap:open(Path, read, [{offset, Offset}]),
+             ok = iommap:pwrite(Handle, 1, <<"mine">>),
+             {ok, View} = iommap:region_binary(Handle, 0, 500),
+             Mine = fun(Bytes) -> <<First, _:4/binary, Rest/binary>> = Bytes, <<First, "mine", Rest/binary>> end,
+             [begin
+                  Contents = bytes(Offset + Size),
+                  ok = file:write_file(Path, Contents, [read, write]),
+                  ok = test_system:truncate(Path, Offset + Size),
+                  lists:member(private, Options) orelse iommap:pwrite(Handle, 1, <<"mine">>),
+                  Shown = min(Size, 100_000),
+                  ?assertEqual({Offset, Size, {ok, Shown}}, {Offset, Size, iommap:remap(Handle)}),
+                  ?assertEqual({ok, Mine(bytes(Offset, Shown))}, iommap:pread(Handle, 0, Shown)),
+                  ?assertEqual({ok, Size}, iommap:remap(Follower)),
+                  ?assertEqual(binary:part(Mine(bytes(Offset, 1000)), 0, 500), View)
+              end || Size <- [1000, 2000, 70_000, 100_000, 300_000, 99_999, 600, 5000]]
+         end) || Offset <- [1, 4095, page(), page() + 77], Options <- [[], [private]]]
+    end}.
 
 remap_of_a_window_that_is_gone_is_einval_test() ->
     %% Where the file ends at the window or before, the handle stays what it was, and works when the file is back.

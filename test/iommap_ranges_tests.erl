@@ -234,20 +234,22 @@ lock_locks_whole_pages_once_test() ->
         ?assertEqual([], flagged(Path, <<"lo">>))
     end).
 
-locked_pages_are_in_memory_and_stay_there_test() ->
+locked_pages_are_in_memory_and_stay_there_test_() ->
     %% What was locked was read in, and is not dropped though the system is asked to; a private mapping has no copies of it.
-    [with_mapping(bytes(8 * page()), Mode, [Sharing], fun(Handle, Path) ->
-         ok = iommap:advise(Handle, 0, 0, random),
-         ok = keep_in_memory(Path, []),
-         ?assertEqual(ok, iommap:lock(Handle, 2 * page(), 3 * page())),
-         ok = keep_in_memory(Path, []),
-         ?assertEqual({ok, 3 * page()}, iommap:resident(Handle, 2 * page(), 3 * page())),
-         test_system:can_see_pages() andalso begin
-             ?assertEqual(3 * page(), test_system:locked(Path)),
-             ?assertEqual([2, 3, 4], flagged(Path, <<"lo">>)),
-             ?assertEqual([], flagged(Path, anonymous))
-         end
-     end) || Mode <- ?MODES, Sharing <- [shared, private]].
+    {timeout, 300, fun() ->
+        [with_mapping(bytes(8 * page()), Mode, [Sharing], fun(Handle, Path) ->
+             ok = iommap:advise(Handle, 0, 0, random),
+             ok = keep_in_memory(Path, []),
+             ?assertEqual(ok, iommap:lock(Handle, 2 * page(), 3 * page())),
+             ok = keep_in_memory(Path, []),
+             ?assertEqual({ok, 3 * page()}, iommap:resident(Handle, 2 * page(), 3 * page())),
+             test_system:can_see_pages() andalso begin
+                 ?assertEqual(3 * page(), test_system:locked(Path)),
+                 ?assertEqual([2, 3, 4], flagged(Path, <<"lo">>)),
+                 ?assertEqual([], flagged(Path, anonymous))
+             end
+         end) || Mode <- ?MODES, Sharing <- [shared, private]]
+    end}.
 
 locks_are_kept_by_truncate_and_remap_test_() ->
     %% What remains of the locked pages is locked, in place and in a fresh mapping, beside a view of the old one or not, and of
@@ -522,19 +524,21 @@ lets_pages_go(Hint) ->
 mapped(Path) ->
     test_system:told("Rss", Path).
 
-collapse_makes_huge_pages_or_says_that_it_cannot_test() ->
+collapse_makes_huge_pages_or_says_that_it_cannot_test_() ->
     %% Where the system makes huge pages of a file in memory, they are there; else the answer says why not. Nothing changes.
-    Size = 8 * 1024 * 1024,
-    Path = "/dev/shm/iommap-collapse-" ++ os:getpid(),
-    filelib:is_dir("/dev/shm") andalso try
-        ok = file:write_file(Path, bytes(Size)),
-        {ok, Handle} = iommap:open(Path, read_write, []),
-        case iommap:advise(Handle, 0, 0, collapse) of
-            ok -> ?assert(test_system:told("ShmemPmdMapped", Path) > 0);
-            {error, Reason} -> ?assert(lists:member(Reason, [enotsup, eagain, ebusy, enomem]))
-        end,
-        ?assertEqual({ok, bytes(Size)}, iommap:pread(Handle, 0, Size)),
-        ok = iommap:close(Handle)
-    after
-        file:delete(Path)
-    end.
+    {timeout, 300, fun() ->
+        Size = 8 * 1024 * 1024,
+        Path = "/dev/shm/iommap-collapse-" ++ os:getpid(),
+        filelib:is_dir("/dev/shm") andalso try
+            ok = file:write_file(Path, bytes(Size)),
+            {ok, Handle} = iommap:open(Path, read_write, []),
+            case iommap:advise(Handle, 0, 0, collapse) of
+                ok -> ?assert(test_system:told("ShmemPmdMapped", Path) > 0);
+                {error, Reason} -> ?assert(lists:member(Reason, [enotsup, eagain, ebusy, enomem]))
+            end,
+            ?assertEqual({ok, bytes(Size)}, iommap:pread(Handle, 0, Size)),
+            ok = iommap:close(Handle)
+        after
+            file:delete(Path)
+        end
+    end}.

@@ -121,20 +121,22 @@ dirty(Path) ->
         false -> unknown
     end.
 
-truncate_goes_by_the_file_not_by_the_mapping_test() ->
+truncate_goes_by_the_file_not_by_the_mapping_test_() ->
     %% Whatever another process did to the size, afterwards file and mapping are NewSize long.
-    Bytes = bytes(4 * page()),
-    [with_mapping(Bytes, read_write, Options, fun(Handle, Path) ->
-         ok = test_system:truncate(Path, Meanwhile),
-         ?assertEqual(ok, iommap:truncate(Handle, Size)),
-         Expected = resized(resized(Bytes, Meanwhile), Size),
-         ?assertEqual({Meanwhile, Size}, {Meanwhile, filelib:file_size(Path)}),
-         ?assertEqual({ok, Size}, iommap:position(Handle)),
-         ?assertEqual({Meanwhile, {ok, Expected}}, {Meanwhile, iommap:pread(Handle, 0, Size)}),
-         ?assertEqual({ok, Expected}, file:read_file(Path))
-     end) || Options <- [[], [private]],
-             Meanwhile <- [0, 1, 2 * page(), 4 * page(), 6 * page() + 1, 9 * page()],
-             Size <- [1, 2 * page(), 4 * page(), 6 * page()]].
+    {timeout, 300, fun() ->
+        Bytes = bytes(4 * page()),
+        [with_mapping(Bytes, read_write, Options, fun(Handle, Path) ->
+             ok = test_system:truncate(Path, Meanwhile),
+             ?assertEqual(ok, iommap:truncate(Handle, Size)),
+             Expected = resized(resized(Bytes, Meanwhile), Size),
+             ?assertEqual({Meanwhile, Size}, {Meanwhile, filelib:file_size(Path)}),
+             ?assertEqual({ok, Size}, iommap:position(Handle)),
+             ?assertEqual({Meanwhile, {ok, Expected}}, {Meanwhile, iommap:pread(Handle, 0, Size)}),
+             ?assertEqual({ok, Expected}, file:read_file(Path))
+         end) || Options <- [[], [private]],
+                 Meanwhile <- [0, 1, 2 * page(), 4 * page(), 6 * page() + 1, 9 * page()],
+                 Size <- [1, 2 * page(), 4 * page(), 6 * page()]]
+    end}.
 
 truncate_to_nothing_is_einval_test() ->
     %% There is no mapping of nothing: the file and the handle stay as they were.
