@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this machine has the tools of a job: setup.sh build|test|bench|sanitizers|matrix
+# Makes sure that this machine has the tools of a job: setup.sh build|test|docs|bench|sanitizers|roots
 #
 # What is missing is installed on Debian and its relatives, as root or with a sudo that asks nothing. Elsewhere, and
 # where that is not allowed, this says what to install. Rust itself is never installed.
@@ -14,18 +14,19 @@ optional=
 
 main() {
     job=${1:-build}
-    if [ "$job" = matrix ]; then
+    if [ "$job" = roots ]; then
         # The rest is installed in the roots.
         need git         "git"          "" ""
         need debootstrap "debootstrap"  "" ""
     else
+        need_rust # before minutes go by with the rest
         need cc      "gcc libc6-dev"                    "gcc"      ""
         need git     "git"                              "git"      "git"
         need erl     "erlang-base erlang-crypto"        "erlang"   "erlang"
         need rebar3  "rebar3"                           "rebar3"   "rebar3"
     fi
     case $job in
-        build | matrix) ;;
+        build | roots) ;;
         test)
             need mix         "elixir"                           "elixir"   "elixir"
             need proper      "erlang-proper erlang-proper-dev"  ""         ""
@@ -39,10 +40,12 @@ main() {
             want fincore     "util-linux-extra"
             want gdb         "gdb"
             ;;
+        docs) need markdown-it  "python3-markdown-it"   ""  "" ;;
         bench)
             need gnuplot     "gnuplot-nox"                      "gnuplot"  "gnuplot"
             want fuse3       "libfuse3-dev fuse3 pkg-config"
             want fincore     "util-linux-extra"
+            want gdb         "gdb"
             ;;
         sanitizers)
             need clang       "clang libclang-rt-dev"         "llvm"     ""
@@ -52,10 +55,12 @@ main() {
     esac
 
     if [ -n "$missing$optional" ]; then install_missing; fi
-    if [ "$job" != matrix ] && ! is_there "${CARGO:-cargo}"; then
-        echo "iommap: Rust is missing. Install it: https://rustup.rs, brew install rust, or pkg install rust" >&2
-        exit 1
-    fi
+}
+
+need_rust() {
+    is_there "${CARGO:-cargo}" && return
+    echo "iommap: Rust is missing. Install it: https://rustup.rs, brew install rust, or pkg install rust" >&2
+    exit 1
 }
 
 need() {
@@ -75,6 +80,7 @@ is_there() {
     case $1 in
         proper) erl -noshell -eval 'halt(case code:lib_dir(proper) of {error, _} -> 1; _ -> 0 end).' ;;
         fuse3) pkg-config --exists fuse3 ;;
+        markdown-it) python3 -c 'import markdown_it' || /usr/bin/python3 -c 'import markdown_it' ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }
@@ -105,6 +111,7 @@ iommap: this machine lacks$missing. Install:
     FreeBSD    pkg install$freebsd
 END
     case $missing in
+        *markdown-it*) echo "    and python3 -m pip install markdown-it-py" >&2 ;;
         *proper*) echo "    PropEr     https://github.com/proper-testing/proper, its directory named in ERL_LIBS" >&2 ;;
     esac
     exit 1

@@ -7,15 +7,25 @@
 %% The exit status is 0 if every check held.
 -mode(compile).
 
+-include_lib("kernel/include/file.hrl").
+
 -define(COPY_LIMIT, 64 bsl 20).
 -define(READS, 2000).
 -define(ROUNDS, 9).
 
 main([]) -> main([virtual_machine()]);
 main([""]) -> main([]);
-main([Path]) ->
+main([Argument]) ->
     ok = io:setopts([{encoding, file:native_name_encoding()}]),
-    io:format("~niommap on ~ts~n", [Path]),
+    Path = path(Argument),
+    io:format("~niommap on ~ts~n", [shown(Path)]),
+    case can_be_mapped(file:read_file_info(Path, [raw])) of
+        yes -> demonstrate(Path);
+        {no, Why} -> give_up(Why)
+    end;
+main(_) -> give_up("usage: demo.escript [FILE]").
+
+demonstrate(Path) ->
     case iommap:open(Path, read, []) of
         {ok, Handle} ->
             Directory = new_directory(),
@@ -32,10 +42,26 @@ main([Path]) ->
                 ok = file:del_dir_r(Directory)
             end,
             finish();
-        {error, einval} -> give_up("an empty file cannot be mapped");
-        {error, Reason} -> give_up(file:format_error(Reason))
-    end;
-main(_) -> give_up("usage: demo.escript [FILE]").
+        {error, Reason} -> give_up(iommap:format_error(Reason))
+    end.
+
+%% A name that is not in the encoding of file names comes as what could be decoded of it, and the rest.
+path({_, Decoded, Rest}) -> iolist_to_binary([unicode:characters_to_binary(Decoded), Rest]);
+path(Path) -> Path.
+
+shown(Path) ->
+    case unicode:characters_to_list(Path) of
+        Characters when is_list(Characters) -> Characters;
+        _ -> binary_to_list(Path)
+    end.
+
+can_be_mapped({ok, #file_info{type = regular, size = 0}}) ->
+    {no, "the file is empty, or one of /proc, which tells no size: neither can be mapped"};
+can_be_mapped({ok, #file_info{type = regular}}) -> yes;
+can_be_mapped({ok, #file_info{type = directory}}) -> {no, "a directory cannot be mapped"};
+can_be_mapped({ok, #file_info{mode = Mode}}) when Mode band 8#170000 =:= 8#060000 -> yes;
+can_be_mapped({ok, _}) -> {no, "only regular files and block devices can be mapped: not a FIFO, a terminal or /dev/null"};
+can_be_mapped({error, Reason}) -> {no, iommap:format_error(Reason)}.
 
 %% The executable of the virtual machine that runs this.
 virtual_machine() ->
@@ -46,7 +72,13 @@ virtual_machine() ->
 size(Handle, Path) ->
     {ok, Size} = iommap:position(Handle),
     heading("Size: ~ts bytes", [grouped(Size)]),
-    check("file:read_file_info/1 says the same", Size =:= filelib:file_size(Path)).
+    {ok, File} = open_raw(Path),
+    check("the end of the file, as file:position/2 finds it, is there", {ok, Size} =:= file:position(File, eof)),
+    ok = file:close(File).
+
+%% A block device, too.
+open_raw(Path) ->
+    file:open(Path, [read, raw, binary, device]).
 
 checksum(Handle, Path) ->
     {ok, Size} = iommap:position(Handle),
@@ -68,7 +100,7 @@ independent_digest(Path) ->
 random_reads(Handle, Path) ->
     {ok, Size} = iommap:position(Handle),
     {ok, View} = iommap:region_binary(Handle, 0, Size),
-    {ok, File} = file:open(Path, [read, raw, binary]),
+    {ok, File} = open_raw(Path),
     heading("Random reads of pages in memory, nanoseconds per read (median of ~b rounds of ~b reads)", [?ROUNDS, ?READS]),
     row(["bytes", "iommap:pread", "view, no copy", "file:pread", "pread gains", "view gains"]),
     Lengths = [Length || Length <- [8, 64, 4096, 65536], Length =< Size],
@@ -154,7 +186,9 @@ new_directory() ->
 
 copy(Path, Directory) ->
     Copy = filename:join(Directory, "copy"),
-    {ok, _} = file:copy(Path, Copy, ?COPY_LIMIT),
+    {ok, File} = open_raw(Path),
+    {ok, _} = file:copy(File, Copy, ?COPY_LIMIT),
+    ok = file:close(File),
     Copy.
 
 %% At most 16 bytes, every one different from what the file begins with.

@@ -4,7 +4,7 @@
 #   native/build.sh          build what changed, or take a ready library
 #   native/build.sh clean    remove what was built
 #
-# IOMMAP_PREBUILT=/path/to/iommap_nif.so takes that library and builds nothing.
+# IOMMAP_PREBUILT=... takes a ready library and builds nothing: a file, a directory or a URL. See native/prebuilt.
 # IOMMAP_PROFILE=dev builds in about two seconds what is slower and checks itself; else release.
 # CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET and CC mean what they mean to cargo.
 set -eu
@@ -26,9 +26,7 @@ main() {
 
 build() {
     if [ -n "${IOMMAP_PREBUILT:-}" ]; then
-        [ -f "$IOMMAP_PREBUILT" ] ||
-            fail "IOMMAP_PREBUILT=$IOMMAP_PREBUILT is not a file (give an absolute path)."
-        put_in_place "$IOMMAP_PREBUILT"
+        take_prebuilt
         return
     fi
     lacking=$(what_is_lacking)
@@ -42,14 +40,34 @@ build() {
     fi
 }
 
+take_prebuilt() {
+    mkdir -p priv
+    taken=priv/taken.$$.so
+    trap 'rm -f "$taken"' EXIT
+    escript native/prebuilt take "$IOMMAP_PREBUILT" "$taken" || exit 1
+    status=0
+    # A shell tells of a signal, too: in words that help nobody.
+    { said=$(escript native/prebuilt load "$taken" "$IOMMAP_PREBUILT" 2>&1); } 2>/dev/null || status=$?
+    [ "$status" -le 128 ] || fail "IOMMAP_PREBUILT=$IOMMAP_PREBUILT is broken: a VM that loads it ends."
+    [ "$status" -eq 0 ] || { printf '%s\n' "$said" >&2; exit 1; }
+    put_in_place "$taken"
+}
+
 # cargo itself tells where it put the library, so its own settings and any target directory count.
 cargo_build() {
     link_to_the_systems_musl
     messages=$("$cargo" build --profile "$profile" --locked --package iommap_nif --config "$for_musl" \
-                        --message-format=json-render-diagnostics) || exit
+                        --message-format=json-render-diagnostics) || without_crates $?
     printf '%s\n' "$messages" |
         sed -n 's/.*"filenames":.*"\([^"]*libiommap_nif\.so\)".*/\1/p
                 s/.*"filenames":.*"\([^"]*libiommap_nif\.dylib\)".*/\1/p'
+}
+
+# cargo told why it failed. If that is for want of crates, there are ways without.
+without_crates() {
+    "$cargo" tree --quiet --locked --offline --package iommap_nif --edges normal,build >/dev/null 2>&1 ||
+        say "the crates that the library is made of are neither on this machine nor within reach." "$(how_to_do_without)"
+    exit "$1"
 }
 
 # Makes a library for musl use the C library of the VM that loads it (-C target-feature=-crt-static): Rust's musl targets
@@ -75,7 +93,7 @@ link_to_the_systems_musl() {
 put_in_place() {
     cmp -s "$1" "$library" && return
     mkdir -p priv
-    trap 'rm -f "$library.$$"' EXIT
+    trap 'rm -f "$library.$$" "${taken:-}"' EXIT
     cp "$1" "$library.$$"
     mv -f "$library.$$" "$library"
 }
@@ -107,7 +125,14 @@ how_to_get_it() {
 Install Rust and a C compiler:
     Rust          https://rustup.rs, or: brew install rust (macOS), pkg install rust (FreeBSD)
     C compiler    apt-get install gcc libc6-dev (Debian), xcode-select --install (macOS)
-or name a ready library: IOMMAP_PREBUILT=/path/to/iommap_nif.so
+END
+    how_to_do_without
+}
+
+how_to_do_without() {
+    cat <<'END'
+Without Rust: IOMMAP_PREBUILT=FILE, DIRECTORY or URL names a ready library.
+Without network: the archive of `make dist` has all crates in it. See guides/without-rust.md.
 END
 }
 

@@ -30,6 +30,10 @@ defmodule LinesTest do
     assert Lines.open("no/such/file") == {:error, :enoent}
   end
 
+  test "IEx has documentation of it" do
+    assert {:docs_v1, _, :erlang, _, %{"en" => _}, _, _} = Code.fetch_docs(:iommap)
+  end
+
   test "the library was built by mix and rebar3 for this project" do
     library = Application.app_dir(:iommap, "priv/iommap_nif.so")
 

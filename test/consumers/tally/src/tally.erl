@@ -3,6 +3,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, next/0]).
+-export([main/1]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
 start_link(File) ->
@@ -11,6 +12,12 @@ start_link(File) ->
 %% The number of calls so far, those of earlier runs included.
 next() ->
     gen_server:call(?MODULE, next).
+
+%% The escript: counts once.
+main([File]) ->
+    {ok, Handle} = init(File),
+    {reply, Count, _} = handle_call(next, {self(), main}, Handle),
+    io:format("~b~n", [Count]).
 
 init(File) ->
     iommap:open(File, read_write, [create, {size, 8}]).

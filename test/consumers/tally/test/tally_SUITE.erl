@@ -2,12 +2,14 @@
 
 -export([all/0]).
 -export([the_library_was_built_in_the_dependency/1]).
+-export([the_shell_has_documentation/1]).
 -export([the_count_is_in_the_file/1]).
 -export([the_count_survives_a_restart/1]).
 -export([a_view_outlives_the_application/1]).
 
 all() ->
     [the_library_was_built_in_the_dependency,
+     the_shell_has_documentation,
      the_count_is_in_the_file,
      the_count_survives_a_restart,
      a_view_outlives_the_application].
@@ -15,8 +17,13 @@ all() ->
 %% What runs is the library that rebar3 built inside this project's _build.
 the_library_was_built_in_the_dependency(_Config) ->
     Priv = code:priv_dir(iommap),
-    {match, _} = re:run(Priv, "/tally/_build/.*/lib/iommap/priv$"),
+    {match, _} = re:run(Priv, "/tally/_build/.*/(lib|checkouts)/iommap/priv$"),
     true = filelib:is_regular(filename:join(Priv, "iommap_nif.so")).
+
+%% h(iommap) finds what EDoc made of the comments when rebar3 built the dependency.
+the_shell_has_documentation(_Config) ->
+    {ok, Documentation} = code:get_doc(iommap),
+    docs_v1 = element(1, Documentation).
 
 %% Whoever reads the file sees the count.
 the_count_is_in_the_file(Config) ->
