@@ -107,11 +107,14 @@
     device_info_nif/1,
     pread/2,
     pwrite_all_nif/2,
-    is_known_intact_nif/3
+    is_known_intact_nif/3,
+    pwrite_short_nif/3
 ]).
 
 %% As in the library: more bytes than the VM may copy on a normal scheduler to show them to a NIF.
 -define(LONG, 65536).
+%% So much iodata is rather copied twice, the first time by the VM, than taken apart.
+-define(SHORT, 8192).
 
 -opaque handle() :: reference().
 %% A mapped file.
@@ -330,9 +333,20 @@ pwrite(Handle, Offset, Data) when is_binary(Data), byte_size(Data) =< ?LONG ->
     pwrite_nif(Handle, Offset, Data);
 pwrite(Handle, Offset, Data) ->
     case iolist_size(Data) of
-        Size when Size =< ?LONG -> pwrite_nif(Handle, Offset, Data);
-        Size -> pwrite_nif(Handle, Offset, Data, Size)
+        Size when Size > ?LONG -> pwrite_nif(Handle, Offset, Data, Size);
+        Size ->
+            case cells_left(Data, ?SHORT - Size) of
+                Left when Left > 0 -> pwrite_short_nif(Handle, Offset, Data);
+                _ -> pwrite_nif(Handle, Offset, Data)
+            end
     end.
+
+%% How many of so many list cells the lists of iodata leave; none also if a list ends in a binary.
+cells_left([Data | Rest], Cells) when is_binary(Data), Cells > 0 -> cells_left(Rest, Cells - 1);
+cells_left([Byte | Rest], Cells) when is_integer(Byte), Cells > 0 -> cells_left(Rest, Cells - 1);
+cells_left([Data | Rest], Cells) when Cells > 0 -> cells_left(Rest, cells_left(Data, Cells - 1));
+cells_left([], Cells) -> Cells;
+cells_left(_, _) -> 0.
 
 %% @doc Copies several ranges, in one call and under one lock: no write through the handle comes between two of them. The binaries
 %% are those that {@link pread/3} would give, in the order of the ranges, which may overlap; none keeps another alive.
@@ -502,7 +516,7 @@ truncate(_Handle, _Size) ->
 %% ```
 %% {ok, Handle} = iommap:open("secrets", read_write, [create, {size, 1 bsl 20}]),
 %% ok = iommap:advise(Handle, 0, 0, random),
-%% {error, enotsup} = iommap:advise(Handle, 0, 100, collapse),   % no huge page lies in there
+%% ok = iommap:advise(Handle, 0, 4096, willneed),
 %% ok = iommap:close(Handle).
 %% '''
 -spec advise(handle(), Offset :: non_neg_integer(), Length :: non_neg_integer(), advise_hint()) ->
@@ -730,6 +744,10 @@ pwrite_nif(_Handle, _Offset, _Data) ->
 pwrite_nif(_Handle, _Offset, _Data, _Size) ->
     erlang:nif_error(not_loaded).
 
+%% The same of at most ?SHORT bytes and list cells together.
+pwrite_short_nif(_Handle, _Offset, _Data) ->
+    erlang:nif_error(not_loaded).
+
 intact_nif(_Binary, _Offset, _Length, _Size) ->
     erlang:nif_error(not_loaded).
 
@@ -923,19 +941,41 @@ device_info_nif(_Device) ->
 load() ->
     Key = {?MODULE, image},
     Older = persistent_term:get(Key, 0),
-    case erlang:load_nif(library(), Older) of
-        ok -> persistent_term:put(Key, image_nif());
-        Error -> Error
+    Priv = priv(),
+    case load(Priv, identity(Priv ++ "/iommap_nif.so"), Older) of
+        ok ->
+            persistent_term:put(Key, image_nif());
+        {error, Reason} ->
+            say(Priv, Reason),
+            {error, Reason}
     end.
 
-library() ->
-    Directory =
-        case code:priv_dir(?MODULE) of
-            {error, bad_name} -> filename:join([filename:dirname(code:which(?MODULE)), "..", "priv"]);
-            Priv -> Priv
-        end,
-    Library = filename:join(Directory, "iommap_nif"),
-    Directory ++ spelling(erlang:phash2(identity(Library ++ ".so"))) ++ "/iommap_nif".
+%% In an escript the directory lies in a file.
+load(Priv, {error, enotdir}, Older) ->
+    iommap_escript:with_library(Priv, fun(Library) -> erlang:load_nif(Library, Older) end);
+load(Priv, Identity, Older) ->
+    erlang:load_nif(Priv ++ spelling(erlang:phash2(Identity)) ++ "/iommap_nif", Older).
+
+priv() ->
+    case code:priv_dir(?MODULE) of
+        {error, bad_name} -> filename:join([filename:dirname(code:which(?MODULE)), "..", "priv"]);
+        Priv -> Priv
+    end.
+
+%% The VM logs why a library was not loaded, if it lives long enough for that: a release does not boot then, and an escript ends at
+%% its first call, which is undefined. While the VM boots there is no standard_error yet.
+say(Priv, Reason) ->
+    Text = lists:flatten(io_lib:format("iommap: the native library ~ts/iommap_nif.so cannot be loaded: ~ts",
+                                       [Priv, why(Priv, Reason)])),
+    _ = try io:put_chars(standard_error, [Text, $\n]) catch error:_ -> erlang:display(Text) end,
+    ok.
+
+why(Priv, {Kind, Text}) ->
+    case identity(Priv ++ "/iommap_nif.so") of
+        {error, enoent} -> "it is missing. Was it left behind when the application was copied?";
+        {error, enotdir} -> Text;
+        _ -> io_lib:format("~p, ~ts", [Kind, Text])
+    end.
 
 %% The system's loader remembers libraries by the path they were asked for by, and would give the old library for the path
 %% of a new one. So each file gets a spelling of the path of its own: a slash or a slash and a dot for every bit.

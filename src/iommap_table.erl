@@ -12,7 +12,8 @@
 %% Prints a line for each mapping.
 -spec print([iommap:listed()]) -> ok.
 print(Mappings) ->
-    Unicode = lists:keyfind(encoding, 1, io:getopts()) =:= {encoding, unicode},
+    Options = io:getopts(), % a group leader need not know of any
+    Unicode = is_list(Options) andalso lists:keyfind(encoding, 1, Options) =:= {encoding, unicode},
     io:put_chars(line([{Name, atom_to_list(Name)} || {Name, _} <- ?WIDTHS], "path")),
     lists:foreach(fun(Mapping) -> io:put_chars(line(columns(Mapping), path(Mapping, Unicode))) end, Mappings).
 

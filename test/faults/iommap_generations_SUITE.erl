@@ -201,19 +201,21 @@ delete_and_load_again(Directory, Page, Size) ->
 %% Putting zero pages under a view may need one map entry more than there is, also for a generation that
 %% was not the first.
 a_lost_view_of_a_later_generation_is_read_though_the_map_count_is_exhausted(Config) ->
-    in_vm(Config, fun(Directory) ->
-        {_, _Old} = open(Directory, old, 10_000),
-        put_in_place(Directory, alternate_layout),
-        ok = reload(),
-        Page = test_pattern:page(),
-        {Path, Handle} = open(Directory, new, 3 * Page),
-        {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
-        _Held = test_limits:exhaust_map_count(Path),
-        [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
-        Zeros = test_pattern:zeros(2 * Page),
-        Zeros = binary:copy(binary:part(View, Page, 2 * Page)),
-        false = iommap:intact(View),
-        {error, sigbus} = iommap:pread(Handle, 0, 1)
+    test_limits:alone(fun() ->
+        in_vm(Config, fun(Directory) ->
+            {_, _Old} = open(Directory, old, 10_000),
+            put_in_place(Directory, alternate_layout),
+            ok = reload(),
+            Page = test_pattern:page(),
+            {Path, Handle} = open(Directory, new, 3 * Page),
+            {ok, View} = iommap:region_binary(Handle, 0, 3 * Page),
+            _Held = test_limits:exhaust_map_count(Path),
+            [] = os:cmd(io_lib:format("truncate -s ~b ~ts", [Page, Path])),
+            Zeros = test_pattern:zeros(2 * Page),
+            Zeros = binary:copy(binary:part(View, Page, 2 * Page)),
+            false = iommap:intact(View),
+            {error, sigbus} = iommap:pread(Handle, 0, 1)
+        end)
     end).
 
 %% A view of one generation that has lost its file, as data for a handle of the next one: the write is

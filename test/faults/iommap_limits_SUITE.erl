@@ -8,8 +8,6 @@
 
 -compile(export_all).
 
--define(MAP_COUNT, "/proc/sys/vm/max_map_count").
-
 suite() ->
     [{timetrap, {minutes, 3}}].
 
@@ -35,11 +33,10 @@ end_per_suite(_Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    [{directory, test_files:case_directory(Config)}, {max_map_count, max_map_count()} | Config].
+    [{directory, test_files:case_directory(Config)} | Config].
 
-end_per_testcase(_Case, Config) ->
-    Before = ?config(max_map_count, Config),
-    max_map_count() =:= Before orelse file:write_file(?MAP_COUNT, integer_to_list(Before)).
+end_per_testcase(_Case, _Config) ->
+    ok.
 
 %% ---- Limits -----------------------------------------------------------------------------------
 
@@ -132,7 +129,7 @@ a_lock_without_any_right_is_eperm(Config) ->
 
 %% Where the system has no room for another piece of a mapping, what would need one is refused and changes nothing.
 hints_and_locks_at_the_limit_of_mappings_leave_what_was_set(Config) ->
-    limited(Config, "exec \"$@\"", [], fun(Path) ->
+    at_the_limit(Config, fun(Path) ->
         Page = test_pattern:page(),
         [] = os:cmd("truncate -s 1M " ++ Path),
         {ok, Handle} = iommap:open(Path, read_write, []),
@@ -174,7 +171,7 @@ memory_that_may_not_be_locked_is_mapped_unlocked(Config) ->
 
 %% Out of map entries: enomem, and room comes back with a close.
 map_count_exhausted_is_enomem(Config) ->
-    limited(Config, "exec \"$@\"", [], fun(Path) ->
+    at_the_limit(Config, fun(Path) ->
         {ok, Before} = iommap:open(Path, read_write, []),
         {Splitter, Handles} = test_limits:exhaust_map_count(Path),
         {error, enomem} = iommap:open(Path, read, []),
@@ -191,7 +188,7 @@ map_count_exhausted_is_enomem(Config) ->
 
 %% Putting zero pages under a view may need one entry more than there is.
 a_lost_view_is_read_though_the_map_count_is_exhausted(Config) ->
-    limited(Config, "exec \"$@\"", [], fun(Path) ->
+    at_the_limit(Config, fun(Path) ->
         Page = test_pattern:page(),
         ok = file:write_file(Path, test_pattern:bytes(3 * Page)),
         {ok, Handle} = iommap:open(Path, read_write, []),
@@ -216,39 +213,36 @@ a_hundred_thousand_mappings_fit_a_raised_limit(Config) ->
 %% as an emulator's does.
 many_mappings_are_safe(Config, Limit, Count) ->
     Page = test_pattern:page(),
-    case allow_mappings(Limit) of
-        Limit ->
-            limited(Config, "exec \"$@\"", [], fun(Path) ->
-                Handles = [{N rem 10, open_new(Path, N rem 10)} || N <- lists:seq(1, Count div 100)],
-                Mapped = [begin
-                    {ok, View} = iommap:region_binary(Handle, 0, Page + 1000),
-                    ok = iommap:truncate(Handle, 3 * Page - N),
-                    {Kind, View}
-                end || {Kind, Handle} <- Handles, N <- lists:seq(1, 100)],
-                Count = length(Mapped),
-                true = map_count() > 2 * Count,
-                [] = os:cmd("truncate -s 0 " ++ Path ++ ".0-*"),
-                Whole = test_pattern:bytes(Page + 1000),
-                Zeros = test_pattern:zeros(Page + 1000),
-                [case Kind of
-                    0 -> {Zeros, false} = {binary:copy(View), iommap:intact(View)};
-                    _ -> {Whole, true} = {binary:copy(View), iommap:intact(View)}
-                end || {Kind, View} <- Mapped],
-                [case Kind of
-                    0 -> {error, sigbus} = iommap:pread(Handle, 0, 1);
-                    _ -> {ok, <<1>>} = iommap:pread(Handle, 0, 1)
-                end || {Kind, Handle} <- Handles],
-                [ok = iommap:close(Handle) || {_, Handle} <- Handles],
-                ok
-            end);
-        Other ->
-            {skip, lists:flatten(io_lib:format("the limit of mappings is ~b and not ours to change", [Other]))}
-    end.
+    test_limits:with_map_count(Limit, fun() ->
+        limited(Config, "exec \"$@\"", [], fun(Path) ->
+            Handles = [{N rem 10, open_new(Path, N rem 10)} || N <- lists:seq(1, Count div 100)],
+            Mapped = [begin
+                {ok, View} = iommap:region_binary(Handle, 0, Page + 1000),
+                ok = iommap:truncate(Handle, 3 * Page - N),
+                {Kind, View}
+            end || {Kind, Handle} <- Handles, N <- lists:seq(1, 100)],
+            Count = length(Mapped),
+            true = map_count() > 2 * Count,
+            [] = os:cmd("truncate -s 0 " ++ Path ++ ".0-*"),
+            Whole = test_pattern:bytes(Page + 1000),
+            Zeros = test_pattern:zeros(Page + 1000),
+            [case Kind of
+                0 -> {Zeros, false} = {binary:copy(View), iommap:intact(View)};
+                _ -> {Whole, true} = {binary:copy(View), iommap:intact(View)}
+            end || {Kind, View} <- Mapped],
+            [case Kind of
+                0 -> {error, sigbus} = iommap:pread(Handle, 0, 1);
+                _ -> {ok, <<1>>} = iommap:pread(Handle, 0, 1)
+            end || {Kind, Handle} <- Handles],
+            [ok = iommap:close(Handle) || {_, Handle} <- Handles],
+            ok
+        end)
+    end).
 
 %% At the limit of mappings every lost view is read, however many there are and whoever reads them.
 every_lost_view_is_read_at_the_limit_of_mappings(Config) ->
     Page = test_pattern:page(),
-    limited(Config, "exec \"$@\"", [], fun(Path) ->
+    at_the_limit(Config, fun(Path) ->
         Views = [begin
             {ok, View} = iommap:region_binary(open_new(Path, 0), 0, Page + 1000),
             View
@@ -263,6 +257,10 @@ every_lost_view_is_read_at_the_limit_of_mappings(Config) ->
         ok
     end).
 
+%% Evaluates the function, with a small file, in a VM that may use up its map entries.
+at_the_limit(Config, Function) ->
+    test_limits:alone(fun() -> limited(Config, "exec \"$@\"", [], Function) end).
+
 open_new(Path, Kind) ->
     New = lists:flatten(io_lib:format("~s.~b-~b", [Path, Kind, erlang:unique_integer([positive])])),
     {ok, _} = file:copy(Path, New),
@@ -273,15 +271,6 @@ open_new(Path, Kind) ->
 map_count() ->
     {ok, Maps} = file:read_file("/proc/self/maps"),
     length(binary:matches(Maps, <<"\n">>)).
-
-%% Sets the limit of map entries, if we may; what it is then. end_per_testcase/2 puts it back.
-allow_mappings(Limit) ->
-    max_map_count() =:= Limit orelse file:write_file(?MAP_COUNT, integer_to_list(Limit)),
-    max_map_count().
-
-max_map_count() ->
-    {ok, Limit} = file:read_file(?MAP_COUNT),
-    binary_to_integer(string:trim(Limit)).
 
 %% Fifty thousand views of a few mappings: intact/1 speaks of each.
 fifty_thousand_views_are_safe(Config) ->

@@ -100,13 +100,15 @@ who_opens_and_drops_handles_meets_no_limit_of_descriptors(Config) ->
 
 %% And its map entries, where few are left.
 who_opens_and_drops_handles_meets_no_limit_of_mappings(Config) ->
-    test_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
-        {Splitter, Handles} = test_limits:exhaust_map_count(Path),
-        %% Neighbours that are alike again are one entry: room for some sixty mappings.
-        ok = iommap:advise(Splitter, 0, 200 * test_pattern:page(), normal),
-        ok = fill_and_drop(large(Path ++ ".large"), enomem, 50),
-        [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
-        ok
+    test_limits:alone(fun() ->
+        test_scene:limited(Config, "exec \"$@\"", [], fun(Path) ->
+            {Splitter, Handles} = test_limits:exhaust_map_count(Path),
+            %% Neighbours that are alike again are one entry: room for some sixty mappings.
+            ok = iommap:advise(Splitter, 0, 200 * test_pattern:page(), normal),
+            ok = fill_and_drop(large(Path ++ ".large"), enomem, 50),
+            [{ok, <<_>>} = iommap:pread(Handle, 0, 1) || Handle <- [Splitter | Handles]],
+            ok
+        end)
     end).
 
 %% And its address space.

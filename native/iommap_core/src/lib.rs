@@ -27,6 +27,7 @@ mod range_map;
 mod reservation;
 mod residency;
 mod stats;
+mod sync;
 #[allow(unsafe_code)] // follows leaked pointers
 mod thread_data;
 mod unmapper;

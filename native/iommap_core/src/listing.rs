@@ -7,6 +7,7 @@
 use crate::fault::registry::{self, Slot};
 use crate::options::Access;
 use crate::platform::time;
+use crate::unmapper;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -198,6 +199,7 @@ pub fn list(after: u64, until: u64, most: usize) -> Vec<(u64, Info)> {
     if until <= after {
         return Vec::new();
     }
+    unmapper::unlist_waiting();
     let list = LIST.lock();
     list.mappings
         .range((Bound::Excluded(after), Bound::Included(until)))
@@ -211,6 +213,7 @@ pub fn list(after: u64, until: u64, most: usize) -> Vec<(u64, Info)> {
 pub fn take_faulted() -> Vec<Info> {
     /// How many are looked at under the lock.
     const AT_ONCE: usize = 256;
+    unmapper::unlist_waiting();
     let mut faulted = Vec::new();
     let mut after = 0;
     loop {

@@ -72,9 +72,16 @@ impl Range {
     /// The parts of it that lie in a page each.
     #[inline]
     pub fn pages(self) -> impl Iterator<Item = Range> {
+        self.pieces(platform::page_size())
+    }
+
+    /// The parts of it that lie between two multiples of `unit`, a power of two, each.
+    #[inline]
+    pub fn pieces(self, unit: usize) -> impl Iterator<Item = Range> {
+        debug_assert!(unit.is_power_of_two());
         let mut offset = self.offset;
         std::iter::from_fn(move || {
-            let next = ((offset | (platform::page_size() - 1)) + 1).min(self.end());
+            let next = ((offset | (unit - 1)) + 1).min(self.end());
             let part = Range::between(offset, next);
             offset = next;
             (part.length > 0).then_some(part)
@@ -124,6 +131,22 @@ mod tests {
                     assert_eq!(range.length() as u64, length);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn ranges_overlap_if_they_have_a_byte_in_common() {
+        let bytes = |range: Range| range.offset()..range.end();
+        for (one, other) in [(0, 4), (4, 8), (3, 5), (0, 8), (5, 6), (8, 9)]
+            .into_iter()
+            .flat_map(|one| [(0, 4), (4, 8), (2, 6), (7, 9)].map(|other| (one, other)))
+        {
+            let (one, other) = (
+                Range::between(one.0, one.1),
+                Range::between(other.0, other.1),
+            );
+            let common = bytes(one).any(|byte| bytes(other).contains(&byte));
+            assert_eq!(one.overlaps(other), common, "{one:?} {other:?}");
         }
     }
 

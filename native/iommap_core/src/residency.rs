@@ -15,10 +15,11 @@
 //! What is promised: a hit means that the pages were in memory at most `lifetime` ticks ago. The kernel may have dropped
 //! one since; the access then takes a page fault on the spot, and nothing else is lost. (Stamps wrap after four
 //! hours of an entry lying untouched: it looks fresh again for one part in fifty thousand of that time.)
+//! `test/loom` tries every interleaving of this source, and `tests/residency_model.rs` what comes of another order of steps.
 
 use crate::range::Range;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{clock, platform};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const BLOCKS: usize = 32;
 const TAG_BITS: u32 = 14;
@@ -242,6 +243,36 @@ mod tests {
         assert!(cache.contains(range(31 * page_size() + 5, page_size())));
         assert!(!cache.contains(range(30 * page_size(), 2 * page_size())));
         assert!(!cache.contains(range(32 * page_size(), page_size() + 1)));
+    }
+
+    #[test]
+    fn a_block_is_contained_if_all_of_its_pages_were_inserted() {
+        let cache = Residency::new(1 << 40, 1000, 16);
+        let block = cache.block_size();
+        assert_eq!(block, 16 * page_size());
+        cache.insert(
+            range(page_size(), 2 * block - 2 * page_size()),
+            cache.stamp(),
+        );
+        assert!(!cache.contains(range(page_size(), 1)));
+        assert!(!cache.contains(range(block + page_size(), 1)));
+        cache.insert(range(page_size(), 2 * block), cache.stamp());
+        assert!(cache.contains(range(block, block)));
+        assert!(!cache.contains(range(block - 1, 1)) && !cache.contains(range(2 * block, 1)));
+    }
+
+    #[test]
+    fn a_block_is_as_old_as_it_was_when_its_neighbour_is_inserted() {
+        let cache = Residency::new(1 << 20, 1000, 1);
+        let now = cache.stamp();
+        let later = |ticks: u32| Stamp(now.0.wrapping_add(ticks));
+        cache.insert(range(0, page_size()), now);
+        cache.insert(range(page_size(), page_size()), later(900));
+        assert!(cache.holds(0, 0b11, later(1000)));
+        assert!(!cache.holds(0, 0b01, later(1001)));
+        // What is too old is not kept by it either.
+        cache.insert(range(2 * page_size(), page_size()), later(1001));
+        assert!(cache.holds(0, 0b100, later(1001)) && !cache.holds(0, 0b01, later(1001)));
     }
 
     #[test]

@@ -1,67 +1,67 @@
 //! Unmapping and closing, away from the thread that found a mapping unused.
 //!
 //! The last reference to a mapping goes wherever garbage is collected, and that is on a scheduler. Unmapping a populated
-//! gigabyte takes milliseconds; closing a file may wait for its file system for as long as that likes. So what is left of a
-//! mapping is put into a queue: one for each device, so that no device holds another's mappings up, with a thread while
-//! there is work. The thread is woken once for all that it finds there.
+//! gigabyte takes milliseconds; closing a file may wait for its file system for as long as that likes. So the last reference is
+//! put into a queue: one for each device, so that no device holds another's mappings up, with a thread while there is work. The
+//! thread takes the mapping from the list and out of the registry, unmaps it and closes its file.
+//!
+//! The reference is put there as it is: to look into the mapping would be a cache miss or two, for each of thousands of handles.
+//! So the mapping does not know yet that it only waits, until it is told (`Reclaim::unlist`): by the thread, or by who is going
+//! to look at the list of mappings.
+//!
+//! ```text
+//! asleep --release, which wakes it--> gathering, for a moment --> at work, on all that is there --> gathering or asleep
+//! ```
+//!
+//! Thousands of handles come within a millisecond or two, where one process had them. While it gathers the thread needs no wake,
+//! and what it is going to unmap interrupts no scheduler that still collects (each munmap(2) of a page that was read does).
 
 use crate::error::Error;
-use crate::file::BackingFile;
 use crate::platform::thread;
-use crate::reservation::Reservation;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::mem::take;
+use std::mem::{swap, take};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The rest of a mapping that nobody knows any more, or of a file without one. To drop it unmaps, and closes the file if nobody
-/// else has it.
-pub struct Remains {
-    // Dropped in this order.
-    _memory: Option<Reservation>,
-    file: Arc<BackingFile>,
-    was_written: bool,
-}
-
-impl Remains {
-    /// Of a mapping that is not registered any more, through which the file was written, or not.
-    pub fn new(memory: Reservation, file: Arc<BackingFile>, was_written: bool) -> Remains {
-        Remains {
-            _memory: Some(memory),
-            file,
-            was_written,
-        }
-    }
-
-    /// Of a file that may have no mapping.
-    pub fn of_file(file: Arc<BackingFile>) -> Remains {
-        Remains {
-            _memory: None,
-            file,
-            was_written: false,
-        }
-    }
-}
-
-impl Drop for Remains {
-    fn drop(&mut self) {
-        if self.was_written {
-            self.file.touch();
-        }
-    }
+/// A mapping, or a file without one. To drop the last reference to it unmaps and closes.
+pub trait Reclaim: Send + Sync {
+    /// Nobody uses it any more, so it is not to be shown.
+    fn unlist(&self) {}
 }
 
 /// The mappings of one device that wait. It is there for as long as its thread is.
 struct Queue {
     device: u64,
-    waiting: Vec<Remains>,
-    at_work: bool,
+    waiting: Vec<Arc<dyn Reclaim>>,
+    /// How many of them were unlisted.
+    unlisted: usize,
+    /// How many more the thread has in hand.
+    in_hand: usize,
+    /// The thread waits to be woken.
+    asleep: bool,
 }
 
 impl Queue {
-    fn is_busy(&self) -> bool {
-        self.at_work || !self.waiting.is_empty()
+    fn length(&self) -> usize {
+        self.waiting.len() + self.in_hand
+    }
+
+    /// Unlists so many at the most; whether any were left to unlist.
+    fn unlist(&mut self, most: usize) -> bool {
+        let before = self.unlisted;
+        for one in self.waiting.iter().skip(before).take(most) {
+            one.unlist();
+            self.unlisted += 1;
+        }
+        self.unlisted > before
+    }
+
+    /// Gives all to the thread, in the place of an empty batch, whose room is used again.
+    fn give(&mut self, batch: &mut Vec<Arc<dyn Reclaim>>) {
+        swap(batch, &mut self.waiting);
+        self.in_hand = batch.len();
+        self.unlisted = 0;
     }
 }
 
@@ -69,18 +69,29 @@ static QUEUES: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 static DONE: Condvar = Condvar::new();
 
-/// How many mappings were unmapped and closed, and how many were given here to be.
+/// How many mappings were unmapped and closed.
 static RECLAIMED: AtomicUsize = AtomicUsize::new(0);
-static RELEASED: AtomicUsize = AtomicUsize::new(0);
 
 /// How many mappings wait to be unmapped and closed, or are just being.
 pub fn waiting() -> usize {
-    let reclaimed = RECLAIMED.load(Ordering::Acquire);
-    RELEASED.load(Ordering::Acquire).saturating_sub(reclaimed)
+    QUEUES.lock().iter().map(Queue::length).sum()
+}
+
+/// Unlists all that waits.
+pub fn unlist_waiting() {
+    for queue in &mut *QUEUES.lock() {
+        queue.unlist(usize::MAX);
+    }
 }
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// How long a thread that was woken lets others come: as long as a collection of thousands takes.
+const GATHERING: Duration = Duration::from_millis(1);
+
+/// How many it works on before it lets others at the queue, and says how far it is.
+const STEP: usize = 64;
 
 /// How long `retry_after_reclaim` waits: a file system may keep its files open for ever.
 const RECLAIM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -89,16 +100,13 @@ const RECLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 /// after the collection.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// Lets go of what is left of a mapping, soon and elsewhere. Never waits for a file system.
-pub fn release(remains: Remains) {
-    RELEASED.fetch_add(1, Ordering::Release);
-    let device = remains.file.device();
+/// Lets the last reference to what is on a device go, soon and elsewhere. Never waits for a file system.
+pub fn release(device: u64, remains: Arc<dyn Reclaim>) {
     let mut queues = QUEUES.lock();
-    if let Some(queue) = queues.iter_mut().find(|queue| queue.device == device) {
-        let was_busy = queue.is_busy();
+    if let Some(queue) = of_device(&mut queues, device) {
         queue.waiting.push(remains);
-        drop(queues);
-        if !was_busy {
+        if take(&mut queue.asleep) {
+            drop(queues);
             MORE.notify_all();
         }
         return;
@@ -106,7 +114,9 @@ pub fn release(remains: Remains) {
     queues.push(Queue {
         device,
         waiting: vec![remains],
-        at_work: true,
+        unlisted: 0,
+        in_hand: 0,
+        asleep: false,
     });
     drop(queues);
     if thread::start("iommap_unmap", move || work(device)).is_none() {
@@ -116,39 +126,53 @@ pub fn release(remains: Remains) {
 
 /// The thread of a device.
 fn work(device: u64) {
+    let mut batch = Vec::new();
     let mut queues = QUEUES.lock();
-    loop {
-        let Some(queue) = of_device(&mut queues, device) else {
-            return;
-        };
-        let batch = take(&mut queue.waiting);
-        queue.at_work = !batch.is_empty();
-        if queue.at_work {
-            MutexGuard::unlocked(&mut queues, || reclaim(batch));
-            DONE.notify_all();
+    while let Some(queue) = of_device(&mut queues, device) {
+        if queue.waiting.is_empty() {
+            queue.asleep = true;
+            let idle = MORE.wait_for(&mut queues, IDLE).timed_out();
+            if idle && of_device(&mut queues, device).is_some_and(|queue| queue.asleep) {
+                queues.retain(|queue| queue.device != device);
+            }
             continue;
         }
-        let idle = MORE.wait_for(&mut queues, IDLE).timed_out();
-        if idle && of_device(&mut queues, device).is_some_and(|queue| !queue.is_busy()) {
-            queues.retain(|queue| queue.device != device);
-            return;
+        MutexGuard::unlocked(&mut queues, || std::thread::sleep(GATHERING));
+        while of_device(&mut queues, device).is_some_and(|queue| queue.unlist(STEP)) {
+            MutexGuard::bump(&mut queues);
         }
+        if let Some(queue) = of_device(&mut queues, device) {
+            queue.give(&mut batch);
+        }
+        reclaim(&mut queues, device, &mut batch);
     }
 }
 
+/// Drops what the thread of a device has in hand.
+fn reclaim(
+    queues: &mut MutexGuard<'_, Vec<Queue>>,
+    device: u64,
+    batch: &mut Vec<Arc<dyn Reclaim>>,
+) {
+    while !batch.is_empty() {
+        let left = batch.len().saturating_sub(STEP);
+        let count = batch.len() - left;
+        MutexGuard::unlocked(queues, || batch.truncate(left));
+        if let Some(queue) = of_device(queues, device) {
+            queue.in_hand = left;
+        }
+        RECLAIMED.fetch_add(count, Ordering::Release);
+        DONE.notify_all();
+    }
+}
+
+/// Does the work of a thread that could not be started.
 fn work_once(device: u64) {
     let mut queues = QUEUES.lock();
-    let waiting = of_device(&mut queues, device).map(|queue| take(&mut queue.waiting));
-    queues.retain(|queue| queue.device != device);
+    let index = queues.iter().position(|queue| queue.device == device);
+    let gone = index.map(|index| queues.swap_remove(index));
     drop(queues);
-    reclaim(waiting.unwrap_or_default());
-}
-
-fn reclaim(batch: Vec<Remains>) {
-    for remains in batch {
-        drop(remains);
-        RECLAIMED.fetch_add(1, Ordering::Release);
-    }
+    drop(gone);
 }
 
 fn of_device(queues: &mut [Queue], device: u64) -> Option<&mut Queue> {
@@ -181,7 +205,7 @@ fn wait_for_reclaim(before: usize, deadline: Instant) -> bool {
     let grace = Instant::now() + GRACE;
     let was_reclaimed = || RECLAIMED.load(Ordering::Acquire) != before;
     while !was_reclaimed() {
-        let is_busy = |queues: &[Queue]| queues.iter().any(Queue::is_busy);
+        let is_busy = |queues: &[Queue]| queues.iter().any(|queue| queue.length() > 0);
         let was_busy = is_busy(&queues);
         let until = if was_busy { deadline } else { grace };
         let late = DONE.wait_until(&mut queues, until).timed_out();

@@ -215,6 +215,65 @@ fn a_view_of_a_page_with_the_new_end_in_it_is_not_intact() {
 }
 
 #[test]
+fn a_view_of_bytes_that_were_copied_before_reads_on() {
+    // A copy that is over is not gone back to, and the thread's errno is its own.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(3 * page());
+        let handle = open_for(&path, Access::ReadWrite);
+        let view = show(&handle, 0, 3 * page()).unwrap();
+        assert_eq!(pread(&handle, 0, 3 * page()), Ok(pattern(3 * page())));
+        pwrite(&handle, 2 * page(), b"written").unwrap();
+        set_size(&path, page());
+        // SAFETY: no descriptor has that number.
+        assert_eq!(unsafe { libc::close(-1) }, -1);
+        let byte = view.byte(2 * page());
+        let errno = std::io::Error::last_os_error();
+        assert_eq!((byte, errno.raw_os_error()), (0, Some(libc::EBADF)));
+        assert_eq!(view.intact(0, 3 * page()), Some(false));
+    });
+}
+
+#[test]
+fn a_view_of_what_a_mapping_grew_by_reads_on() {
+    // It is of the same mapping, which is longer now.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(page());
+        let handle = open_for(&path, Access::ReadWrite);
+        let before = show(&handle, 0, page()).unwrap();
+        handle.truncate(4 * page() as u64).unwrap();
+        let view = show(&handle, 0, 4 * page()).unwrap();
+        assert_eq!(view.address(), before.address(), "it grew where it was");
+        set_size(&path, page());
+        assert_eq!(view.byte(3 * page()), 0);
+        assert_eq!(view.intact(3 * page(), 1), Some(false));
+        assert_eq!(view.intact(0, page()), Some(true));
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")] // /proc tells what is mapped
+fn a_mapping_does_not_inherit_what_another_has_lost() {
+    // It has the place in the registry of one that is gone, and loses another page.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(3 * page());
+        for lost in [page(), 2 * page()] {
+            set_size(&path, 3 * page());
+            let handle = open_for(&path, Access::Read);
+            let view = show(&handle, 0, 3 * page()).unwrap();
+            set_size(&path, lost);
+            assert_eq!(view.byte(2 * page()), 0);
+            assert_eq!(view.intact(0, lost), Some(true));
+            assert_eq!(view.intact(lost, page()), Some(false));
+            drop((view, handle));
+            rig::wait_until("it is unmapped", || rig::maps_of(&path).is_empty());
+        }
+    });
+}
+
+#[test]
 #[cfg(target_os = "linux")] // /proc tells what is mapped
 fn one_fault_covers_the_whole_lost_tail() {
     // Not one fault for each page: a single piece of zero memory takes the place of all that was lost.
@@ -428,6 +487,43 @@ fn a_neighbours_fault_reaches_the_neighbour_and_ours_reaches_us() {
     });
 }
 
+static BEFORE_THE_NEIGHBOUR: AtomicUsize = AtomicUsize::new(0);
+
+/// A neighbour's handler that passes all on to the one before it, as crash reporters do.
+extern "C" fn reporter(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    type Action = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+    // SAFETY: it is what `sigaction` gave, a handler of this type.
+    let before: Action =
+        unsafe { std::mem::transmute(BEFORE_THE_NEIGHBOUR.load(Ordering::Relaxed)) };
+    before(signal, info, context);
+}
+
+#[test]
+fn a_neighbour_that_passes_faults_on_has_the_signal_blocked_and_the_next_fault_comes_all_the_same()
+{
+    // It installed its handler after us, and without SA_NODEFER: we leave it by a jump.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(2 * page());
+        let handle = open_for(&path, Access::Read);
+        // SAFETY: installs a handler of the right type, which ours is, too.
+        unsafe {
+            let (mut action, mut ours): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+            libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut ours);
+            BEFORE_THE_NEIGHBOUR.store(ours.sa_sigaction, Ordering::Relaxed);
+            action.sa_sigaction = reporter as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            let set = libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+            assert_eq!(set, 0);
+        }
+        set_size(&path, page());
+        for _ in 0..10 {
+            assert_eq!(pread(&handle, page(), 1), Err(Error::Fault));
+        }
+        assert_eq!(pread(&handle, 0, 1), Ok(pattern(1)));
+    });
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_entry_that_comes_free(
@@ -438,6 +534,7 @@ fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_e
         if rig::lacking_in_qemu("limit of mappings") {
             return;
         }
+        let _alone = rig::alone();
         let scratch = Scratch::new();
         let files: Vec<_> = (0..VIEWS).map(|_| scratch.file(2 * page())).collect();
         let handles: Vec<_> = files

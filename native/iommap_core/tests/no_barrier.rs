@@ -15,8 +15,28 @@ mod options;
 #[path = "../src/platform/mod.rs"]
 mod platform;
 mod rig;
+#[path = "../src/sync.rs"]
+mod sync;
 #[path = "../src/thread_data.rs"]
 mod thread_data;
+
+#[test]
+fn nobody_comes_in_without_the_barrier_once_the_lock_was_biased() {
+    // A writer that the system refuses the barrier stops, rather than goes on while a reader may be on its way in.
+    if rig::lacking_in_qemu("seccomp filters") {
+        return;
+    }
+    rig::in_its_own_process(|| {
+        if !platform::thread::has_barrier() {
+            return rig::skip("no membarrier(2)");
+        }
+        let lock = lock::Lock::new(());
+        (0..1000).for_each(|_| drop(lock.read()));
+        rig::forbid_membarrier();
+        let stopped = std::panic::AssertUnwindSafe(|| drop(lock.write()));
+        assert!(std::panic::catch_unwind(stopped).is_err());
+    });
+}
 
 #[test]
 fn the_lock_keeps_its_promises_without_a_barrier() {

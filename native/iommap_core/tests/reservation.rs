@@ -103,6 +103,23 @@ fn zero_pages_leave_the_neighbours_as_they_are() {
 }
 
 #[test]
+fn zero_pages_may_be_written_where_the_mapping_may() {
+    // A copy into it may be on its way; nobody writes to what is mapped to be read.
+    in_its_own_process(|| {
+        for (access, expected) in [(Access::Read, "r--p"), (Access::ReadWrite, "rw-p")] {
+            let scratch = Scratch::new();
+            let path = scratch.file(3 * page());
+            let handle = open_for(&path, access);
+            let shown = whole(&handle);
+            set_size(&path, page());
+            assert_eq!(shown.byte(2 * page()), 0);
+            let rights = permissions(shown.address() + 2 * page());
+            assert_eq!(rights.as_deref(), Some(expected));
+        }
+    });
+}
+
+#[test]
 fn the_neighbours_belong_to_nobodys_data() {
     // Neither the size nor what is known of lost bytes reaches into them.
     let scratch = Scratch::new();
@@ -375,12 +392,14 @@ struct HugePages {
     path: std::path::PathBuf,
     before: String,
     _scratch: Scratch,
+    _alone: Option<std::fs::File>,
 }
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
 impl HugePages {
     fn mounted() -> Option<HugePages> {
+        let alone = rig::alone();
         let before = std::fs::read_to_string(POOL).unwrap_or_default();
         let more = before.trim().parse().unwrap_or(0) + 4;
         if std::fs::write(POOL, format!("{more}")).is_err() {
@@ -398,6 +417,7 @@ impl HugePages {
             path,
             before,
             _scratch: scratch,
+            _alone: alone,
         };
         if !mounted {
             skip("hugetlbfs cannot be mounted");

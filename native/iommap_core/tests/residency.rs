@@ -175,7 +175,10 @@ fn a_drop_that_nobody_told_of_is_noticed_after_a_moment() {
     if !take_away(&handle, &path) {
         return skip("this file system keeps its pages");
     }
-    pread(&handle, 5 * page(), 8).unwrap();
+    wait_until("there is an entry", || {
+        pread(&handle, 5 * page(), 8).unwrap();
+        pread_page_non_blocking(&handle, 5).is_ok()
+    });
     wait_until("the drop is noticed", || {
         take_away(&handle, &path) && pread_page_non_blocking(&handle, 5) == Err(Error::WouldBlock)
     });

@@ -4,14 +4,23 @@
 
 mod rig;
 
-use iommap_core::{Access, Options};
-use rig::{in_its_own_process, maps_of, open, open_for, page, show, wait_until, Scratch};
+use iommap_core::{list, now, unmaps_waiting, Access, Options, View, Wait};
+use rig::{in_its_own_process, maps_of, open, open_for, page, show, wait_until, AHandle, Scratch};
 use std::path::Path;
+use std::sync::Arc;
 
 fn has_open(path: &Path) -> bool {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     open.flat_map(|entry| std::fs::read_link(entry.path()))
         .any(|file| file == path)
+}
+
+/// What keeps the mapping alive for a view, whose references are counted as a VM counts them.
+fn keeper(handle: &AHandle) -> Arc<View> {
+    let keeper = handle.region(Wait::Blocking, 0, 1, |region| region.keeper().clone());
+    let keeper = keeper.unwrap();
+    keeper.counted(|| Some(1));
+    keeper
 }
 
 /// How many threads unmap.
@@ -62,6 +71,34 @@ fn what_is_collected_is_let_go_by_one_thread_and_what_is_closed_at_once() {
             maps_of(&path).is_empty() && !has_open(&path)
         });
         assert_eq!(threads(), 1);
+    });
+}
+
+#[test]
+fn what_only_waits_to_be_unmapped_is_not_listed_and_all_of_it_goes() {
+    // Handles that were collected by the thousand, of which some have a view; what is shown by a view that lives stays.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(5000);
+        let listed = || list(0, now(), usize::MAX).len();
+        let mut handles: Vec<_> = (0..900).map(|_| open_for(&path, Access::Read)).collect();
+        let mut views: Vec<_> = handles.iter().take(100).map(keeper).collect();
+        for left in [500, 0] {
+            handles.truncate(left);
+            assert_eq!(listed(), left.max(100));
+            assert!(unmaps_waiting() <= 900 - left.max(100));
+        }
+        views.truncate(1);
+        assert_eq!(listed(), 1);
+        assert!(list(0, now(), 1).iter().all(|(_, info)| !info.open));
+        wait_until("all others are unmapped", || maps_of(&path).len() == 1);
+        wait_until("nothing waits any more", || unmaps_waiting() == 0);
+        assert!(has_open(&path));
+        drop(views);
+        assert_eq!(listed(), 0);
+        wait_until("the last is let go", || {
+            maps_of(&path).is_empty() && !has_open(&path)
+        });
     });
 }
 

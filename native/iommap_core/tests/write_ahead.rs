@@ -2,7 +2,7 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Wait};
+use iommap_core::{Access, Error, Hint, Wait};
 use rig::{in_its_own_process, open_for, page, pwrite_as, set_size, small_disk, AHandle, Scratch};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -39,6 +39,22 @@ fn holes(check: impl FnOnce(&Path, AHandle)) {
     set_size(&path, PAGES * page());
     let handle = open_for(&path, Access::ReadWrite);
     check(&path, handle);
+}
+
+#[test]
+fn what_is_to_be_written_soon_is_made_writable_page_by_page() {
+    // Each gets its memory.
+    in_its_own_process(|| {
+        holes(|path, handle| {
+            let pages = 7 * page() as u64;
+            handle
+                .advise(page() as u64 + 5, pages, Hint::PopulateWrite)
+                .unwrap();
+            assert_eq!(pages_of(path), 8);
+            handle.advise(0, 0, Hint::PopulateWrite).unwrap();
+            assert_eq!(pages_of(path), PAGES);
+        });
+    });
 }
 
 #[test]

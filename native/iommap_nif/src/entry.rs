@@ -126,6 +126,7 @@ static FUNCTIONS: Functions = Functions(nifs! {
     55: c"pread" / 2, normal, batch::pread;
     56: c"pwrite_all_nif" / 2, normal, batch::pwrite;
     57: c"is_known_intact_nif" / 3, normal, view::is_known_intact;
+    58: c"pwrite_short_nif" / 3, normal, write::pwrite_short;
 });
 
 /// This image, as others see it.

@@ -16,10 +16,17 @@ use std::ptr::{self, NonNull};
 pub fn naturals<const N: usize>(terms: [Term; N]) -> Result<[u64; N], Stop> {
     let mut negative = false;
     let naturals = naturals_or_negative(terms, &mut negative)?;
+    not_negative(negative)?;
+    Ok(naturals)
+}
+
+/// Answers `{error, badarg}` if one was negative.
+#[inline(always)]
+pub fn not_negative(negative: bool) -> Result<(), Stop> {
     if negative {
         Err(Stop::Error(atoms::badarg()))
     } else {
-        Ok(naturals)
+        Ok(())
     }
 }
 
@@ -70,6 +77,22 @@ pub fn binary(term: Term<'_>) -> Option<Segment<'_>> {
     unsafe {
         let env = term.get_env().as_c_arg();
         if sys::enif_inspect_binary(env, term.as_c_arg(), binary.as_mut_ptr()) == 0 {
+            return None;
+        }
+        let binary = binary.assume_init();
+        Some(Segment::new(binary.data, binary.size))
+    }
+}
+
+/// Gathers iodata (`enif_inspect_iolist_as_binary`): copies it, unless it is one binary, to where it stays as long as the call runs.
+/// Takes as long as there are bytes and list cells.
+#[inline]
+pub fn gathered(term: Term<'_>) -> Option<Segment<'_>> {
+    let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+    // SAFETY: as for `binary`.
+    unsafe {
+        let env = term.get_env().as_c_arg();
+        if sys::enif_inspect_iolist_as_binary(env, term.as_c_arg(), binary.as_mut_ptr()) == 0 {
             return None;
         }
         let binary = binary.assume_init();
@@ -186,6 +209,16 @@ impl<'a> BinaryBuffer<'a> {
 
     fn allocate_or_refuse(length: usize) -> Option<BinaryBuffer<'a>> {
         Some(BinaryBuffer::Long(Box::new(OwnedBinary::new(length)?)))
+    }
+
+    /// The term, if there is one before the bytes are. Nobody else may see it before.
+    #[inline]
+    pub fn early_term(&self, env: Env<'a>) -> Option<Term<'a>> {
+        match self {
+            // SAFETY: no two environments have the same lifetime, so the term is of this one.
+            BinaryBuffer::Short { term, .. } => Some(unsafe { Term::new(env, *term) }),
+            BinaryBuffer::Long(_) => None,
+        }
     }
 
     /// Makes the term, once the bytes are there.

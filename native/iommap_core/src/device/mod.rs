@@ -15,7 +15,7 @@ use crate::file::BackingFile;
 use crate::handle::{Handle, Wait};
 use crate::options::{Access, Hint, Options};
 use crate::platform::{file as system, io};
-use crate::unmapper::{self, Remains};
+use crate::unmapper;
 use parking_lot::{Mutex, MutexGuard};
 use position::Cursor;
 use std::ffi::{CStr, OsStr};
@@ -306,7 +306,7 @@ impl<V, H> Drop for Device<V, H> {
     fn drop(&mut self) {
         if let Some(file) = self.file.get_mut().take() {
             if let Some(file) = Arc::into_inner(file) {
-                unmapper::release(Remains::of_file(Arc::new(file)));
+                unmapper::release(file.device(), Arc::new(file));
             }
         }
     }

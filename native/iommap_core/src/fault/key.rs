@@ -61,3 +61,25 @@ impl Key {
         sequence % 2 != 0 || self.sequence.load(Ordering::Relaxed) != sequence
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_not_believed_while_it_changes_nor_after() {
+        // Whoever began to look before, or looks meanwhile, finds nothing.
+        let key = Key::new();
+        key.change(10, 20, || ());
+        let (sequence, start, end) = key.range();
+        assert_eq!((start, end), (10, 20));
+        assert!(key.holds(10) && key.holds(19) && !key.holds(9) && !key.holds(20));
+        assert!(!key.changed_since(sequence));
+        key.change(10, 20, || {
+            assert!(!key.holds(10) && key.changed_since(sequence));
+            let (odd, start, end) = key.range();
+            assert!(start == end && key.changed_since(odd));
+        });
+        assert!(key.holds(10) && key.changed_since(sequence));
+    }
+}

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
 use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
+use crate::unmapper::Reclaim;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -18,12 +19,18 @@ use std::sync::Arc;
 /// An open file that can be mapped.
 pub struct BackingFile {
     file: File,
+    /// When it was opened.
+    first_size: u64,
     is_block_device: bool,
     device: u64,
     largest_piece: usize,
     system: FileSystem,
-    /// Whether it is memory without a name, which never gets shorter.
+    /// Whether it is memory without a name.
     anonymous: bool,
+    /// Whether nobody can make it shorter.
+    never_shrinks: bool,
+    /// Whether the position of its descriptor is another's, too, who may move it.
+    shares_position: bool,
     /// Absolute, as it was opened; of memory without a name, by which other processes open it.
     path: Option<Arc<Path>>,
 }
@@ -32,6 +39,7 @@ impl BackingFile {
     /// A file that was opened. Refused if it can have no mapping.
     pub fn new(file: File, options: &Options) -> Result<BackingFile, Error> {
         let metadata = file.metadata()?;
+        let fd = file.as_raw_fd();
         let kind = metadata.file_type();
         if kind.is_dir() {
             return Err(Error::System(libc::EISDIR));
@@ -40,16 +48,24 @@ impl BackingFile {
             return Err(Error::INVALID);
         }
         if options.nocache {
-            page_cache::avoid_cache(file.as_raw_fd());
+            page_cache::avoid_cache(fd);
         }
-        let mut system = file_system(file.as_raw_fd());
+        let mut system = file_system(fd);
         if kind.is_block_device() {
             // What was asked about is where its name is, in memory.
             system.in_memory = false;
             system.forgets_mtime = false;
         }
         Ok(BackingFile {
+            first_size: if kind.is_block_device() {
+                descriptor::device_size(fd)?
+            } else {
+                metadata.len()
+            },
             is_block_device: kind.is_block_device(),
+            never_shrinks: kind.is_block_device()
+                || system.in_memory && anonymous::is_sealed_against_shrinking(file.as_raw_fd()),
+            shares_position: false,
             device: metadata.dev(),
             largest_piece: system.page_size.max(metadata.blksize() as usize),
             system,
@@ -67,6 +83,14 @@ impl BackingFile {
             path: anonymous::path(memory.fd()).map(|path| Path::new(&path).into()),
             ..memory
         })
+    }
+
+    /// The same, by a descriptor whose position is another's, too.
+    pub fn with_shared_position(self) -> BackingFile {
+        BackingFile {
+            shares_position: true,
+            ..self
+        }
     }
 
     /// The same, with the path that it was opened by, made absolute.
@@ -87,6 +111,11 @@ impl BackingFile {
     /// The absolute path by which it was opened, or others can open it, if there is one.
     pub fn path(&self) -> Option<Arc<Path>> {
         self.path.clone()
+    }
+
+    /// The size in bytes, as it was when the file was opened.
+    pub fn first_size(&self) -> u64 {
+        self.first_size
     }
 
     /// The size in bytes, as it is now.
@@ -246,6 +275,14 @@ impl BackingFile {
         usize::try_from(size).ok()
     }
 
+    /// Whether it is found out quickly that the file still is at least so long: asking where it ends takes twice the time.
+    pub fn is_surely_as_long_as(&self, size: u64) -> bool {
+        self.never_shrinks
+            || !self.shares_position
+                && !self.system.is_stacked
+                && system::is_surely_as_long_as(self.fd(), size)
+    }
+
     /// Whether `mincore(2)` tells the truth about it to this user now: the owner, or one who may write to it.
     pub fn mincore_tells_this_user(&self) -> bool {
         self.mincore_is_reliable() || system::may_write(self.fd())
@@ -256,6 +293,8 @@ impl BackingFile {
         system::owner(self.fd()) == Some(name::user())
     }
 }
+
+impl Reclaim for BackingFile {}
 
 /// Blocks preallocated behind the end of a file, for it to grow into. Freed unless it grows.
 pub struct Preallocation<'a> {
@@ -300,74 +339,4 @@ pub fn mappable(size: u64) -> Result<usize, Error> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use crate::options::Access;
-
-    fn file_in(directory: &str) -> BackingFile {
-        let file = tempfile::tempfile_in(directory).unwrap();
-        BackingFile::new(file, &Options::new(Access::ReadWrite)).unwrap()
-    }
-
-    #[test]
-    fn touching_sets_the_time_of_modification_and_no_other() {
-        // On a tmpfs, where a mapping leaves it what it was.
-        let file = file_in("/dev/shm");
-        assert!(file.system().forgets_mtime);
-        let times = || {
-            let metadata = file.file.metadata().unwrap();
-            (metadata.modified().unwrap(), metadata.accessed().unwrap())
-        };
-        let long_ago = std::time::SystemTime::UNIX_EPOCH;
-        let old = std::fs::FileTimes::new()
-            .set_modified(long_ago)
-            .set_accessed(long_ago);
-        file.file.set_times(old).unwrap();
-        assert_eq!(times(), (long_ago, long_ago));
-        file.touch();
-        assert!(times().0 > long_ago);
-        assert_eq!(times().1, long_ago);
-    }
-
-    #[test]
-    fn a_descriptor_that_appends_is_grown_without_a_write() {
-        // pwrite(2) would append, whatever offset it is given: zeros are refused, and the last byte is set by the size.
-        use std::os::unix::fs::FileExt;
-        let scratch = tempfile::NamedTempFile::new().unwrap();
-        scratch.as_file().write_all_at(b"kept", 0).unwrap();
-        let appending = std::fs::OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(scratch.path())
-            .unwrap();
-        let fd = appending.as_raw_fd();
-        assert_eq!(system::write_zeros(fd, 0, 2), Err(Error::INVALID));
-        assert_eq!(system::write_last_byte(fd, 10), Ok(()));
-        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"kept\0\0\0\0\0\0");
-    }
-
-    #[test]
-    fn preallocating_leaves_the_size_and_growing_never_sets_it_down() {
-        // On a disk and in memory; to the end of a page, beyond it, far beyond it; nothing, and others' appends, in between.
-        for directory in [std::env::temp_dir().to_str().unwrap(), "/dev/shm"] {
-            for (from, to, appended) in
-                [(0, 1, 0), (5000, 5001, 0), (1, 100_000, 0), (5000, 4000, 0)]
-                    .into_iter()
-                    .chain([(5000, 5001, 10), (1, 100_000, 5000), (1, 100_000, 200_000)])
-            {
-                let file = file_in(directory);
-                file.file.set_len(from).unwrap();
-                let preallocation = file.preallocate(to).unwrap();
-                assert_eq!(file.size(), Ok(from));
-                if appended > 0 {
-                    file.file.set_len(from + appended).unwrap();
-                }
-                preallocation.grow().unwrap();
-                assert_eq!(file.size(), Ok(to.max(from + appended)), "{from} {to}");
-                if appended == 0 && from == 1 {
-                    assert!(file.file.metadata().unwrap().blocks() * 512 >= to);
-                }
-            }
-        }
-    }
-}
+mod tests;

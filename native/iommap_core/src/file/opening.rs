@@ -99,7 +99,7 @@ fn open_descriptor<T>(
     if options.access == Access::Read && options.truncate {
         return Err(Error::INVALID);
     }
-    let file = BackingFile::new(descriptor::duplicate(fd)?, options)?;
+    let file = BackingFile::new(descriptor::duplicate(fd)?, options)?.with_shared_position();
     let permits = descriptor::permits(file.fd())?;
     if !permits.reads || (options.access.writes() && !permits.writes) {
         return Err(Error::NO_ACCESS);
@@ -179,7 +179,7 @@ impl Pending {
         options: &Options,
         new: Option<NewFile>,
     ) -> Result<Pending, Error> {
-        let now = file.size()?;
+        let now = file.first_size();
         let wanted = if options.truncate {
             options.size
         } else {

@@ -27,6 +27,7 @@ impl<V> Handle<V> {
         if wait == Wait::Blocking {
             return self.load_blocking(offset);
         }
+        self.prefetch(offset);
         let reading = self.reading(wait)?;
         let part = self.readable_part_of_word(&opened(&reading)?.mapping, offset)?;
         if !part.is_ready_to_read() {
@@ -57,6 +58,7 @@ impl<V> Handle<V> {
         if wait == Wait::Blocking {
             return self.update_blocking(offset, |word| word.update(update));
         }
+        self.prefetch(offset);
         let reading = self.reading(wait)?;
         word_ready_to_write(&opened(&reading)?.mapping, offset)?.update(update)
     }
@@ -68,6 +70,7 @@ impl<V> Handle<V> {
         if wait == Wait::Blocking {
             return self.update_blocking(offset, |word| word.fetch_update(update));
         }
+        self.prefetch(offset);
         let reading = self.reading(wait)?;
         word_ready_to_write(&opened(&reading)?.mapping, offset)?.fetch_update(update)
     }

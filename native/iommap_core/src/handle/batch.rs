@@ -42,7 +42,7 @@ impl<V> Handle<V> {
                 error
             }
         })?;
-        // Asks about all of them before the first is copied, which prefetches each on the way.
+        // Asks about all of them before the first is copied.
         if !parts.iter().all(|part| part.is_ready_to_read()) {
             return Err(Error::WouldBlock);
         }

@@ -118,6 +118,7 @@ impl<V> Handle<V> {
         make: impl FnOnce(usize) -> Option<B>,
     ) -> Result<B, Error> {
         if wait == Wait::NonBlocking {
+            self.prefetch(offset);
             let reading = self.reading(wait)?;
             let part = self.available_part(&opened(&reading)?.mapping, offset, length)?;
             if part.length() > NON_BLOCKING_MAX {

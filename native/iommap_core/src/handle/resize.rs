@@ -10,7 +10,7 @@ use crate::mapping::resize::Growth;
 use crate::mapping::Mapping;
 use crate::unmapper;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 impl<V> Handle<V> {
     /// Makes the file and the mapping `size` bytes long, whatever the file's size was; clears a fault.
@@ -112,12 +112,8 @@ impl<V> Handle<V> {
             fresh.copy_private_pages(&open.mapping);
             last(&open.mapping)?;
             self.start.store(fresh.first_byte(), Ordering::Relaxed);
-            let open_anew = Open {
-                mapping: fresh.clone(),
-                view: OnceLock::new(),
-            };
             fresh.listing().begin();
-            std::mem::replace(open, open_anew)
+            std::mem::replace(open, Open::new(fresh.clone()))
         };
         let locks = replaced.mapping.give_up_locks();
         replaced.mapping.listing().close();

@@ -6,18 +6,8 @@ use crate::error::Error;
 use crate::fault::guard;
 use crate::lock::Lock;
 use crate::mapping::Mapping;
-use crate::platform::memory;
-use std::sync::atomic::Ordering;
 
 impl<V> Handle<V> {
-    /// Tells the processor where a write begins, as soon as that is known: its cache line comes while the data is checked.
-    /// Promises nothing.
-    #[inline]
-    pub fn prefetch(&self, offset: u64) {
-        let first = self.start.load(Ordering::Relaxed);
-        memory::prefetch(first.wrapping_add(offset as usize));
-    }
-
     /// Copies the data in, all of it or none for every error but `Fault`. It may lie in mappings of ours, if the call may wait.
     #[inline]
     pub fn pwrite(&self, wait: Wait, offset: u64, data: Data) -> Result<(), Error> {

@@ -10,7 +10,7 @@
 //! Kogan).
 //!
 //! ```text
-//! unbiased --a reader, after BIAS_THRESHOLD reads without a write--> biased to readers
+//! unbiased --a reader, after BIAS_THRESHOLD reads without a write (after FIRST_READS of a new lock)--> biased to readers
 //! unbiased --a writer, after BIAS_THRESHOLD writes of its thread and nothing else--> biased to that thread
 //! biased to readers --a writer--> draining, biased to a thread --anybody else--> draining
 //! draining --no record names the lock--> unbiased
@@ -29,18 +29,23 @@
 //!   record names the lock. Each thread that finds it set does so itself.
 //!
 //! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
-//! `tests/lock_model.rs` tries every interleaving, store buffers included; `tests/thread_data_model.rs` those with threads that
-//! have no record yet.
+//! `test/loom` tries every interleaving of this very source with a few threads and short histories; `tests/lock_model.rs`, a
+//! model of it, longer ones, store buffers included; `tests/thread_data_model.rs` those with threads that have no record yet.
 
 use crate::platform::thread;
+use crate::sync::{
+    compiler_fence, spin_loop, AtomicBool, AtomicPtr, AtomicU32, Ordering, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
+};
 use crate::thread_data::ThreadData;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
 use std::ptr;
-use std::sync::atomic::{compiler_fence, AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// How many calls of one kind in a row bias the lock: so many that their savings pay for one barrier.
-const BIAS_THRESHOLD: u32 = 256;
+const BIAS_THRESHOLD: u32 = if cfg!(loom) { 2 } else { 256 };
+
+/// How many reads a new lock takes before it is biased: who reads a few times and is gone needs no barrier.
+const FIRST_READS: u32 = if cfg!(loom) { 1 } else { 8 };
 
 /// Stands for every reader where a thread's data is expected.
 const READERS: *mut ThreadData = ptr::without_provenance_mut(1);
@@ -85,15 +90,10 @@ impl Drop for FastGuard {
 impl<T> Lock<T> {
     /// An unlocked lock around the value.
     pub fn new(value: T) -> Lock<T> {
-        let to = if thread::has_barrier() {
-            READERS
-        } else {
-            ptr::null_mut()
-        };
         Lock {
-            bias: AtomicPtr::new(to),
+            bias: AtomicPtr::new(ptr::null_mut()),
             draining: AtomicBool::new(false),
-            reads: AtomicU32::new(0),
+            reads: AtomicU32::new(BIAS_THRESHOLD - FIRST_READS),
             writer: AtomicPtr::new(ptr::null_mut()),
             writes: AtomicU32::new(0),
             inner: RwLock::new(value),
@@ -120,6 +120,8 @@ impl<T> Lock<T> {
         {
             return None;
         }
+        #[cfg(test)]
+        tests::before_the_store();
         thread.fast_lock.store(self.address(), Ordering::Relaxed);
         let guard = FastGuard(thread);
         // The processor may still delay the store past the look; the barrier of the revoker makes up for that.
@@ -297,11 +299,11 @@ impl<T> Lock<T> {
 /// any other way.
 #[inline(always)]
 fn spin_until<R>(attempt: impl Fn() -> Option<R>) -> Option<R> {
-    const ATTEMPTS: u32 = 32;
+    const ATTEMPTS: u32 = if cfg!(loom) { 2 } else { 32 };
     (0..ATTEMPTS).find_map(|_| {
         let done = attempt();
         if done.is_none() {
-            std::hint::spin_loop();
+            spin_loop();
         }
         done
     })

@@ -1,8 +1,21 @@
 //! The lock's own tests.
 
 use super::*;
+use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
 use std::time::Duration;
+
+thread_local! {
+    static BEFORE_THE_STORE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+/// Does what a test wants done between this thread's look at the bias and its store.
+pub(super) fn before_the_store() {
+    if let Some(act) = BEFORE_THE_STORE.take() {
+        act();
+    }
+}
 
 /// So many reads that the lock is biased to readers.
 fn bias_to_readers<T>(lock: &Lock<T>) {
@@ -134,6 +147,54 @@ fn everybody_waits_for_a_fast_writer_also_when_another_gave_up_before() {
 }
 
 #[test]
+fn who_comes_first_waits_for_a_fast_holder() {
+    // A reader and a writer that may wait, and that nobody came before. (One that does not wait has a moment to show it.)
+    let waits = |lock: &Lock<u32>, enter: &(dyn Fn() + Sync), leave: &dyn Fn()| {
+        let entered = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                enter();
+                entered.store(true, Ordering::Relaxed);
+            });
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(1));
+                assert!(!entered.load(Ordering::Relaxed));
+            }
+            leave();
+        });
+        assert!(lock.try_write().is_some());
+    };
+    let lock = Lock::new(0);
+    let read = || drop(lock.read());
+    let write = || *lock.write() += 1;
+    let enters: [&(dyn Fn() + Sync); 2] = [&read, &write];
+    for enter in enters {
+        bias_to_this_thread(&lock);
+        let writing = Cell::new(Some(lock.try_write().unwrap()));
+        waits(&lock, enter, &|| drop(writing.take()));
+    }
+    bias_to_readers(&lock);
+    let reading = Cell::new(Some(lock.try_read().unwrap()));
+    waits(&lock, &write, &|| drop(reading.take()));
+}
+
+#[test]
+fn a_bias_that_is_revoked_under_a_reader_lets_nobody_in() {
+    // Between its look at the bias and its store a writer came and was inside: the reader looks again, and takes the slow path.
+    let lock = Arc::new(Lock::new(0));
+    bias_to_readers(&lock);
+    let writer = lock.clone();
+    BEFORE_THE_STORE.set(Some(Box::new(|| {
+        std::thread::spawn(move || *writer.write() = 1)
+            .join()
+            .unwrap();
+    })));
+    let reading = lock.try_read().unwrap();
+    assert!(reading._fast.is_none());
+    assert_eq!(*reading == 1, thread::has_barrier());
+}
+
+#[test]
 fn the_thread_that_the_lock_is_biased_to_also_reads_and_waits() {
     // In every way there is, without waiting for itself.
     let lock = Lock::new(0);
@@ -151,7 +212,10 @@ fn the_thread_that_the_lock_is_biased_to_also_reads_and_waits() {
 fn a_thread_reads_under_two_locks_at_once() {
     // It has one fast path: the second lock is taken the other way.
     let (one, two) = (Lock::new(1), Lock::new(2));
+    bias_to_readers(&one);
+    bias_to_readers(&two);
     let (first, second) = (one.try_read().unwrap(), two.try_read().unwrap());
+    assert_eq!(first._fast.is_some(), thread::has_barrier());
     assert!(second._fast.is_none());
     assert!(two.try_write().is_none() && one.try_write().is_none());
     drop((first, second));
@@ -191,4 +255,19 @@ fn a_writer_waits_for_a_fast_reader_whatever_the_number_of_its_thread() {
     assert!(!tried, "a fast reader was overlooked");
     assert!((THREADS - 1..usize::MAX).contains(&last.into_inner()));
     assert!(lock.try_write().is_some());
+}
+
+#[test]
+fn a_lock_that_was_read_a_few_times_only_is_taken_without_a_barrier() {
+    // Nothing is revoked, so nothing is drained: until it was read more often, when it is biased to readers.
+    let lock = Lock::new(());
+    let is_biased = || !lock.bias.load(Ordering::Relaxed).is_null();
+    for _ in 0..FIRST_READS {
+        drop(lock.try_read().unwrap());
+        assert!(!is_biased());
+    }
+    drop(lock.read());
+    assert_eq!(is_biased(), thread::has_barrier());
+    drop(lock.write());
+    assert!(!is_biased());
 }

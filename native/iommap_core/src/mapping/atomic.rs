@@ -76,7 +76,7 @@ impl Word<'_> {
     /// `Fault` if a word that was 0 lies in zeros of a page that is no longer the file's.
     fn check_zero(self) -> Result<(), Error> {
         let Part { mapping, range } = self.0;
-        if mapping.lies_in_zeros(range) && !mapping.slot.file_covers(range.end()) {
+        if mapping.lies_in_zeros(range) && !mapping.file_covers(range.end()) {
             return Err(Error::Fault);
         }
         Ok(())

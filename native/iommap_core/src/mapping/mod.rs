@@ -41,7 +41,7 @@ use crate::platform::page_cache;
 use crate::range::Range;
 use crate::reservation::Reservation;
 use crate::residency::Residency;
-use crate::unmapper::{self, Remains};
+use crate::unmapper::{self, Reclaim};
 use hints::LastingHints;
 use mlock::Locks;
 use parking_lot::Mutex;
@@ -206,6 +206,11 @@ impl Mapping {
         &self.listing
     }
 
+    /// Whether the file has the page before an offset of the memory.
+    fn file_covers(&self, offset: usize) -> bool {
+        self.file.is_surely_as_long_as(self.origin + offset as u64) || self.slot.file_covers(offset)
+    }
+
     /// Whether changes stay here.
     pub fn is_private(&self) -> bool {
         self.private_pages.is_some()
@@ -230,17 +235,7 @@ impl Mapping {
     /// elsewhere and soon.
     pub fn release(self: Arc<Self>) {
         if let Some(mapping) = Arc::into_inner(self) {
-            let was_written = !mapping.is_private() && mapping.written.load(Ordering::Acquire);
-            let Mapping {
-                listing,
-                slot,
-                memory,
-                file,
-                ..
-            } = mapping;
-            drop(listing);
-            drop(slot);
-            unmapper::release(Remains::new(memory, file, was_written));
+            unmapper::release(mapping.file.device(), Arc::new(mapping));
         }
     }
 
@@ -291,6 +286,19 @@ impl Mapping {
     /// All of the memory that is of the file, as it is now.
     pub fn whole(&self) -> Range {
         Range::between(0, self.lead + self.size())
+    }
+}
+
+impl Reclaim for Mapping {
+    fn unlist(&self) {
+        self.listing.close();
+    }
+}
+
+impl Drop for Mapping {
+    /// Sets the file's time of modification, before the parts are dropped.
+    fn drop(&mut self) {
+        self.touch_file();
     }
 }
 

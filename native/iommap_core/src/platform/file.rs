@@ -32,6 +32,25 @@ pub fn size(fd: RawFd) -> Option<u64> {
     status(fd).map(|(size, _)| size)
 }
 
+/// Whether an open file is known to be at least so long, by a question that is answered sooner than that for its size (FIONREAD:
+/// how much there is from the descriptor's position on, as a signed number of 32 bits). Its position must be less than 2 GiB. Never
+/// waits for a file server.
+pub fn is_surely_as_long_as(fd: RawFd, size: u64) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let mut left: libc::c_int = 0;
+        // SAFETY: the call writes a number.
+        let told = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut left) == 0 };
+        // The number is of the size's lower bits, and so never more.
+        told && u64::try_from(left).is_ok_and(|left| size <= left)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (fd, size);
+        false
+    }
+}
+
 /// The owner of an open file, as far as is known without asking a server.
 pub fn owner(fd: RawFd) -> Option<u32> {
     status(fd).map(|(_, owner)| owner)

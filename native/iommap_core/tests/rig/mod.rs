@@ -6,6 +6,7 @@ use iommap_core::{Access, Data, Error, Handle, Options, Segment, View, Wait};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -182,6 +183,24 @@ pub fn maps_of(path: &Path) -> Vec<String> {
         .filter(|line| line.contains(name))
         .map(str::to_owned)
         .collect()
+}
+
+/// While it is kept, nobody else on this machine, in whichever root file system, changes a limit that all have in common, or needs
+/// it to stay. The suites of Common Test take the same lock.
+#[cfg(target_os = "linux")]
+pub fn alone() -> Option<File> {
+    // SAFETY: asks who we are.
+    let user = unsafe { libc::getuid() };
+    let path = format!("/dev/shm/iommap-tests-{user}.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .ok()?;
+    // SAFETY: the descriptor is the file's.
+    let status = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) };
+    assert_eq!(status, 0);
+    Some(file)
 }
 
 const INSIDE: &str = "IOMMAP_TEST_INSIDE";

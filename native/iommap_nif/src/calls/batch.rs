@@ -198,9 +198,7 @@ fn elements<'a, const N: usize, T>(
     if !at.is_empty_list() {
         return Err(Stop::Raise);
     }
-    if negative {
-        return Err(Stop::Error(atoms::badarg()));
-    }
+    term::not_negative(negative)?;
     Ok(Elements { spans, rests })
 }
 

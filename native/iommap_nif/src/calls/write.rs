@@ -4,7 +4,7 @@ use crate::answer::{Answer, Stop};
 use crate::iodata::{Iodata, Segments};
 use crate::origin::Origin;
 use crate::resource::{self, ErlangHandle};
-use crate::{atoms, dispatch, term};
+use crate::{atoms, dispatch, image, term};
 use iommap_core::{Counter, Data, Error, Segment, Wait};
 use rustler::{Env, Term};
 
@@ -15,6 +15,24 @@ pub fn pwrite<'a>(env: Env<'a>, [handle, offset, data]: [Term<'a>; 3], wait: Wai
     let [offset] = term::naturals([offset])?;
     handle.prefetch(offset);
     pwrite_data(env, handle, offset, data, wait)
+}
+
+/// `pwrite_short_nif(Handle, Offset, Data)`: the same of little data, in few list cells. The VM gathers it, while none of it can be
+/// a view: that takes half the time of taking it apart.
+#[inline(always)]
+pub fn pwrite_short<'a>(
+    env: Env<'a>,
+    [handle, offset, data]: [Term<'a>; 3],
+    wait: Wait,
+) -> Answer<'a> {
+    let handle = resource::decode_handle(handle)?;
+    let [offset] = term::naturals([offset])?;
+    handle.prefetch(offset);
+    if image::has_views() {
+        return pwrite_data(env, handle, offset, data, wait);
+    }
+    let gathered = term::gathered(data).ok_or(Stop::Raise)?;
+    pwrite_segments(env, handle, offset, &[gathered], Origin::Plain, wait)
 }
 
 /// `pwrite_nif(Handle, Offset, Data, Size)`: the same of data of `Size` bytes, more than `LONG`.
