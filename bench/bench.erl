@@ -1,8 +1,9 @@
-%% The commands of the benchmark. This VM only conducts: each VM that is measured is started for it, and rounds of
-%% different VMs alternate, so that both meet the same disturbances.
+%% The commands of the benchmark. Rounds of different VMs alternate, so that both meet the same disturbances.
 -module(bench).
 
--export([hot/1, cold/1, mechanisms/1, against/1]).
+-export([hot/1, cold/1, count/1, mechanisms/1, against/1]).
+
+-import(bench_conductor, [conduct/1, start_vm/1, stop_vm/1, call/4, is_quick/0, results/1, plot/2, publish/2, command/1, say/2]).
 
 %% ---- make bench
 
@@ -11,42 +12,50 @@ hot([Directory, Memory]) ->
     conduct(fun(Load) ->
         #{rounds := Rounds} = Size = size(),
         Vms = [{Vm, #{args => Arguments}, #{}} || {Vm, _, Arguments} <- vms()],
-        Results = hot_rounds(Vms, Directory, Size),
+        Results = maps:merge(hot_rounds(Vms, Directory, Size), scenes(Vms, Directory, Memory, Size)),
+        Collecting = collecting(Directory, Size),
+        Instructions = instructions(Memory),
         Large = large_file(Memory, Size),
         Long = long_schedules(Directory, Large, Size),
         Unmapping = unmapping(Large, Size),
         ok = file:delete(Large),
-        {DelayText, DelayBars} = delays([{"local disk", cold_file(Directory, Size)}], Size),
+        {DelayText, DelayBars, _} = delays([{"local disk", cold_file(Directory, Size)}], Size),
         ok = bench_report:csv(results("hot.csv"), bench_results:csv(Results)),
         plot("latency", bench_results:latency(Results)),
         plot("throughput", bench_results:throughput(Results)),
-        Bars = bench_bars:hot(fun(Vm, Case, Contender) -> bench_results:values(Results, Vm, Case, Contender) end)
+        Bars = bench_bars:hot(fun(Vm, Case, Contender) -> bench_results:values(Results, Vm, Case, Contender) end,
+                             bench_results:slower(Results, busy_wait))
             ++ bench_bars:long_schedules([{Case, counts(A), counts(B)} || {Case, _, A, B} <- Long])
-            ++ [delay_bar("the unmapping of the large file", maps:get(iommap, Unmapping)) | DelayBars],
+            ++ bench_bars:instructions(Instructions)
+            ++ [delay_bar("the collection of many handles", maps:get(iommap, Collecting)),
+                delay_bar("the unmapping of the large file", maps:get(iommap, Unmapping)) | DelayBars],
+        Circumstances = bench_report:circumstances(command("make bench"), Load),
+        publish("bars.md", ["# Bars of `make bench`\n\n", Circumstances, "\n", bench_bars:table(Bars)]),
+        publish("README.md", ["# How fast\n\n", Circumstances, "\n", bench_results:in_short(Results)]),
         publish("hot.md", [
-            "# Hot calls\n\n", bench_report:circumstances(command("make bench"), Load),
-            "\n## Bars\n\n", bench_bars:table(Bars),
+            "# Hot calls\n\n", Circumstances,
             [["\n## Nanoseconds per call", Title, "\n\n", bench_results:times_table(Results, Vm)] || {Vm, Title, _} <- vms()],
-            "\n", bench_results:notes(Results, Rounds),
-            "\n## Million 64 B reads a second, of one handle\n\n", bench_results:rates_table(Results),
+            "\n", bench_results:notes(Results, Rounds, maps:get(scene_rounds, Size)),
+            [["\n## Thousand calls a second, of one handle", Title, "\n\n", bench_results:rates_table(Results, Vm)]
+             || {Vm, Title, _} <- vms()],
+            "\nA writer writes as fast as it can beside three that read. The floor's readers are beside a writer that is as busy as ",
+            "that, but writes only as often as iommap's.\n",
+            "\n## Instructions\n\n", bench_count:table(Instructions),
             "\n## Long schedules (over 2 ms)\n\n", long_table(Long),
+            "\n## What others wait for while many handles are collected, one scheduler\n\n", collecting_table(Collecting, Size),
             "\n## What others wait for while a large file is unmapped, one scheduler\n\n", unmapping_table(Unmapping),
-            "\n## What others wait for while one process reads cold, one scheduler\n\n", DelayText,
-            "\n![latency](latency.svg)\n![throughput](throughput.svg)\n![delay](delay.svg)\n"])
+            "\n## What others wait for while one process reads cold, one scheduler\n\n", DelayText])
     end).
 
 size() ->
     case is_quick() of
         true -> #{rounds => 3, samples => 1, sample_time => 3_000_000, checked => 20, calls => 2_000,
                  long_rounds => 1, large => 1 bsl 28, cold_file => 1 bsl 27, cold_rounds => 1, cold_reads => 200,
-                 slow_reads => 5, pressure => 1_000};
+                 slow_reads => 5, pressure => 1_000, scene_rounds => 1, opens => 100, shared_time => 50, handles => 1_000};
         false -> #{rounds => 15, samples => 5, sample_time => 6_000_000, checked => 200, calls => 50_000,
                long_rounds => 3, large => 1 bsl 32, cold_file => 1 bsl 31, cold_rounds => 5, cold_reads => 3_000,
-               slow_reads => 40, pressure => 5_000}
+               slow_reads => 40, pressure => 5_000, scene_rounds => 7, opens => 1_000, shared_time => 300, handles => 10_000}
     end.
-
-is_quick() ->
-    os:getenv("BENCH_QUICK") =:= "1".
 
 vms() ->
     [{busy_wait, "", []},
@@ -73,6 +82,80 @@ hot_rounds(Each, Directory, #{rounds := Rounds, checked := Checked} = Size) ->
     lists:foldr(
         fun({Key, Value}, All) -> maps:update_with(Key, fun(Values) -> [Value | Values] end, [Value], All) end,
         #{}, lists:append(Results)).
+
+%% What is measured in another way than call by call; in each VM of its own.
+scenes(Vms, Directory, Memory, Size) ->
+    Settings = (maps:with([scene_rounds, opens, shared_time], Size))#{directory => Directory, memory => Memory},
+    maps:from_list(lists:append([begin
+        say("~s, ~s", [Module, Name]),
+        Vm = start_vm(Options),
+        Results = call(Vm, Module, run, [Settings]),
+        stop_vm(Vm),
+        [{{Name, Case, Contender}, Values} || {{Case, Contender}, Values} <- Results]
+    end || Module <- bench_results:scenes(), {Name, Options, _} <- Vms])).
+
+%% ---- Instructions
+
+%% None where there is no gdb, or it may not look at another process.
+instructions(Directory) ->
+    Calls = case is_quick() of true -> [hd(bench_count:calls())]; false -> bench_count:calls() end,
+    say("instructions", []),
+    try
+        bench_count:counts(Directory, [{Call, Module, #{}} || Call <- Calls, Module <- [iommap, floor]])
+    catch
+        throw:{gdb, Said} -> say("not counted: ~ts", [Said]), []
+    end.
+
+%% What of a call grows with what; or only whether the bar is met.
+-spec count([string()]) -> no_return().
+count([Directory | Check]) ->
+    conduct(fun(Load) ->
+        Counts = instructions(Directory),
+        Counts =/= [] orelse halt(1),
+        Bars = bench_bars:instructions(Counts),
+        From = ["\n## Bars\n\n", bench_bars:table(Bars), "\n## From one call to the next\n\n", bench_count:table(Counts)],
+        case Check of
+            [] -> publish("instructions.md", [
+                "# Instructions\n\n", bench_report:circumstances(command("make bench-count"), Load), From,
+                "\n## Instructions of a call while things grow\n\n", scale(Directory)]);
+            ["check"] ->
+                io:format("~ts~n", [From]),
+                lists:all(fun({_, _, _, Met}) -> Met end, Bars) orelse halt(1)
+        end
+    end).
+
+scale(Directory) ->
+    bench_count:scale_table([begin
+        say("counting: ~s", [Name]),
+        {Name, bench_count:counts(Directory, [{Call, iommap, Scene} || Call <- bench_count:scale_calls()])}
+    end || {Name, Scene} <- bench_count:scenes()]).
+
+%% ---- Many handles
+
+collecting(Directory, #{long_rounds := Rounds} = Size) ->
+    Count = handles(Size),
+    Path = filename:join(Directory, "handle"),
+    ok = file:write_file(Path, bench_file:contents(0, 4096)),
+    Vm = start_vm(#{args => ["+S", "1:1"]}),
+    Runs = [{Module, call(Vm, bench_delay, collect, [Module, Path, Count])}
+            || Round <- lists:seq(1, Rounds), Module <- collectors(),
+               _ <- [say("collecting ~b of ~b: ~s", [Round, Rounds, Module])]],
+    stop_vm(Vm),
+    ok = file:delete(Path),
+    maps:from_list([{Module, proplists:get_all_values(Module, Runs)} || Module <- collectors()]).
+
+%% As many as there can be descriptors.
+handles(#{handles := Count}) ->
+    min(Count, list_to_integer(string:trim(os:cmd("ulimit -n"))) - 500).
+
+collectors() -> [iommap, floor, atomics].
+
+collecting_table(Collecting, Size) ->
+    Count = handles(Size),
+    bench_report:table([io_lib:format("~b handles", [Count]) | delay_head() ++ ["worst delay / handles"]],
+        [[atom_to_list(Module) | delay_cells(Runs)]
+         ++ [[bench_report:number(bench_report:median(values(worst, Runs)) / Count), " ns"]]
+         || Module <- collectors(), #{Module := Runs} <- [Collecting]]).
 
 %% ---- Long schedules
 
@@ -149,13 +232,15 @@ cold([Directory, Reclaim | Slow]) ->
     conduct(fun(Load) ->
         Size = size(),
         Local = cold_file(Directory, Size),
-        {Text, DelayBars} = delays([{"local disk", Local} | slow_file(Slow, Directory)], Size),
+        {Text, DelayBars, Runs} = delays([{"local disk", Local} | slow_file(Slow, Directory)], Size),
+        draw_delays(Runs),
         {Batches, BatchBars} = batches(Slow, Size),
         Bars = DelayBars ++ BatchBars,
         Pressure = pressure(Directory, Reclaim, Size),
+        Circumstances = bench_report:circumstances(command("make bench-cold"), Load),
+        publish("bars_cold.md", ["# Bars of `make bench-cold`\n\n", Circumstances, "\n", bench_bars:table(Bars)]),
         publish("cold.md", [
-            "# Cold reads\n\n", bench_report:circumstances(command("make bench-cold"), Load),
-            "\n## Bars\n\n", bench_bars:table(Bars),
+            "# Cold reads\n\n", Circumstances,
             "\n## What others wait for, one scheduler\n\n", Text,
             "\n## Cold ranges of 64 B in one call, on a device that takes 5 ms a read\n\n", Batches,
             "\n## Pages taken away between the check and the use\n\n", Pressure,
@@ -191,20 +276,23 @@ delays(Devices, #{cold_rounds := Rounds} = Size) ->
      end || Round <- lists:seq(1, Rounds), {Device, Path} <- Devices, {Contender, _} <- bench_delay:contenders()],
     stop_vm(Vm),
     Of = fun(Device, Contender) -> proplists:get_all_values({Device, Contender}, Runs) end,
-    Columns = [worst, worst_own, late, time, reads, resident, faults],
-    ok = bench_report:csv(results("delay.csv"), [[device, contender | Columns] |
-        [[Device, Contender | [maps:get(Column, Run) || Column <- Columns]] || {{Device, Contender}, Run} <- Runs]]),
-    plot("delay", [["contender" | [Device || {Device, _} <- Devices]] |
-        [[string:replace(atom_to_list(Contender), "_", ", ")
-          | [bench_report:median(values(worst, Of(Device, Contender))) / 1.0e6 || {Device, _} <- Devices]]
-         || {Contender, _} <- bench_delay:contenders()]]),
     Table = bench_report:table(
         ["", "who reads"] ++ delay_head() ++ ["a read", "file in memory after", "major faults"],
         [[Device, Description] ++ delay_cells(Of(Device, Contender)) ++ read_cells(Of(Device, Contender))
          || {Device, _} <- Devices, {Contender, Description} <- bench_delay:contenders()]),
     Bars = [delay_bar(["cold reads, ", Device, Name], Of(Device, Contender))
             || {Device, _} <- Devices, {Contender, Name} <- [{iommap, ""}, {iommap_random, ", advise random"}]],
-    {Table, Bars}.
+    {Table, Bars, Runs}.
+
+draw_delays(Runs) ->
+    Columns = [worst, worst_own, late, time, reads, resident, faults],
+    ok = bench_report:csv(results("delay.csv"), [[device, contender | Columns] |
+        [[Device, Contender | [maps:get(Column, Run) || Column <- Columns]] || {{Device, Contender}, Run} <- Runs]]),
+    Devices = lists:usort([Device || {{Device, _}, _} <- Runs]),
+    plot("delay", [["contender" | Devices] |
+        [[string:replace(atom_to_list(Contender), "_", ", ")
+          | [bench_report:median(values(worst, proplists:get_all_values({Device, Contender}, Runs))) / 1.0e6 || Device <- Devices]]
+         || {Contender, _} <- bench_delay:contenders()]]).
 
 %% One range and many, of pages that are in no memory and lie apart, in turns.
 batches([], _Size) ->
@@ -278,57 +366,3 @@ against([Directory, Libraries, Commit]) ->
 library(Libraries, Name, Cases) ->
     {Name, #{env => [{"ERL_LIBS", filename:join(Libraries, Name)}]},
      #{cases => ["nothing" | Cases], contenders => [loop, iommap]}}.
-
-%% ---- VMs, files, words
-
-start_vm(Options) ->
-    {ok, Vm, _} = peer:start_link(Options#{connection => standard_io, wait_boot => 60_000}),
-    Vm.
-
-stop_vm(Vm) ->
-    peer:stop(Vm).
-
-call(Vm, Module, Function, Arguments) ->
-    peer:call(Vm, Module, Function, Arguments, infinity).
-
-%% Rough figures do not take the place of good ones.
-results(Name) ->
-    filename:join(case is_quick() of true -> "_build/bench/results"; false -> "bench/results" end, Name).
-
-plot(Name, Rows) ->
-    Data = results(Name ++ ".data"),
-    Word = fun(Number) when is_number(Number) -> io_lib:format("~w", [Number]);
-              (Text) -> ["\"", Text, "\""]
-           end,
-    ok = file:write_file(Data, [[lists:join(" ", [Word(Cell) || Cell <- Row]), $\n] || Row <- Rows]),
-    case bench_report:plot(Name, Data, results(Name ++ ".svg")) of
-        ok -> ok;
-        {error, Trouble} -> say("no plot of the ~s: ~ts", [Name, Trouble])
-    end,
-    ok = file:delete(Data).
-
-publish(Name, Text) ->
-    ok = file:write_file(results(Name), unicode:characters_to_binary(Text)),
-    io:format("~ts~n", [Text]),
-    say("written to ~s", [results(Name)]).
-
-command(Command) ->
-    case is_quick() of true -> "BENCH_QUICK=1 " ++ Command; false -> Command end.
-
-say(Format, Arguments) ->
-    io:format(standard_error, "bench: " ++ Format ++ "~n", Arguments).
-
-%% Ends this VM with the truth about the run.
-conduct(Work) ->
-    ok = filelib:ensure_dir(results("any")),
-    ok = io:setopts([{encoding, unicode}]),
-    try Work(bench_report:load()) of
-        _ -> halt(0)
-    catch
-        throw:{wrong_answers, Vm, Wrong} ->
-            say("WRONG ANSWERS in the ~s VM: ~p", [Vm, Wrong]),
-            halt(1);
-        Class:Reason:Stack ->
-            say("~ts", [erl_error:format_exception(Class, Reason, Stack)]),
-            halt(1)
-    end.

@@ -2,7 +2,7 @@
 %% inside a VM of its own, with one scheduler.
 -module(bench_delay).
 
--export([contenders/0, cold/3, batch/2, unmap/2, pressure/4]).
+-export([contenders/0, cold/3, batch/2, unmap/2, collect/3, pressure/4, until_unmapped/1]).
 -export_type([contender/0, delay/0, pressure/0]).
 
 -type contender() :: nobody | iommap | iommap_random | floor | file.
@@ -21,6 +21,9 @@
 
 -define(PAGE, 4096).
 -define(LATE, 2_000_000).
+
+%% So many milliseconds after a collection all destructors have run.
+-define(COLLECTED, 500).
 
 -spec contenders() -> [{contender(), Description :: string()}].
 contenders() ->
@@ -63,6 +66,26 @@ unmap(Module, Path) ->
             until_unmapped(Path)
         end
     end).
+
+%% One process collects so many handles of one small file at once; `atomics`: arrays of OTP, which have nothing to unmap.
+-spec collect(iommap | floor | atomics, file:filename(), pos_integer()) -> delay().
+collect(Module, Path, Count) ->
+    Open = case Module of
+        iommap -> fun() -> iommap:open(Path, read, []) end;
+        floor -> fun() -> floor:open(Path, read) end;
+        atomics -> fun() -> {ok, atomics:new(1, [])} end
+    end,
+    Delay = delay(fun() ->
+        put(handles, [Handle || _ <- lists:seq(1, Count), {ok, Handle} <- [Open()]]),
+        Count = length(get(handles)),
+        fun() ->
+            erase(handles),
+            erlang:garbage_collect(),
+            timer:sleep(?COLLECTED) % to look for them in a long list of mappings would hold up who unmaps them
+        end
+    end),
+    until_unmapped(Path),
+    Delay.
 
 %% One process reads pages at random, each read checked, while the program Reclaim makes the kernel take the file's pages
 %% away again: how often a scheduler then met a page that was gone.
@@ -169,6 +192,7 @@ view_only(floor, Path) ->
     View.
 
 %% Destructors run some time after the collection or the exit that called for them.
+-spec until_unmapped(file:filename()) -> ok.
 until_unmapped(Path) ->
     {ok, Maps} = file:read_file("/proc/self/maps"),
     case binary:match(Maps, list_to_binary(Path)) of

@@ -1,4 +1,6 @@
-%% The one loop that drives every contender, so that no row owes its time to the shape of its loop.
+%% The one loop that drives every contender, so that no row owes its time to the shape of its loop. It throws the answers
+%% away, as no program does; two others, for rows of their own, use the first word of each, and wait for it before they know the
+%% next offset (`chained`).
 %%
 %% A contender is a fun of three arguments, `fun Module:Function/3`: a subject (a handle, a file, a table, a binary),
 %% an offset, and whatever the third argument is for it (a length, the data). Offsets come from a congruential
@@ -6,13 +8,14 @@
 %% without a call: what it takes is taken off the others.
 -module(bench_loop).
 
--export([nanoseconds_per_call/2, nanoseconds_at_first/2, calls_per_second/3, calls_within/2, answers/2]).
+-export([nanoseconds_per_call/2, nanoseconds_at_first/2, calls_per_second/3, calls_within/2, forever/2, answers/2]).
 -export_type([contender/0]).
 
 -type contender() :: #{
     name := atom(),
     open := fun(() -> Subject :: term()),
     warm => fun((Subject :: term()) -> term()),
+    loop => calling | using | chained,
     call := none | fun((Subject :: term(), Offset :: non_neg_integer(), Argument :: term()) -> Answer :: term()),
     argument := term(),
     mask := non_neg_integer(),
@@ -52,6 +55,15 @@ calls_within(Contender, Nanoseconds, Calls) ->
         false -> max(1, round(Nanoseconds / Each))
     end.
 
+%% Makes calls until it is killed; `Warm` is called once what is remembered of calls like these is.
+-spec forever(contender(), Warm :: fun(() -> term())) -> no_return().
+forever(#{open := Open, call := Call, argument := Argument, mask := Mask} = Contender, Warm) ->
+    Subject = Open(),
+    Seed = calling_loop(20_000, Call, Subject, Argument, Mask, seed()),
+    _ = Warm(),
+    _ = calling_loop(1 bsl 28, Call, Subject, Argument, Mask, Seed),
+    forever(Contender, fun() -> ok end).
+
 %% Whether the first calls answer what they should.
 -spec answers(contender(), pos_integer()) -> boolean().
 answers(#{call := none}, _Calls) ->
@@ -81,29 +93,52 @@ warm(#{}) ->
     ok.
 
 -spec work(pid(), contender(), non_neg_integer(), pos_integer()) -> no_return().
-work(Parent, #{open := Open, call := Call, argument := Argument, mask := Mask}, Before, Calls) ->
+work(Parent, #{open := Open, call := Call, argument := Argument, mask := Mask} = Contender, Before, Calls) ->
     Subject = Open(),
-    Seed = loop(Before, Call, Subject, Argument, Mask, seed()),
+    Loop = maps:get(loop, Contender, calling),
+    Seed = loop(Loop, Before, Call, Subject, Argument, Mask, seed()),
     Parent ! {self(), ready},
     receive go -> ok end,
     Start = erlang:monotonic_time(nanosecond),
-    _ = loop(Calls, Call, Subject, Argument, Mask, Seed),
+    _ = loop(Loop, Calls, Call, Subject, Argument, Mask, Seed),
     End = erlang:monotonic_time(nanosecond),
     exit({timed, Start, End}).
 
 -define(OFFSET(Seed, Mask), ((Seed) bsr 4) band (Mask)).
 -define(NEXT(Seed), ((Seed) * 69069 + 12345) band 16#3FFFFFFF).
 
-loop(Calls, none, _Subject, _Argument, Mask, Seed) ->
+loop(_, Calls, none, _Subject, _Argument, Mask, Seed) ->
     bare_loop(Calls, Mask, 0, Seed);
-loop(Calls, Call, Subject, Argument, Mask, Seed) ->
-    calling_loop(Calls, Call, Subject, Argument, Mask, Seed).
+loop(calling, Calls, Call, Subject, Argument, Mask, Seed) ->
+    calling_loop(Calls, Call, Subject, Argument, Mask, Seed);
+loop(using, Calls, Call, Subject, Argument, Mask, Seed) ->
+    using_loop(Calls, Call, Subject, Argument, Mask, Seed, 0);
+loop(chained, Calls, Call, Subject, Argument, Mask, Seed) ->
+    chained_loop(Calls, Call, Subject, Argument, Mask, Seed).
 
 calling_loop(0, _Call, _Subject, _Argument, _Mask, Seed) ->
     Seed;
 calling_loop(Calls, Call, Subject, Argument, Mask, Seed) ->
     _ = Call(Subject, ?OFFSET(Seed, Mask), Argument),
     calling_loop(Calls - 1, Call, Subject, Argument, Mask, ?NEXT(Seed)).
+
+using_loop(0, _Call, _Subject, _Argument, _Mask, Seed, Words) ->
+    true = is_integer(Words),
+    Seed;
+using_loop(Calls, Call, Subject, Argument, Mask, Seed, Words) ->
+    Word = word(Call(Subject, ?OFFSET(Seed, Mask), Argument)),
+    using_loop(Calls - 1, Call, Subject, Argument, Mask, ?NEXT(Seed), Words bxor Word).
+
+%% Every line begins with its own offset: so the next one comes out as in the other loops, but only when the bytes are there.
+chained_loop(0, _Call, _Subject, _Argument, _Mask, Seed) ->
+    Seed;
+chained_loop(Calls, Call, Subject, Argument, Mask, Seed) ->
+    Offset = ?OFFSET(Seed, Mask),
+    Word = word(Call(Subject, Offset, Argument)),
+    chained_loop(Calls - 1, Call, Subject, Argument, Mask, ?NEXT(Seed + Word - Offset)).
+
+word({ok, <<Word:64, _/binary>>}) -> Word;
+word(<<Word:64, _/binary>>) -> Word.
 
 bare_loop(0, _Mask, _Offset, Seed) ->
     Seed;

@@ -59,7 +59,8 @@ pad(Cell, Width) -> string:pad(Cell, Width).
 -spec csv(file:filename(), [[unicode:chardata() | atom() | number()]]) -> ok.
 csv(Path, Rows) ->
     Field = fun(Value) when is_float(Value) -> float_to_list(Value, [{decimals, 2}]);
-               (Value) when is_integer(Value); is_atom(Value) -> io_lib:format("~p", [Value]);
+               (Value) when is_integer(Value) -> integer_to_list(Value);
+               (Value) when is_atom(Value) -> atom_to_list(Value);
                (Value) -> [$", Value, $"]
             end,
     file:write_file(Path, unicode:characters_to_binary(
@@ -82,7 +83,10 @@ load() ->
 %% The machine, the date and the command, and how busy the machine was before.
 -spec circumstances(Command :: string(), Load :: string()) -> unicode:chardata().
 circumstances(Command, Load) ->
-    Processor = cmd("sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1"),
+    Processor = case cmd("sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1") of
+        "" -> cmd("uname -m"); % of some processors there is no name
+        Name -> Name
+    end,
     io_lib:format(
         "~ts, ~b cores, ~ts of memory, ~ts; Erlang/OTP ~ts, ERTS ~ts; ~ts; load before ~ts; `~ts`\n",
         [Processor, erlang:system_info(logical_processors_available), cmd("free -h | awk '/^Mem/ {print $2}'"), cmd("uname -sr"),

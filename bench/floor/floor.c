@@ -185,8 +185,16 @@ static ERL_NIF_TERM grow(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 
 static void unmap(ErlNifEnv *env, void *object) {
     Mapping *mapping = object;
-    munmap(mapping->bytes, mapping->reserved);
+    if (mapping->bytes) munmap(mapping->bytes, mapping->reserved);
     if (mapping->descriptor >= 0) close(mapping->descriptor);
+}
+
+/* Unmaps at once: nobody may use the mapping any more, and nobody may have a view of it. */
+static ERL_NIF_TERM close_now(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    Mapping *mapping = mapping_of(env, argv[0]);
+    unmap(env, mapping);
+    *mapping = (Mapping){NULL, 0, 0, -1};
+    return atom_ok;
 }
 
 static int load(ErlNifEnv *env, void **state, ERL_NIF_TERM info) {
@@ -201,6 +209,7 @@ static ErlNifFunc functions[] = {
     {"moment", 0, moment, 0},
     {"open", 2, open_shared, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"open_to_grow", 1, open_to_grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"close", 1, close_now, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"grow", 2, grow, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"pread", 3, read_copy, 0},
     {"pread", 2, read_copies, 0},
