@@ -3,26 +3,25 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo examples bench bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal \
-        check-targets check-arm64 analyse matrix matrix-trixie matrix-sid ci clean help \
-        test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers fault-tools
+.PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal check-instructions \
+        check-targets check-arm64 analyse durability mutants matrix matrix-trixie matrix-sid ci clean help \
+        test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers test-offline \
+        fault-tools prebuilt dist release-check
 
 build:              ## compile the Erlang modules and the native library
 	@./setup.sh build
 	rebar3 compile
 
-# What changes the limits of the system, or looks at what is free of it, runs alone on a machine, in whichever root.
-alone := $(if $(and $(wildcard /dev/shm),$(shell command -v flock)),flock --close /dev/shm/iommap-tests-$(shell id -u).lock)
-
 test:               ## run every test
 	@./setup.sh test
-	$(MAKE) --keep-going test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers
+	$(MAKE) --keep-going test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers \
+	    test-offline
 
 test-core:          ## cargo's tests of the core
-	$(CARGO) test --locked --workspace --no-run
-	$(alone) $(CARGO) test --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --workspace --no-fail-fast
 
-test-model:         ## the models of the lock and of a claim with more threads: millions of states
+test-model:         ## the lock itself, by loom, and the models of lock and claim with more threads: millions of states
+	$(CARGO) test --locked --release --manifest-path test/loom/Cargo.toml --target-dir target/loom
 	$(CARGO) test --locked --release -p iommap_core --test lock_model --test thread_data_model -- --ignored
 
 test-injection:     ## failure at every system call, on four file systems
@@ -37,8 +36,7 @@ test-eunit:         ## EUnit: one case for one promise
 
 test-ct: fault-tools ## Common Test: other OS processes, concurrency, full disks, faults: make test-ct [SUITE=...]
 	rm -rf _build/test/lib/iommap/test
-	rebar3 ct --compile_only
-	$(alone) rebar3 ct --readable=true $(if $(SUITE),--suite=$(SUITE))
+	rebar3 ct --readable=true $(if $(SUITE),--suite=$(SUITE))
 
 test-release:       ## EUnit, and the suites that an optimizer may break, with the library that users have
 	rebar3 eunit
@@ -51,6 +49,10 @@ test-properties:    ## PropEr: random operations against a plain file: make test
 
 test-consumers:     ## a rebar3 and a mix project, built from scratch as users do
 	test/consumers/run
+
+test-offline: export IOMMAP_PROFILE ?= dev
+test-offline: dist  ## the same two projects, built of the archive of `make dist` where there is no network
+	test/consumers/offline
 
 fault-tools:
 	$(MAKE) -C test/faults all alternate_layout unknown_abi
@@ -72,17 +74,25 @@ lint:               ## formatting, clippy, circles of imports, xref and dialyzer
 	bench/mechanisms check
 	$(CARGO) fmt --manifest-path test/faults/stress/Cargo.toml --check
 	$(CARGO) clippy --locked --manifest-path test/faults/stress/Cargo.toml --all-targets --target-dir target/faults/stress -- -D warnings
+	$(CARGO) fmt --manifest-path test/loom/Cargo.toml --check
+	$(CARGO) clippy --locked --manifest-path test/loom/Cargo.toml --all-targets --target-dir target/loom -- -D warnings
 	$(MAKE) analyse
 
 analyse:            ## xref and dialyzer, warnings being errors
 	rebar3 as lint do xref, dialyzer
 
-docs: build         ## HTML pages of the public modules, in doc/
+docs: build         ## a site of the guides and of the public modules' pages, in doc/
+	@./setup.sh docs
+	rm -rf doc
 	rebar3 edoc > _build/edoc.log 2>&1; status=$$?; cat _build/edoc.log; exit $$status
 	@! grep 'warning:' _build/edoc.log
+	@$$(for python in python3 /usr/bin/python3; do $$python -c 'import markdown_it' 2>/dev/null && echo $$python && break; done) release/site
 
+# The name goes through the environment, so that neither make nor the shell reads it.
+unexport FILE
+demo: export DEMO_FILE = $(value FILE)
 demo: build         ## iommap at work on a real file: make demo [FILE=path]
-	@ERL_LIBS=_build/default/lib escript examples/demo.escript "$(FILE)"
+	@ERL_LIBS=_build/default/lib escript examples/demo.escript "$$DEMO_FILE"
 
 examples: export IOMMAP_PROFILE ?= dev
 examples:           ## run the programs of examples/, with the processes that they share memory with
@@ -92,6 +102,14 @@ examples:           ## run the programs of examples/, with the processes that th
 bench: build        ## measure against file:pread and others; writes bench/results/
 	@./setup.sh bench
 	bench/run
+
+bench-count: build  ## the instructions of a call, and how they grow; no clock is read
+	@./setup.sh bench
+	bench/count
+
+check-instructions: build ## whether few instructions lie between the cache misses of two reads; no clock is read
+	@./setup.sh test
+	bench/count check
 
 bench-mechanisms: build ## what each mechanism for speed saves, on and off: ten minutes
 	@./setup.sh bench
@@ -113,6 +131,14 @@ fuzz:               ## random calls against a model while files change: make fuz
 	@./setup.sh test
 	test/faults/fuzz.sh $(or $(SECONDS),600) $(or $(SEED),random) $(or $(FS),all)
 
+durability:         ## a machine and a VM that end in the middle of writes, growth and syncs: make durability [ROUNDS=200]
+	@./setup.sh test
+	ROUNDS=$(or $(ROUNDS),200) $(MAKE) -C test/faults check SUITE=iommap_durability_SUITE
+
+mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"]
+	@./setup.sh test
+	test/mutants/run $(ONLY)
+
 asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
 	@./setup.sh sanitizers
 	test/faults/asan.sh $(SECONDS)
@@ -126,14 +152,27 @@ valgrind:           ## the core's threads under valgrind: make valgrind [SECONDS
 	test/faults/valgrind.sh $(SECONDS)
 
 check-targets:      ## type-check for other systems and processors, link for musl: make check-targets [TARGETS="..."]
+	@./setup.sh roots
 	test/targets/check
 
 check-arm64:        ## build for aarch64 across, run the tests in qemu: make check-arm64 [WORDS="cross core eunit ct 16k"]
+	@./setup.sh roots
 	test/targets/arm64 $(WORDS)
+
+dist:               ## a source archive that builds without network, in _build/dist
+	@./setup.sh build
+	release/dist
+
+prebuilt:           ## libraries for those without Rust, in _build/prebuilt, and their sums: make prebuilt [TARGETS="..."]
+	@./setup.sh roots
+	release/prebuilt
+
+release-check:      ## do versions, changelog, docs, metadata, sums and tag agree?
+	@release/check
 
 matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [WORDS="test-ct"]
 matrix-trixie matrix-sid: matrix-%:
-	@./setup.sh matrix
+	@./setup.sh roots
 	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(WORDS)
 
 ci:                 ## what continuous integration runs
@@ -141,6 +180,7 @@ ci:                 ## what continuous integration runs
 
 clean:              ## remove everything that was built
 	rm -rf _build doc test/faults/build
+	rm -f rebar.lock
 	native/build.sh clean
 
 help:               ## this list

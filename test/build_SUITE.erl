@@ -7,8 +7,6 @@
 -export([without_cargo_an_existing_library_serves/1]).
 -export([a_cargo_too_old_is_named_with_both_versions/1]).
 -export([without_a_c_compiler_it_says_so/1]).
--export([a_prebuilt_library_is_taken_without_cargo/1]).
--export([a_prebuilt_library_that_does_not_exist_is_an_error/1]).
 -export([an_unchanged_library_is_left_alone/1]).
 -export([a_path_with_spaces_and_quotes_works/1]).
 -export([cargo_build_target_is_respected/1]).
@@ -16,6 +14,7 @@
 -export([cargo_is_respected/1]).
 -export([flags_for_musl_are_added_to_those_of_the_user/1]).
 -export([a_failing_cargo_fails_the_build_and_keeps_the_library/1]).
+-export([without_crates_it_names_the_ways_to_do_without/1]).
 -export([a_virtual_machine_goes_on_while_its_library_is_replaced/1]).
 -export([clean_removes_what_was_built/1]).
 -export([every_locked_crate_builds_with_the_rust_that_is_asked_for/1]).
@@ -23,6 +22,7 @@
 
 -include_lib("kernel/include/file.hrl").
 
+-import(test_build, [build/2, run/3, mentions/2, built_library/0, library/1, library_path/1, put_library/2]).
 -import(test_system, [root/0]).
 
 all() ->
@@ -30,8 +30,6 @@ all() ->
      without_cargo_an_existing_library_serves,
      a_cargo_too_old_is_named_with_both_versions,
      without_a_c_compiler_it_says_so,
-     a_prebuilt_library_is_taken_without_cargo,
-     a_prebuilt_library_that_does_not_exist_is_an_error,
      an_unchanged_library_is_left_alone,
      a_path_with_spaces_and_quotes_works,
      cargo_build_target_is_respected,
@@ -39,17 +37,13 @@ all() ->
      cargo_is_respected,
      flags_for_musl_are_added_to_those_of_the_user,
      a_failing_cargo_fails_the_build_and_keeps_the_library,
+     without_crates_it_names_the_ways_to_do_without,
      a_virtual_machine_goes_on_while_its_library_is_replaced,
      clean_removes_what_was_built,
      every_locked_crate_builds_with_the_rust_that_is_asked_for].
 
-%% Each case has a project directory: the script, the manifest it reads and nothing built.
 init_per_testcase(Case, Config) ->
-    Project = filename:join([proplists:get_value(priv_dir, Config), Case, "iommap"]),
-    ok = filelib:ensure_dir(filename:join([Project, "native", "build.sh"])),
-    copy("native/build.sh", Project),
-    copy("Cargo.toml", Project),
-    [{project, Project} | Config].
+    test_build:with_project(Case, Config).
 
 %% Without cargo and without a library the build fails, naming cargo, the version needed and where to get it.
 without_cargo_it_says_what_to_install(Config) ->
@@ -73,20 +67,6 @@ a_cargo_too_old_is_named_with_both_versions(Config) ->
 without_a_c_compiler_it_says_so(Config) ->
     {1, Output} = build(Config, [{"CARGO", new_cargo(Config, "exit 1")}, {"CC", "no-such-cc"}]),
     mentions(Output, ["C11 compiler", "no-such-cc", "apt-get install gcc", "xcode-select --install"]).
-
-%% IOMMAP_PREBUILT needs neither cargo nor a C compiler.
-a_prebuilt_library_is_taken_without_cargo(Config) ->
-    Prebuilt = filename:join(proplists:get_value(project, Config), "ready.so"),
-    ok = file:write_file(Prebuilt, <<"ready">>),
-    {0, _} = build(Config, [{"CARGO", "no-such-cargo"}, {"CC", "no-such-cc"}, {"IOMMAP_PREBUILT", Prebuilt}]),
-    <<"ready">> = library(Config).
-
-%% A wrong IOMMAP_PREBUILT is an error, not a reason to build something else.
-a_prebuilt_library_that_does_not_exist_is_an_error(Config) ->
-    put_library(Config, <<"already here">>),
-    {1, Output} = build(Config, [{"IOMMAP_PREBUILT", "/no/such/library.so"}]),
-    mentions(Output, ["/no/such/library.so"]),
-    <<"already here">> = library(Config).
 
 %% The same library again is not written again.
 an_unchanged_library_is_left_alone(Config) ->
@@ -149,7 +129,7 @@ cargo_is_respected(Config) ->
 %% musl alone, and behind what the user wants.
 flags_for_musl_are_added_to_those_of_the_user(Config) ->
     Cargo = script(Config, "cargo", [
-        "case $* in --version) echo 'cargo 999.0.0' ;; *verbose) echo \"host: $HOST\" ;;\n"
+        "case $* in --version) echo 'cargo 999.0.0' ;; tree*) ;; *verbose) echo \"host: $HOST\" ;;\n"
         "*) echo \"$* flags: $RUSTFLAGS.\" >&2; exit 1; esac"]),
     Flags = fun(Environment) ->
         {_, Output} = build(Config, [{"CARGO", Cargo} | Environment]),
@@ -173,6 +153,17 @@ a_failing_cargo_fails_the_build_and_keeps_the_library(Config) ->
     true = Status =/= 0,
     mentions(Output, ["it does not compile"]),
     <<"last one">> = library(Config).
+
+%% When cargo fails and has not all crates in store, the build names the ways to do without; else the crates are not the reason.
+without_crates_it_names_the_ways_to_do_without(Config) ->
+    Failing = fun(Tree) ->
+        Cargo = new_cargo(Config, "case $1 in tree) " ++ Tree ++ " ;; *) echo 'error: it failed' >&2; exit 101 ;; esac"),
+        {101, Output} = build(Config, [{"CARGO", Cargo}]),
+        mentions(Output, ["it failed"]),
+        Output
+    end,
+    mentions(Failing("exit 101"), ["neither on this machine nor within reach", "IOMMAP_PREBUILT=", "archive"]),
+    nomatch = string:find(Failing("exit 0"), "IOMMAP_PREBUILT").
 
 %% A virtual machine that has the old file mapped goes on with it, handles and all, and can load the new one.
 a_virtual_machine_goes_on_while_its_library_is_replaced(Config) ->
@@ -222,11 +213,12 @@ every_locked_crate_builds_with_the_rust_that_is_asked_for(_Config) ->
          [] = [Crate || {_, _, Rust} = Crate <- Crates, version(Rust) > version(needed_rust())]
      end || Directory <- [".", "test/faults/stress"]].
 
-%% Name, version and rust-version of each crate of a lock file that names one, as cargo tells of them.
+%% Name, version and rust-version of each crate of a lock file that names one, as cargo tells of them. (Some versions leave out what a
+%% cross build does not need.)
 locked_crates(Directory) ->
-    Metadata = test_system:run(os:getenv("CARGO", "cargo"),
-                               ["metadata", "--quiet", "--locked", "--format-version", "1",
-                                "--manifest-path", filename:join(Directory, "Cargo.toml")]),
+    Metadata = test_system:run("env", ["-u", "CARGO_BUILD_TARGET", os:getenv("CARGO", "cargo"),
+                                       "metadata", "--quiet", "--locked", "--format-version", "1",
+                                       "--manifest-path", filename:join(Directory, "Cargo.toml")]),
     Each = re:split(Metadata, <<"(?=\\{\"name\":\"[^\"]+\",\"version\":)">>),
     {ok, Lock} = file:read_file(filename:join(Directory, "Cargo.lock")),
     Locked = length(binary:matches(Lock, <<"[[package]]">>)),
@@ -239,50 +231,7 @@ locked_crates(Directory) ->
 version(Text) ->
     lists:sublist([list_to_integer(Number) || Number <- string:split(Text, ".", all)] ++ [0, 0], 3).
 
-%%% The script under test
-
-build(Config, Environment) ->
-    run(proplists:get_value(project, Config), "build", Environment).
-
-run(Project, Word, Environment) ->
-    Clean = [{Name, false} || Name <- ["CARGO", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CC", "IOMMAP_PREBUILT"],
-                              not lists:keymember(Name, 1, Environment)],
-    Port = open_port({spawn_executable, filename:join([Project, "native", "build.sh"])},
-                     [{args, [Word]}, {env, Clean ++ Environment},
-                      exit_status, binary, stderr_to_stdout]),
-    collect(Port, <<>>).
-
-collect(Port, Output) ->
-    receive
-        {Port, {data, Data}} -> collect(Port, <<Output/binary, Data/binary>>);
-        {Port, {exit_status, Status}} ->
-            ct:log("exit status ~b~n~ts", [Status, Output]),
-            {Status, Output}
-    end.
-
-mentions(Output, Words) ->
-    [] = [Word || Word <- Words, string:find(Output, Word) =:= nomatch].
-
 %%% Files
-
-copy(Name, Project) ->
-    To = filename:join(Project, Name),
-    {ok, _} = file:copy(filename:join(root(), Name), To),
-    ok = file:change_mode(To, 8#755).
-
-built_library() ->
-    filename:join(code:priv_dir(iommap), "iommap_nif.so").
-
-library_path(Config) ->
-    filename:join([proplists:get_value(project, Config), "priv", "iommap_nif.so"]).
-
-library(Config) ->
-    {ok, Bytes} = file:read_file(library_path(Config)),
-    Bytes.
-
-put_library(Config, Bytes) ->
-    ok = filelib:ensure_dir(library_path(Config)),
-    ok = file:write_file(library_path(Config), Bytes).
 
 %% What cargo left, or would have left, in a directory of the project.
 built_path(Config, Below) ->

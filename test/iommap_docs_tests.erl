@@ -37,6 +37,50 @@ the_manifests_name_the_version_test() ->
     {ok, [{application, iommap, Properties}]} = file:consult(filename:join(root(), "src/iommap.app.src")),
     ?assertEqual([proplists:get_value(vsn, Properties)], matches(read("Cargo.toml"), "^version = \"([^\"]+)\"")).
 
+%% What the shells show
+
+the_shell_has_documentation_test_() ->
+    %% h(Module), h(Module, Function) and ht(Module) show the texts of the comments: of the module, and of each function and type.
+    [{lists:concat([Kind, " ", Module, ":", Name, "/", Arity]), fun() -> ?assertNotEqual(none, Text) end}
+        || Module <- [iommap, iommap_atomics, iommap_file],
+           {{Kind, Name, Arity}, Text} <- documented(Module)].
+
+documented(Module) ->
+    {ok, {docs_v1, _, erlang, <<"application/erlang+html">>, Text, _, Items}} = code:get_doc(Module),
+    Known = maps:from_list([{Key, known(Doc)} || {Key, _, _, Doc, _} <- Items]),
+    Private = private(Module),
+    Exported = [{function, Name, Arity} || {Name, Arity} <- Module:module_info(exports),
+                                           not lists:member(atom_to_list(Name), ["module_info" | Private])],
+    Types = [Key || {type, _, _} = Key <- maps:keys(Known)],
+    [{{module, Module, 0}, known(Text)} | [{Key, maps:get(Key, Known, none)} || Key <- Exported ++ Types]].
+
+%% The functions that are called by other modules of this library alone, or by OTP's.
+private(Module) ->
+    matches(read(lists:concat(["src/", Module, ".erl"])), "%% @private[^\\n]*\\n(?:-spec (?:[^\\n]*[^.\\n]\\n)*[^\\n]*\\.\\n)?([a-z0-9_]+)\\(").
+
+known(#{<<"en">> := [_ | _] = Text}) -> Text;
+known(hidden) -> hidden;
+known(_) -> none.
+
+iex_has_documentation_test_() ->
+    %% IEx's h finds the same texts.
+    case os:find_executable("elixir") of
+        false ->
+            {"skipped: elixir is not installed", fun() -> ?debugMsg("skipped: elixir is not installed") end};
+        _ ->
+            {timeout, 300, fun() ->
+                in_a_directory(fun(Directory) ->
+                    Shown = evaluate_elixir(Directory, "{:ok, _} = Application.ensure_all_started(:iex)\n"
+                                                       "require IEx.Helpers\n"
+                                                       "IEx.Helpers.h(:iommap.open)"),
+                    case re:run(Shown, "Unknown documentation format", [{capture, none}]) of
+                        match -> ?debugMsg("skipped: this Elixir does not show what EDoc makes");
+                        nomatch -> ?assertMatch({match, _}, re:run(Shown, "Opens a file and maps it"))
+                    end
+                end)
+            end}
+    end.
+
 %% Evaluating
 
 evaluate(Text) ->
@@ -59,7 +103,8 @@ in_a_directory(Test) ->
 %% The documents
 
 documents() ->
-    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md" | filelib:wildcard("guides/*.md", root())].
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+        ++ filelib:wildcard("guides/*.md", root()) ++ filelib:wildcard("bench/results/*.md", root()).
 
 read(Document) ->
     {ok, Text} = file:read_file(filename:join(root(), Document)),

@@ -19,7 +19,11 @@ all() ->
      a_model_gives_its_tensors_one_at_a_time,
      a_model_that_was_cut_is_no_model,
      messages_go_to_python_and_back,
-     python_ends_with_its_input].
+     python_ends_with_its_input,
+     the_demo_takes_a_file_of_any_name,
+     the_demo_takes_a_block_device,
+     the_demo_tells_what_cannot_be_mapped,
+     make_gives_the_demo_any_name].
 
 init_per_testcase(Case, Config) ->
     case [Tool || Tool <- tools(Case), os:find_executable(Tool) =:= false] of
@@ -37,6 +41,10 @@ end_per_testcase(_Case, Config) ->
     ok.
 
 tools(examples_compile_without_warnings) -> [];
+tools(the_demo_takes_a_block_device) -> ["losetup"];
+tools(the_demo_tells_what_cannot_be_mapped) -> ["mkfifo"];
+tools(make_gives_the_demo_any_name) -> ["make"];
+tools(the_demo_takes_a_file_of_any_name) -> [];
 tools(a_log_goes_on_after_its_writer_was_killed) -> [];
 tools(a_reader_follows_a_log_that_is_appended_to) -> [];
 tools(a_model_that_was_cut_is_no_model) -> ["python3", "elixir"];
@@ -146,6 +154,53 @@ python_ends_with_its_input(Config) ->
     true = port_close(Python),
     ok = test_processes:eventually(fun() -> not filelib:is_dir(Process) end).
 
+%% The demo takes names with blanks, quotes and dollar signs, and those that are in no encoding of this system.
+the_demo_takes_a_file_of_any_name(Config) ->
+    [begin
+         Path = iolist_to_binary(path(Config, Name)),
+         ok = file:write_file(Path, test_pattern:bytes(10000)),
+         {match, _} = re:run(run("demo.escript", [Path]), "15 of 15 checks held")
+     end || Name <- odd_names()].
+
+odd_names() ->
+    [<<"a \"name\" of $HOME's">>, <<"caf", 233>>].
+
+%% The demo takes a block device, whose size the directory does not tell.
+the_demo_takes_a_block_device(Config) ->
+    Path = path(Config, "image"),
+    ok = file:write_file(Path, test_pattern:bytes(1 bsl 20)),
+    case test_system:shell(["losetup --find --show --read-only '", Path, "'"]) of
+        {0, Device} ->
+            Name = string:trim(Device),
+            try {match, _} = re:run(run("demo.escript", [Name]), "15 of 15 checks held")
+            after {0, _} = test_system:shell(["losetup --detach ", Name])
+            end;
+        {_, Output} ->
+            {skip, binary_to_list(Output)}
+    end.
+
+%% The demo says of what cannot be mapped why, and waits for no FIFO.
+the_demo_tells_what_cannot_be_mapped(Config) ->
+    Fifo = path(Config, "fifo"),
+    {0, _} = test_system:shell(["mkfifo '", Fifo, "'"]),
+    Empty = path(Config, "empty"),
+    ok = file:write_file(Empty, <<>>),
+    [begin
+         {1, Said} = fails("demo.escript", [Path]),
+         {match, _} = re:run(Said, Why)
+     end || {Path, Why} <- [{Fifo, "not a FIFO"}, {"/dev/null", "or /dev/null"}, {"/proc/cpuinfo", "/proc, which tells no size"},
+                            {Empty, "is empty"}, {path(Config, ""), "directory"}, {path(Config, "missing"), "no such file"}]].
+
+%% `make demo FILE=...` gives the demo the name as it is.
+make_gives_the_demo_any_name(Config) ->
+    ok = file:write_file(path(Config, "escript"), "#!/bin/sh\nprintf '<%s>' \"$2\"\n"),
+    ok = file:change_mode(path(Config, "escript"), 8#755),
+    [<<"<", Name:(byte_size(Name))/binary, ">">> =
+         test_system:run("env", ["PATH=" ++ path(Config, "") ++ ":" ++ os:getenv("PATH"),
+                                 "make", "--no-print-directory", "-C", test_system:root(), "--old-file=build", "demo",
+                                 <<"FILE=", Name/binary>>])
+     || Name <- odd_names()].
+
 %%% Databases
 
 pairs() ->
@@ -226,6 +281,7 @@ command(Program, Arguments) ->
     ["ERL_LIBS=" ++ libraries(), interpreter(filename:extension(Program)), example(Program) | Arguments].
 
 interpreter(".erl") -> "escript";
+interpreter(".escript") -> "escript";
 interpreter(".exs") -> "elixir";
 interpreter(".py") -> "python3".
 

@@ -11,12 +11,12 @@
 
 every_call_answers_what_a_raw_file_does_test_() ->
     %% Calls with arguments of every kind, on files of every mode, answer as on a raw file and leave the same contents.
-    [{lists:flatten(io_lib:format("~w ~w", [Size, Modes])), fun() -> same(bytes(Size), Modes, calls()) end}
+    [{lists:flatten(io_lib:format("~w ~w", [Size, Modes])), {timeout, 300, fun() -> same(bytes(Size), Modes, calls()) end}}
         || Size <- [0, 11, 3 * page() + 17], Modes <- modes()].
 
-a_closed_device_answers_what_a_closed_file_does_test() ->
+a_closed_device_answers_what_a_closed_file_does_test_() ->
     %% Every call on a closed device answers as on a closed raw file.
-    [same(bytes(11), Modes, [close | calls()]) || Modes <- [[read, binary], [read, write]]].
+    {timeout, 300, fun() -> [same(bytes(11), Modes, [close | calls()]) || Modes <- [[read, binary], [read, write]]] end}.
 
 open_answers_what_file_open_does_test() ->
     %% Modes and paths that a raw file can have give what file:open gives, and change the file in the same way.

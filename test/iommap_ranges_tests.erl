@@ -78,14 +78,14 @@ sync_writes_the_pages_of_its_range_back_test() ->
     Pages = 8,
     with_mapping(bytes(Pages * page()), fun(Handle, Path) ->
         [ok = iommap:pwrite(Handle, N * page() + 5, <<"new">>) || N <- lists:seq(0, Pages - 1)],
-        Dirty = test_system:can_see_pages() andalso test_system:dirty(Path),
+        IsSeen = test_system:can_see_pages(),
         %% A range within a page, and one from the end of a page to the beginning of the one after the next.
         ?assertEqual(ok, iommap:sync(Handle, 5, 1, sync)),
         ?assertEqual(ok, iommap:sync(Handle, 3 * page() - 1, page() + 2, sync)),
-        %% (Elsewhere the system may have cleaned pages by itself meanwhile.)
-        Dirty =:= false orelse ?assert(test_system:dirty(Path) =< Dirty - 4 * page()),
+        %% (The system may clean the others by itself at any time.)
+        IsSeen andalso ?assert(test_system:dirty(Path) =< (Pages - 4) * page()),
         ?assertEqual(ok, iommap:sync(Handle, 0, Pages * page(), sync)),
-        Dirty =:= false orelse ?assertEqual(0, test_system:dirty(Path)),
+        IsSeen andalso ?assertEqual(0, test_system:dirty(Path)),
         {ok, Contents} = file:read_file(Path),
         ?assertEqual({ok, Contents}, iommap:pread(Handle, 0, Pages * page())),
         ?assertEqual(<<"new">>, binary:part(Contents, 3 * page() + 5, 3))
@@ -192,14 +192,18 @@ resident_does_not_count_what_the_file_lost_test() ->
      end) || Mode <- ?MODES, Sharing <- [shared, private]].
 
 resident_of_a_large_mapping_test() ->
-    %% More pages than the system is asked about at once, most of them holes: only what was written is in memory.
+    %% More pages than the system is asked about at once, most of them holes: in memory is what the system's own tool says, of which
+    %% the system may read ahead or take back some meanwhile.
     Size = 100 * 1024 * 1024 + 5,
     with_mapping(<<"x">>, fun(Handle, Path) ->
         ok = test_system:truncate(Path, Size),
         {ok, Size} = iommap:remap(Handle),
         ok = keep_in_memory(Path, []),
         ok = iommap:pwrite(Handle, 70 * 1024 * 1024 - 3, <<"written">>),
-        ?assertEqual({ok, fincore(Path) - (round_up(Size) - Size) * last_page(Path, Size)}, iommap:resident(Handle, 0, Size)),
+        ok = test_processes:eventually(fun() ->
+            {ok, Bytes} = iommap:resident(Handle, 0, Size),
+            Bytes =:= fincore(Path) - (round_up(Size) - Size) * last_page(Path, Size)
+        end),
         ?assertEqual({ok, 7}, iommap:resident(Handle, 70 * 1024 * 1024 - 3, 7))
     end).
 
@@ -391,9 +395,10 @@ hints_leave_the_contents_test_() ->
     [{lists:flatten(io_lib:format("~p ~p", [Hint, Options])), fun() ->
          [with_mapping(Bytes, read_write, Options, fun(Handle, Path) ->
               ok = iommap:pwrite(Handle, page() - 2, <<"changed">>),
-              %% No huge page lies in so small a file.
+              %% No huge page lies in so small a file. (An emulator answers for the system.)
               Expected = case Hint of collapse when Offset < Size -> {error, enotsup}; _ -> ok end,
-              ?assertEqual(Expected, without_huge(Hint, iommap:advise(Handle, Offset, Length, Hint))),
+              Given = without_huge(Hint, iommap:advise(Handle, Offset, Length, Hint)),
+              test_system:can_see_pages() andalso ?assertEqual(Expected, Given),
               ?assertEqual({ok, Changed}, iommap:pread(Handle, 0, Size)),
               ?assertEqual({ok, case Options of [private | _] -> Bytes; _ -> Changed end}, file:read_file(Path)),
               ok = iommap:pwrite(Handle, 0, <<"x">>),
@@ -450,7 +455,7 @@ lasting_hints_are_kept_by_truncate_and_remap_test_() ->
 lasting_hints_and_locks_come_between_no_resize_test_() ->
     %% What is set or locked while another process resizes is set and locked afterwards.
     {timeout, 300, fun() ->
-        with_mapping(bytes(4 * page()), fun(Handle, Path) ->
+        with_locks(fun(Handle, Path) ->
             [begin
                  {Hint, Expected, Lock, Locked} = case Round rem 2 of
                      0 -> {random, [0, 1], fun iommap:lock/3, [1]};
@@ -533,7 +538,7 @@ collapse_makes_huge_pages_or_says_that_it_cannot_test_() ->
             ok = file:write_file(Path, bytes(Size)),
             {ok, Handle} = iommap:open(Path, read_write, []),
             case iommap:advise(Handle, 0, 0, collapse) of
-                ok -> ?assert(test_system:told("ShmemPmdMapped", Path) > 0);
+                ok -> test_system:can_see_pages() andalso ?assert(test_system:told("ShmemPmdMapped", Path) > 0);
                 {error, Reason} -> ?assert(lists:member(Reason, [enotsup, eagain, ebusy, enomem]))
             end,
             ?assertEqual({ok, bytes(Size)}, iommap:pread(Handle, 0, Size)),

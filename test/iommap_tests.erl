@@ -120,7 +120,8 @@ pwrite_writes_large_data_test() ->
     end).
 
 pwrite_takes_iodata_test_() ->
-    %% Every form of iodata writes what iolist_to_binary/1 makes of it.
+    %% Every form of iodata writes what iolist_to_binary/1 makes of it, whether a view may be among it or not; also where it is just
+    %% short enough to be gathered by the VM, or just not.
     Middle = bytes(500),
     <<_:3, Unaligned:100/binary, _:5>> = bytes(101),
     Forms = [
@@ -137,14 +138,33 @@ pwrite_takes_iodata_test_() ->
         {"100000 lists deep", lists:foldl(fun(N, Deep) -> [Deep, N rem 256] end, [], lists:seq(1, 100_000))},
         {"100000 lists deep, to the right", lists:foldl(fun(N, Deep) -> [N rem 256, [Deep]] end, [], lists:seq(1, 100_000))},
         {"one long binary many times over", lists:duplicate(40, bytes(100_000))}
-    ],
+    ] ++ [{lists:flatten(io_lib:format("~b bytes, ~s", [Size, Form])), Data}
+          || Size <- lists:seq(8188, 8194),
+             {Form, Data} <- [{"whole", [bytes(Size)]}, {"in two", [bytes(Size - 100), [bytes(100)]]}]]
+      ++ [{lists:flatten(io_lib:format("~b single bytes", [Count])), binary_to_list(bytes(Count))}
+          || Count <- lists:seq(4094, 4098)],
     [{Form, fun() -> writes_like_a_binary(Data) end} || {Form, Data} <- Forms].
 
 writes_like_a_binary(Data) ->
     Binary = iolist_to_binary(Data),
     with_mapping(zeros(byte_size(Binary) + 2), fun(Handle, Path) ->
-        ?assertEqual(ok, iommap:pwrite(Handle, 1, Data)),
-        ?assertEqual({ok, <<0, Binary/binary, 0>>}, file:read_file(Path))
+        Writes = fun() ->
+            ok = iommap:pwrite(Handle, 0, zeros(byte_size(Binary) + 2)),
+            ?assertEqual(ok, iommap:pwrite(Handle, 1, Data)),
+            ?assertEqual({ok, <<0, Binary/binary, 0>>}, file:read_file(Path))
+        end,
+        without_views(),
+        Writes(),
+        {ok, View} = iommap:region_binary(Handle, 0, 1),
+        Writes(),
+        ?assertEqual(<<0>>, View)
+    end).
+
+%% No view is left of the tests before.
+without_views() ->
+    test_processes:eventually(fun() ->
+        [garbage_collect(Process) || Process <- processes()],
+        [] =:= [Info || #{views := Views} = Info <- iommap:list(), Views > 0]
     end).
 
 pwrite_of_unaligned_data_waits_until_no_view_has_lost_its_file_test() ->

@@ -13,6 +13,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/root.sh"
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "$0")/words.sh"
 
 packages="git make gcc libc6-dev cargo rustc"
 sources=/srv/iommap
@@ -47,36 +49,13 @@ inside() {
 # Tests
 
 run_words() {
-    log=$checkout/_build/matrix/$release.log
-    mkdir -p "${log%/*}"
-    : > "$log"
-    what="OTP $(inside erl -noshell -eval 'io:put_chars(erlang:system_info(otp_release)), halt().')"
-    what="$what, $(inside rustc --version | cut -d' ' -f1,2), $release"
-    results=() status=0
+    logs=$checkout/_build/matrix/$release
+    rm -rf "$logs"
     for word in "${words[@]}"; do
         if [ "$word" = modes ]; then modes; else run_word "$word" inside env IOMMAP_PROFILE=release make "$word" "SECONDS=${SOAK_SECONDS:-120}"; fi
     done
-    title "$what: closing lines"
-    # What a runner says last, and what it left out.
-    grep -hE '^test result:|tests?, 0 failures|^  Failed: |^All [0-9]+ tests|^Failed [0-9]+ tests|^Consumers:|^Properties: |^soak: |^Skipped: |skipped' "$log" |
-        sort | uniq -c | sed 's/^ *1 /    /; s/^  */    /' || true
-    title "$what"
-    printf '%s\n' "${results[@]}"
-    exit "$status"
-}
-
-# What a word leaves running may hold its output open: so that is a file, and nobody waits for its end.
-run_word() {
-    local name=$1 result=ok start=$SECONDS word
-    shift
-    title "$what: $name"
-    : >"$log.word"
-    "$@" >>"$log.word" 2>&1 &
-    word=$!
-    tail --follow --lines=+1 --pid="$word" "$log.word"
-    wait "$word" || { result=FAILED; status=1; }
-    cat "$log.word" >>"$log"
-    results+=("$(printf '%-8s%-40s%5d s' "$result" "$name" $((SECONDS - start)))")
+    report "OTP $(inside erl -noshell -eval 'io:put_chars(erlang:system_info(otp_release)), halt().'), $(
+        inside rustc --version | cut -d' ' -f1,2), $release"
 }
 
 # EUnit and the suites of views in VMs that were started otherwise. VMs that the tests start are started so too.
@@ -92,10 +71,6 @@ modes() {
             results+=("SKIPPED erl $flags: $release packages no such VM")
         fi
     done
-}
-
-title() {
-    printf '\n=== %s\n' "$1"
 }
 
 main "$@"
