@@ -24,7 +24,7 @@
 -export([may_be_faulted/1, told_faulted/3]).
 -export([look/2, is_intact/4, is_sure/2, is_all_intact/1, drop/2, inode_of_view/2, inode_of_handle/2]).
 
--export([device_from/2, device_left/3]).
+-export([device_from/2, device_left/3, device_truncate/3]).
 
 -export_type([model/0, change/0, inode/0, slot/0, view/0]).
 
@@ -375,15 +375,21 @@ region(Slot, Offset, Length, Model) ->
         end
     end).
 
-%% What with_view gives whose function copies the view.
+%% What with_view gives whose function copies the view. Behind the end of the file, in its last page, a byte that is not zero was
+%% written there by somebody, and may pass for the file's.
 -spec with_view(slot(), non_neg_integer(), non_neg_integer(), model()) ->
-    {{ok, fuzz_bytes:bytes()} | {error, atom()}, model()}.
+    {{ok | sigbus_or, fuzz_bytes:bytes()} | {error, atom()}, model()}.
 with_view(Slot, Offset, Length, Model) ->
     following(Slot, Offset, Length, Model, fun(_, #mapping{start = Start, inode = Inode} = Mapping, Now) ->
         {Seen, _} = visible(Mapping, Now),
-        case is_faulted(Mapping) orelse (Length > 0 andalso Start + Offset + Length > file_size(Inode, Now)) of
-            true -> {error, sigbus};
-            false -> {ok, fuzz_bytes:part(Seen, Start + Offset, Length)}
+        Bytes = fuzz_bytes:part(Seen, Start + Offset, Length),
+        IsFaulted = is_faulted(Mapping),
+        IsLost = Length > 0 andalso Start + Offset + Length > file_size(Inode, Now),
+        Written = [One || One <- Bytes, IsLost, not Mapping#mapping.private, binary:last(One) =/= 0],
+        if
+            not IsFaulted, Written =/= [] -> {sigbus_or, Written};
+            IsFaulted; IsLost -> {error, sigbus};
+            true -> {ok, Bytes}
         end
     end).
 
@@ -772,6 +778,14 @@ start(Slot, #model{handles = Handles, mappings = Mappings}) ->
     case Handles of
         #{Slot := #handle{mapping = Id}} -> (maps:get(Id, Mappings))#mapping.start;
         #{Slot := closed} -> 0
+    end.
+
+%% What file:truncate/1 answers of a device whose position is there.
+-spec device_truncate(non_neg_integer(), inode(), model()) -> {ok | {error, eperm}, model()}.
+device_truncate(Size, Id, Model) ->
+    case is_sealed(Id, Model) andalso Size < file_size(Id, Model) of
+        true -> {{error, eperm}, Model};
+        false -> {ok, change({resize, Size}, Id, Model)}
     end.
 
 -spec inode_size(inode(), model()) -> non_neg_integer().
