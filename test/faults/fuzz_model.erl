@@ -716,23 +716,24 @@ fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings
     Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
         || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
     Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
-    #mapping{own = Owned} = Ended = own_end(Mode, Fitted, Model),
-    Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Owned)},
+    Ended = lists:foldl(fun(End, Grown) -> own_end(Mode, End, Grown, Model) end, Fitted, [Keep, Size]),
+    Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Ended#mapping.own)},
     Kin = maps:map(fun(_, Kin) -> show_kin(Added, Kin, Model) end, Mappings),
     map(Slot, Handle, Ended, Model#model{mappings = Kin}).
 
-%% The page with the end may be made a private mapping's own: what it had behind the end must be zero, should it grow.
-own_end(Mode, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
-    Page = Size div page(),
-    case Size rem page() of
-        Rest when Rest > 0, not is_map_key(Page, Own) ->
+%% The page with an end may be made a private mapping's own: with the old end if it is locked, as what others appended is written
+%% to it; with the new end as what it had behind that must be zero, should it grow.
+own_end(Mode, End, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
+    {Page, Rest} = {End div page(), End rem page()},
+    case Rest > 0 andalso not is_map_key(Page, Own) of
+        true ->
             {Seen, _} = visible(Mapping, Model),
-            Bytes = fuzz_bytes:sized(fuzz_bytes:part(Seen, Size - Rest, Rest), page()),
-            Mapping#mapping{own = Own#{Page => #page{bytes = Bytes, sure = 0}}};
-        _ ->
+            Bytes = fuzz_bytes:part(Seen, End - Rest, min(page(), Size - (End - Rest))),
+            Mapping#mapping{own = Own#{Page => #page{bytes = fuzz_bytes:sized(Bytes, page()), sure = 0}}};
+        false ->
             Mapping
     end;
-own_end(_, Mapping, _) ->
+own_end(_, _, Mapping, _) ->
     Mapping.
 
 first(#mapping{zeroed = Zeroed, suspect = Suspect}) -> min(Zeroed, Suspect).
