@@ -3,7 +3,7 @@
 -module(cluster_node).
 
 -export([names/1, start/2, call/4, begin_call/4, name/1]).
--export([kill/1, pause/1, resume/1, cut/2, heal/2]).
+-export([kill/1, end_all/1, pause/1, resume/1, cut/2, heal/2]).
 -export([memory/1]).
 
 -type cluster_node() :: #{vm := test_vm:vm(), name := node(), options := map()}.
@@ -45,6 +45,16 @@ begin_call(Node, Module, Function, Arguments) ->
 
 -spec kill(cluster_node()) -> ok.
 kill(#{vm := Vm}) -> test_vm:stop(Vm).
+
+%% Ends whatever runs under these names.
+-spec end_all([node()]) -> ok.
+end_all(Names) ->
+    _ = [test_system:shell(["kill -KILL ", lists:nth(3, filename:split(Process))]) ||
+            Process <- filelib:wildcard("/proc/[0-9]*/cmdline"),
+            {ok, Command} <- [file:read_file(Process)],
+            Name <- Names,
+            binary:match(Command, atom_to_binary(Name)) =/= nomatch],
+    ok.
 
 -spec pause(cluster_node()) -> ok.
 pause(Node) -> signal(Node, "STOP").

@@ -32,7 +32,8 @@ init_per_suite(Config) ->
             Examples = filelib:wildcard(filename:join([test_system:root(), "examples", "cluster", "*.erl"])),
             [{ok, _, []} = compile:file(Example, [return, warnings_as_errors, {outdir, Modules}]) || Example <- Examples],
             Libraries = filelib:wildcard(filename:join([filename:dirname(Ra), "*", "ebin"])),
-            [{paths, [Modules, filename:dirname(code:which(?MODULE)) | Libraries]} | Config]
+            Tests = [filename:dirname(code:which(Module)) || Module <- [?MODULE, test_processes]],
+            [{paths, [Modules | Tests ++ Libraries]} | Config]
     end.
 
 end_per_suite(_Config) ->
@@ -41,15 +42,12 @@ end_per_suite(_Config) ->
 init_per_testcase(_Case, Config) ->
     Directory = filename:absname(test_files:case_directory(Config)),
     Names = cluster_node:names(4),
-    Nodes = [start_node(Name, Config) || Name <- Names],
-    put(nodes, Nodes),
-    {Members, [Client]} = lists:split(3, Nodes),
-    [{directory, Directory}, {members, Members}, {client, Client} | Config].
+    {Members, [Client]} = lists:split(3, [start_node(Name, Config) || Name <- Names]),
+    [{directory, Directory}, {names, Names}, {members, Members}, {client, Client} | Config].
 
+%% Ends every node, also those that were started again in the middle of a case.
 end_per_testcase(_Case, Config) ->
-    %% The nodes that are there now: the file that start_node wrote names the last one of each.
-    [catch cluster_node:kill(Node) || Node <- ?config(members, Config) ++ [?config(client, Config)]],
-    ok.
+    cluster_node:end_all(?config(names, Config)).
 
 start_node(Name, Config) ->
     cluster_node:start(Name, #{paths => ?config(paths, Config)}).
@@ -98,8 +96,7 @@ a_node_that_lags_gets_the_file(Config) ->
     0 = snapshots(Again),
     ok = start_store(Again, Config),
     ok = check_store([First, Second, Again], 0, Next, Acknowledged, Unknown),
-    ?assert(snapshots(Again) > 0),
-    cluster_node:kill(Again).
+    ?assert(snapshots(Again) > 0).
 
 rounds(Config, Fault) ->
     Members = ?config(members, Config),
@@ -109,7 +106,6 @@ rounds(Config, Fault) ->
                        {Members, 0}, lists:seq(1, Rounds)),
     {Nodes, Written} = Last,
     ct:pal("~b rounds, ~b writes, ~p snapshots", [Rounds, Written, [snapshots(Node) || Node <- Nodes]]),
-    [cluster_node:kill(Node) || Node <- Nodes],
     ok.
 
 %% Every other time it is the leader that something happens to.
