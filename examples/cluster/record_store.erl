@@ -19,7 +19,7 @@
 -module(record_store).
 
 -export([start/2, put/3, add/3, read/2, consistent_read/2]).
--export([init/1, apply/3, snapshot_module/0]). % -behaviour(ra_machine)
+-export([init/1, apply/3, tick/2, snapshot_module/0]). % -behaviour(ra_machine)
 -export([open/2, options/1]). % for record_snapshot
 
 -define(PATIENCE, 5000).
@@ -32,7 +32,7 @@ start(Name, #{nodes := Nodes} = Options) ->
     Uid = atom_to_binary(Name),
     #{data_dir := Ra} = ra_system:fetch(default),
     Interval = maps:get(snapshot_interval, Options, 65536),
-    Machine = (maps:with([record_size, records], Options))#{name => Name, snapshot_interval => Interval,
+    Machine = (maps:with([nodes, record_size, records], Options))#{name => Name, snapshot_interval => Interval,
                                                           directory => filename:join(Ra, Uid)},
     Config = #{id => Id, uid => Uid, cluster_name => Name, initial_members => [{Name, Node} || Node <- Nodes],
                log_init_args => #{uid => Uid, snapshot_interval => Interval, min_snapshot_interval => Interval},
@@ -101,5 +101,10 @@ release(#{index := Index}, #{released := Released, options := #{snapshot_interva
     {Next, ok, [{release_cursor, Index, Next}]};
 release(_, Store) ->
     {Store, ok}.
+
+%% Ra sends to nodes that are connected, and never connects one: without this a node that was cut off would stay so.
+tick(_Now, #{options := #{nodes := Nodes}}) ->
+    _ = [spawn(net_kernel, connect_node, [Node]) || Node <- Nodes -- [node() | nodes()]],
+    [].
 
 snapshot_module() -> record_snapshot.
