@@ -17,10 +17,20 @@ suite() ->
     [{timetrap, {hours, 2}}].
 
 all() ->
-    [a_store_survives_kill,
-     a_store_survives_a_pause,
-     a_store_survives_a_cut,
-     a_node_that_lags_gets_the_file].
+    [a_store_survives_kills,
+     a_store_survives_pauses,
+     a_store_survives_cuts,
+     a_node_that_lags_gets_the_file,
+     a_store_refuses_what_does_not_fit,
+     shards_are_on_the_nodes_that_hashing_names,
+     a_publication_survives_kills,
+     a_publication_survives_pauses,
+     a_publication_survives_cuts,
+     a_version_can_be_taken_back,
+     a_file_goes_with_its_last_view,
+     a_broken_file_is_not_put_in_service,
+     a_full_disk_keeps_the_version_before,
+     figures].
 
 init_per_suite(Config) ->
     case code:lib_dir(ra) of
@@ -55,34 +65,13 @@ start_node(Name, Config) ->
 %%% The store of records
 
 %% A node that is killed and started again loses no write that was acknowledged, and applies none twice.
-a_store_survives_kill(Config) ->
-    rounds(Config, fun(Victim, _Others) ->
-        ok = cluster_node:kill(Victim),
-        timer:sleep(rand:uniform(1500)),
-        Again = start_node(cluster_node:name(Victim), Config),
-        ok = start_store(Again, Config),
-        Again
-    end).
+a_store_survives_kills(Config) -> rounds_of_the_store(kill, Config).
 
 %% The same of a node that does not run for a while, and then goes on as if nothing had been.
-a_store_survives_a_pause(Config) ->
-    rounds(Config, fun(Victim, _Others) ->
-        ok = cluster_node:pause(Victim),
-        timer:sleep(500 + rand:uniform(2500)),
-        ok = cluster_node:resume(Victim),
-        Victim
-    end).
+a_store_survives_pauses(Config) -> rounds_of_the_store(pause, Config).
 
-%% The same of a node that the others, and it them, refuse to connect to.
-a_store_survives_a_cut(Config) ->
-    Client = cluster_node:name(?config(client, Config)),
-    rounds(Config, fun(Victim, Others) ->
-        Cut = [Client | [cluster_node:name(Other) || Other <- Others]],
-        ok = cluster_node:cut(Victim, Cut),
-        timer:sleep(500 + rand:uniform(2500)),
-        ok = cluster_node:heal(Victim, Cut),
-        Victim
-    end).
+%% The same of a node that the others refuse to talk to, and it to them.
+a_store_survives_cuts(Config) -> rounds_of_the_store(cut, Config).
 
 %% A node that was away for so long that the log has been cut back gets the file as it is.
 a_node_that_lags_gets_the_file(Config) ->
@@ -98,18 +87,76 @@ a_node_that_lags_gets_the_file(Config) ->
     ok = check_store([First, Second, Again], 0, Next, Acknowledged, Unknown),
     ?assert(snapshots(Again) > 0).
 
-rounds(Config, Fault) ->
+%% A command that fits no record is refused, and changes nothing.
+a_store_refuses_what_does_not_fit(Config) ->
+    [Node | _] = Members = ?config(members, Config),
+    ok = start_stores(Members, Config),
+    Mark = consistent(Node),
+    Command = fun(Function, Arguments) -> cluster_node:call(Node, record_store, Function, [counts | Arguments]) end,
+    [{error, badarg} = Command(put, [N, Record]) ||
+        {N, Record} <- [{0, <<>>}, {0, <<0:(8 * ?RECORD_SIZE + 8)>>}, {-1, <<0:128>>}, {?RECORDS, <<0:128>>}, {0.0, <<0:128>>}]],
+    [{error, badarg} = Command(add, [N, Increment]) || {N, Increment} <- [{?RECORDS, 1}, {a, 1}, {0, 1.0}]],
+    Mark = consistent(Node),
+    ok = Command(put, [0, <<5:64, "contents">>]),
+    ok = Command(add, [0, -6]),
+    {ok, <<-1:64, "contents">>} = Command(consistent_read, [0]).
+
+%% Each key is in the shard and on the node that all nodes work out, and a node that comes takes only what it wins.
+shards_are_on_the_nodes_that_hashing_names(Config) ->
+    Members = ?config(members, Config),
+    Names = names(Config),
+    Options = #{nodes => Names, shards => 6, copies => 1, record_size => ?RECORD_SIZE, records => 100},
+    _ = [ok = cluster_node:call(Node, ?MODULE, start_shards_here, [?config(directory, Config), Options]) || Node <- Members],
+    Call = fun(Function, Arguments) ->
+        cluster_node:call(lists:nth(rand:uniform(3), Members), rendezvous, Function, [sharded | Arguments])
+    end,
+    _ = [ok = Call(put, [Key, <<Key:64, 0:64>>]) || Key <- lists:seq(0, 599)],
+    _ = [{ok, <<Key:64, 0:64>>} = Call(read, [Key]) || Key <- lists:seq(0, 599)],
+    3 = length(lists:usort([Node || Key <- lists:seq(0, 5), {_, _, [Node]} <- [Call(place, [Key])]])),
+    Place = fun(Shard, Nodes) -> cluster_node:call(hd(Members), rendezvous, nodes, [Shard, Nodes, 3]) end,
+    Many = [list_to_atom("node" ++ integer_to_list(N)) || N <- lists:seq(1, 10)],
+    Moved = [New || Shard <- lists:seq(1, 1000), New <- Place(Shard, [new | Many]) -- Place(Shard, Many)],
+    [new] = lists:usort(Moved),
+    true = length(Moved) > 180 andalso length(Moved) < 370. % 1000 shards in 3 copies over 11 nodes: 273
+
+start_shards_here(Directory, Options) ->
+    {ok, _} = ra:start([{data_dir, Directory}]),
+    rendezvous:start(sharded, Options).
+
+%%% Faults
+
+%% What is done to a node meanwhile; the node as it is afterwards. Again starts on it what runs on it.
+fault(kill, Victim, _Others, Again, Config) ->
+    ok = cluster_node:kill(Victim),
+    timer:sleep(rand:uniform(1500)),
+    Node = start_node(cluster_node:name(Victim), Config),
+    ok = Again(Node),
+    Node;
+fault(pause, Victim, _Others, _Again, _Config) ->
+    ok = cluster_node:pause(Victim),
+    timer:sleep(500 + rand:uniform(2500)),
+    ok = cluster_node:resume(Victim),
+    Victim;
+fault(cut, Victim, Others, _Again, Config) ->
+    Cut = [cluster_node:name(Node) || Node <- [?config(client, Config) | Others]],
+    ok = cluster_node:cut(Victim, Cut),
+    timer:sleep(500 + rand:uniform(2500)),
+    ok = cluster_node:heal(Victim, Cut),
+    Victim.
+
+%% Folds over as many rounds as ROUNDS of the environment says.
+rounds(Function, State) ->
+    lists:foldl(Function, State, lists:seq(1, list_to_integer(os:getenv("ROUNDS", "2")))).
+
+rounds_of_the_store(Fault, Config) ->
     Members = ?config(members, Config),
     ok = start_stores(Members, Config),
-    Rounds = list_to_integer(os:getenv("ROUNDS", "2")),
-    Last = lists:foldl(fun(Round, {Nodes, From}) -> round(Config, Fault, Round, Nodes, From) end,
-                       {Members, 0}, lists:seq(1, Rounds)),
-    {Nodes, Written} = Last,
-    ct:pal("~b rounds, ~b writes, ~p snapshots", [Rounds, Written, [snapshots(Node) || Node <- Nodes]]),
-    ok.
+    {Nodes, Written} = rounds(fun(Round, {Nodes, From}) -> round_of_the_store(Fault, Config, Round, Nodes, From) end,
+                              {Members, 0}),
+    told("~s: ~b writes, ~p snapshots on the nodes", [Fault, Written, [snapshots(Node) || Node <- Nodes]]).
 
 %% Every other time it is the leader that something happens to.
-round(Config, Fault, Round, Nodes, From) ->
+round_of_the_store(Fault, Config, Round, Nodes, From) ->
     Leader = leader(Nodes),
     Victim = case Round rem 2 of
         1 -> Leader;
@@ -118,11 +165,14 @@ round(Config, Fault, Round, Nodes, From) ->
     Others = Nodes -- [Victim],
     Writers = begin_writing(Config, Nodes, From),
     timer:sleep(rand:uniform(300)),
-    After = Fault(Victim, Others),
+    After = fault(Fault, Victim, Others, fun(Node) -> start_store(Node, Config) end, Config),
     {Next, Acknowledged, Unknown} = end_writing(Config, Writers),
     ok = check_store([After | Others], From, Next, Acknowledged, Unknown),
     ct:log("round ~b: ~p, ~b acknowledged, ~b unknown", [Round, cluster_node:name(Victim), length(Acknowledged), length(Unknown)]),
     {[After | Others], Next}.
+
+told(Format, Arguments) ->
+    io:format(user, "cluster: " ++ Format ++ "~n", Arguments).
 
 %% What was acknowledged is there once, what is unknown is there once or not, and all nodes have the same file.
 check_store(Nodes, From, Next, Acknowledged, Unknown) ->
@@ -143,8 +193,10 @@ start_stores(Nodes, Config) ->
     test_processes:eventually(fun() -> add(hd(Nodes), ?RECORDS - 1) =:= ok end).
 
 start_store(Node, Config) ->
-    Names = [cluster_node:name(Member) || Member <- ?config(members, Config)],
-    cluster_node:call(Node, ?MODULE, start_store_here, [?config(directory, Config), Names]).
+    cluster_node:call(Node, ?MODULE, start_store_here, [?config(directory, Config), names(Config)]).
+
+names(Config) ->
+    lists:sublist(?config(names, Config), 3).
 
 start_store_here(Directory, Names) ->
     {ok, _} = ra:start([{data_dir, Directory}, {wal_max_size_bytes, 16_000_000}]),
@@ -228,4 +280,335 @@ write(Counter, Names, Acknowledged, Unknown) ->
                 exit:{exception, _} -> write(Counter, Names, Acknowledged, [N | Unknown]);
                 error:{exception, Reason, _} -> exit({failed, Reason})
             end
+    end.
+
+%%% The published data set. Every word of a version is the version's stamp.
+
+-define(SET_SIZE, (16 bsl 20)).
+
+%% Versions reach all nodes whatever happens to one of them, and no reader ever sees two of them at once, or an error.
+a_publication_survives_kills(Config) -> rounds_of_publication(kill, Config).
+
+a_publication_survives_pauses(Config) -> rounds_of_publication(pause, Config).
+
+a_publication_survives_cuts(Config) -> rounds_of_publication(cut, Config).
+
+rounds_of_publication(Fault, Config) ->
+    Members = ?config(members, Config),
+    ok = start_sets(Members, Config),
+    {Nodes, Reads} = rounds(fun(Round, {Nodes, Reads}) ->
+        {After, More} = round_of_publication(Fault, Config, Round, Nodes),
+        {After, Reads + More}
+    end, {Members, 0}),
+    told("~s: publication, ~b reads on ~b nodes", [Fault, Reads, length(Nodes)]).
+
+%% Every other time something happens to the node that published, while it sends, and else to one that receives.
+round_of_publication(Fault, Config, Round, Nodes) ->
+    Victim = lists:nth(rand:uniform(3), Nodes),
+    Others = Nodes -- [Victim],
+    _ = [ok = cluster_node:call(Node, ?MODULE, begin_reading_here, []) || Node <- Nodes],
+    case Round rem 2 of
+        1 -> ok = publish(Victim, Config, Round);
+        0 -> ok = publish(hd(Others), Config, Round)
+    end,
+    timer:sleep(rand:uniform(40) - 1),
+    After = fault(Fault, Victim, Others, fun(Node) -> start_set(Node, Config) end, Config),
+    ok = test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Round end, [After | Others]) end),
+    Reads = [cluster_node:call(Node, ?MODULE, end_reading_here, []) || Node <- [After | Others], Fault =/= kill orelse Node =/= After],
+    {[After | Others], lists:sum([Count || {Count, _Longest} <- Reads])}.
+
+%% A version that was taken back is out of service on all nodes, and the one before is in.
+a_version_can_be_taken_back(Config) ->
+    [First, Second | _] = Nodes = ?config(members, Config),
+    ok = start_sets(Nodes, Config),
+    {error, none} = cluster_node:call(Second, published, take_back, [data]),
+    ok = publish(First, Config, 1),
+    ok = everywhere(Nodes, 1),
+    ok = publish(First, Config, 2),
+    ok = everywhere(Nodes, 2),
+    {ok, _} = cluster_node:call(Second, published, take_back, [data]),
+    ok = everywhere(Nodes, 1),
+    ok = publish(Second, Config, 3),
+    ok = everywhere(Nodes, 3).
+
+%% The file of an old version has no name any more, and no blocks either when the last view of it has gone.
+a_file_goes_with_its_last_view(Config) ->
+    [Node | _] = Nodes = ?config(members, Config),
+    ok = start_sets(Nodes, Config),
+    ok = publish(Node, Config, 1),
+    ok = everywhere(Nodes, 1),
+    ok = cluster_node:call(Node, ?MODULE, hold_a_view_here, []),
+    _ = [begin ok = publish(Node, Config, Stamp), ok = everywhere(Nodes, Stamp) end || Stamp <- [2, 3]],
+    ok = test_processes:eventually(fun() -> length(set_files(Node, Config)) =:= 2 end),
+    [_ | _] = cluster_node:call(Node, ?MODULE, deleted_here, []),
+    1 = cluster_node:call(Node, ?MODULE, release_view_here, []),
+    ok = test_processes:eventually(fun() -> cluster_node:call(Node, ?MODULE, deleted_here, []) =:= [] end).
+
+%% A file whose bytes are not what was published stays out of service where it would have arrived.
+a_broken_file_is_not_put_in_service(Config) ->
+    [First, Second, Third] = Nodes = ?config(members, Config),
+    ok = start_sets(Nodes, Config),
+    ok = publish(First, Config, 1),
+    ok = everywhere(Nodes, 1),
+    ok = cluster_node:call(First, ?MODULE, publish_broken_here, [set_directory(First, Config)]),
+    ok = test_processes:eventually(fun() -> stamp(First) =:= 2 end), % the one that broke it has it
+    receive after 2500 -> ok end, % the others have tried several times
+    [1, 1] = [stamp(Node) || Node <- [Second, Third]],
+    [[], []] = [[Name || Name <- set_files(Node, Config), filename:extension(Name) =:= ".part"] || Node <- [Second, Third]],
+    {ok, _} = cluster_node:call(Second, published, take_back, [data]),
+    ok = everywhere(Nodes, 1).
+
+%% A node without room stays at the version before, and gets the new one when there is room.
+a_full_disk_keeps_the_version_before(Config) ->
+    [First, Second, Third] = Nodes = ?config(members, Config),
+    Directory = set_directory(Third, Config),
+    ok = filelib:ensure_path(Directory),
+    case test_system:is_root() andalso test_system:shell(["mount -t tmpfs -o size=40m none ", Directory]) of
+        {0, _} ->
+            try
+                ok = start_sets(Nodes, Config),
+                ok = publish(First, Config, 1),
+                ok = everywhere(Nodes, 1),
+                Ballast = filename:join(Directory, "ballast"),
+                ok = file:write_file(Ballast, binary:copy(<<1>>, 20 bsl 20)),
+                ok = publish(First, Config, 2),
+                ok = everywhere([First, Second], 2),
+                receive after 2500 -> ok end, % it has tried several times
+                1 = stamp(Third),
+                ok = file:delete(Ballast),
+                ok = everywhere(Nodes, 2)
+            after
+                ok = cluster_node:kill(Third),
+                {0, _} = test_system:shell(["umount -l ", Directory])
+            end;
+        Not ->
+            {skip, lists:flatten(io_lib:format("no small file system: ~p", [Not]))}
+    end.
+
+start_sets(Nodes, Config) ->
+    _ = [ok = start_set(Node, Config) || Node <- Nodes],
+    test_processes:eventually(fun() -> cluster_node:call(hd(Nodes), published, take_back, [data]) =:= {error, none} end).
+
+start_set(Node, Config) ->
+    cluster_node:call(Node, ?MODULE, start_set_here, [?config(directory, Config), set_directory(Node, Config), names(Config)]).
+
+start_set_here(Directory, Set, Names) ->
+    {ok, _} = ra:start([{data_dir, Directory}]),
+    {ok, Process} = published:start_link(data, #{nodes => Names, directory => Set}),
+    true = unlink(Process), % of the call that ends here
+    ok.
+
+set_directory(Node, Config) ->
+    filename:join([?config(directory, Config), cluster_node:name(Node), "set"]).
+
+set_files(Node, Config) ->
+    {ok, Names} = file:list_dir(set_directory(Node, Config)),
+    Names.
+
+everywhere(Nodes, Stamp) ->
+    test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Stamp end, Nodes) end).
+
+%% Publishes a version, as often as it takes until a majority has it.
+publish(Node, Config, Stamp) ->
+    New = set_directory(Node, Config) ++ ".new",
+    ok = file:write_file(New, binary:copy(<<Stamp:64>>, ?SET_SIZE div 8)),
+    case cluster_node:call(Node, published, publish, [data, New]) of
+        {ok, _Version} -> ok;
+        {error, unknown} -> publish(Node, Config, Stamp)
+    end.
+
+publish_broken_here(Directory) ->
+    Good = binary:copy(<<2:64>>, ?SET_SIZE div 8),
+    Sum = binary_to_list(binary:encode_hex(crypto:hash(sha256, Good))),
+    ok = file:write_file(filename:join(Directory, Sum), [binary:part(Good, 0, ?SET_SIZE - 1), 3]),
+    {ok, _} = published_versions:publish(data_versions, #{sum => Sum, size => ?SET_SIZE, from => node()}),
+    ok.
+
+stamp(Node) ->
+    cluster_node:call(Node, ?MODULE, stamp_here, []).
+
+stamp_here() ->
+    case published:current(data) of
+        none -> none;
+        {_, Handle} -> {ok, <<Stamp:64>>} = iommap:pread(Handle, 0, 8), Stamp
+    end.
+
+hold_a_view_here() ->
+    Self = self(),
+    Holder = spawn(fun() ->
+        {_, Handle} = published:current(data),
+        {ok, View} = iommap:region_binary(Handle, 0, ?SET_SIZE),
+        Self ! {self(), held},
+        receive {release, From} -> <<Stamp:64, _/binary>> = View, From ! {stamp, Stamp} end
+    end),
+    true = register(holder, Holder),
+    receive {Holder, held} -> ok end.
+
+release_view_here() ->
+    holder ! {release, self()},
+    receive {stamp, Stamp} -> Stamp end.
+
+%% The files without a name that are mapped here.
+deleted_here() ->
+    _ = [erlang:garbage_collect(Process) || Process <- processes()],
+    {ok, Maps} = file:read_file("/proc/self/maps"),
+    [Line || Line <- binary:split(Maps, <<"\n">>, [global]), binary:match(Line, <<"/set/">>) =/= nomatch,
+             binary:match(Line, <<"(deleted)">>) =/= nomatch].
+
+%%% A reader
+
+begin_reading_here() ->
+    Reader = spawn(fun() -> read_versions(0, 0, #{}) end),
+    true = register(reader, Reader),
+    ok.
+
+end_reading_here() ->
+    Monitor = monitor(process, reader),
+    reader ! {stop, self()},
+    receive
+        {'DOWN', Monitor, process, _, {read, Count, Longest}} -> {Count, Longest};
+        {'DOWN', Monitor, process, _, Reason} -> error(Reason)
+    end.
+
+%% A call is: to find the handle, and to read words of the version all over the file without a copy.
+read_versions(Count, Longest, Seen) ->
+    receive
+        {stop, _} -> exit({read, Count, Longest})
+    after 0 ->
+        Start = erlang:monotonic_time(microsecond),
+        case published:current(data) of
+            none ->
+                read_versions(Count, Longest, Seen);
+            {Version, Handle} ->
+                {ok, [Stamp]} = iommap:with_view(Handle, 0, ?SET_SIZE, fun(View) ->
+                    Places = [0, ?SET_SIZE - 8 | [8 * (rand:uniform(?SET_SIZE div 8) - 1) || _ <- lists:seq(1, 20)]],
+                    lists:usort([binary:decode_unsigned(binary:copy(binary:part(View, Place, 8))) || Place <- Places])
+                end),
+                Took = erlang:monotonic_time(microsecond) - Start,
+                Stamp = maps:get(Version, Seen, Stamp),
+                read_versions(Count + 1, max(Longest, Took), Seen#{Version => Stamp})
+        end
+    end.
+
+%%% Figures. They are printed, and decide nothing, but for the memory that a node may take.
+
+%% What the store and a publication cost. SIZE of the environment says how many MiB are published.
+figures(Config) ->
+    [First, Second, Third] = Nodes = ?config(members, Config),
+    ok = start_stores(Nodes, Config),
+    ok = start_sets(Nodes, Config),
+    Leader = leader(Nodes),
+    Here = fun(Node, Function, Arguments) -> cluster_node:call(Node, ?MODULE, Function, Arguments) end,
+    {Reads, Floor} = Here(Leader, reads_here, []),
+    told("a local read of 16 bytes: ~.1f ns; pread/3 of a handle at hand: ~.1f ns (~.2f)", [Reads, Floor, Reads / Floor]),
+    ok = Here(Leader, start_single_here, []),
+    _ = [begin
+             [{_, Cluster}, {_, Single}] = [{Name, Here(Leader, writes_here, [Name, Writers])} || Name <- [counts, single]],
+             told("~b writers on the leader: ~b writes a second on three nodes, ~b with one", [Writers, Cluster, Single])
+         end || Writers <- [1, 16, 128]],
+
+    %% The version that readers have while the large one is published.
+    ok = publish(First, Config, 1),
+    ok = everywhere(Nodes, 1),
+    Longest = fun(Function) ->
+        ok = Here(Second, begin_reading_here, []),
+        Function(),
+        {Count, Microseconds} = Here(Second, end_reading_here, []),
+        {Count, Microseconds / 1000}
+    end,
+    {_, Quiet} = Longest(fun() -> timer:sleep(5000) end),
+    {Count, Swapped} = Longest(fun() -> [begin ok = publish(First, Config, N), ok = everywhere(Nodes, N) end || N <- lists:seq(2, 21)] end),
+    told("the longest call of a reader: ~.2f ms in 5 s without, ~.2f ms with 20 new versions (~b calls)", [Quiet, Swapped, Count]),
+
+    Size = list_to_integer(os:getenv("SIZE", "64")) bsl 20,
+    New = set_directory(First, Config) ++ ".large",
+    ok = Here(First, make_large_here, [New, Size]),
+    Copied = Here(First, copies_here, [New, false]),
+    Synced = Here(First, copies_here, [New, true]),
+    Before = [cluster_node:memory(Node) || Node <- Nodes],
+    Watch = spawn_monitor(fun() -> watch_memory(Nodes, Before) end),
+    Start = erlang:monotonic_time(millisecond),
+    {ok, Version} = cluster_node:call(First, published, publish, [data, New]),
+    ok = wait_for_version([Second, Third], Version),
+    Took = erlang:monotonic_time(millisecond) - Start,
+    element(1, Watch) ! stop,
+    [Most] = test_processes:gather([Watch]),
+    Grown = [(Now - Then) / (1 bsl 20) || {Now, Then} <- lists:zip(Most, Before)],
+    told("~b MiB to two nodes: ~b ms; file:copy to two files and their sums: ~b ms (~.2f), synced: ~b ms (~.2f)",
+         [Size bsr 20, Took, Copied, Took / Copied, Synced, Took / Synced]),
+    told("memory of the three VMs grew by ~.1f, ~.1f and ~.1f MiB", Grown),
+    true = lists:max(Grown) =< 64.
+
+wait_for_version(Nodes, Version) ->
+    Now = [cluster_node:call(Node, published, current, [data]) || Node <- Nodes],
+    case lists:all(fun({V, _}) -> V >= Version end, Now) of
+        true -> ok;
+        false -> timer:sleep(5), wait_for_version(Nodes, Version)
+    end.
+
+watch_memory(Nodes, Most) ->
+    receive
+        stop -> exit({done, Most})
+    after 10 ->
+        watch_memory(Nodes, [max(Old, cluster_node:memory(Node)) || {Old, Node} <- lists:zip(Most, Nodes)])
+    end.
+
+start_single_here() ->
+    record_store:start(single, (?STORE)#{nodes => [node()]}).
+
+%% Nanoseconds of a read of the store, and of pread/3, the better half of runs that take turns.
+reads_here() ->
+    #{handle := Handle} = persistent_term:get({record_store, counts}),
+    Runs = [{timed(fun(N) -> {ok, _} = record_store:read(counts, N) end),
+             timed(fun(N) -> {ok, _} = iommap:pread(Handle, 3 * 4096 + 16 * N, 16) end)} || _ <- lists:seq(1, 15)],
+    {Reads, Floor} = lists:unzip(Runs),
+    {lists:nth(8, lists:sort(Reads)), lists:nth(8, lists:sort(Floor))}.
+
+timed(Function) ->
+    Times = 200_000,
+    Start = erlang:monotonic_time(nanosecond),
+    ok = repeat(Function, Times),
+    (erlang:monotonic_time(nanosecond) - Start) / Times.
+
+repeat(_, 0) -> ok;
+repeat(Function, N) -> Function(N), repeat(Function, N - 1).
+
+%% Writes a second.
+writes_here(Name, Writers) ->
+    Until = erlang:monotonic_time(millisecond) + 3000,
+    Done = test_processes:together([fun() -> write_until(Name, Until, 0) end || _ <- lists:seq(1, Writers)]),
+    round(lists:sum(Done) / 3).
+
+write_until(Name, Until, Done) ->
+    case erlang:monotonic_time(millisecond) < Until of
+        true -> ok = record_store:add(Name, ?RECORDS - 1, 1), write_until(Name, Until, Done + 1);
+        false -> Done
+    end.
+
+make_large_here(Path, Size) ->
+    Block = crypto:strong_rand_bytes(1 bsl 20),
+    {ok, Device} = file:open(Path, [write, raw]),
+    _ = [ok = file:write(Device, [<<N:64>>, binary:part(Block, 8, (1 bsl 20) - 8)]) || N <- lists:seq(1, Size bsr 20)],
+    ok = file:sync(Device),
+    file:close(Device).
+
+%% Milliseconds of two copies and their sums.
+copies_here(Path, Sync) ->
+    Copies = [Path ++ ".1", Path ++ ".2"],
+    Start = erlang:monotonic_time(millisecond),
+    _ = [begin
+             {ok, _} = file:copy(Path, Copy),
+             {ok, Device} = file:open(Copy, [read, write, raw, binary]),
+             _ = sum_here(Device, crypto:hash_init(sha256)),
+             Sync andalso file:sync(Device),
+             ok = file:close(Device)
+         end || Copy <- Copies],
+    Took = erlang:monotonic_time(millisecond) - Start,
+    ok = lists:foreach(fun file:delete/1, Copies),
+    Took.
+
+sum_here(Device, Hash) ->
+    case file:read(Device, 1 bsl 20) of
+        {ok, Chunk} -> sum_here(Device, crypto:hash_update(Hash, Chunk));
+        eof -> crypto:hash_final(Hash)
     end.
