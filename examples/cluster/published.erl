@@ -32,11 +32,10 @@ start_link(Name, Options) ->
     gen_server:start_link({local, Name}, ?MODULE, {Name, Options}, []).
 
 publish(Name, Path) ->
-    Size = filelib:file_size(Path),
-    {ok, Device} = file:open(Path, [read, write, raw, binary]),
+    {ok, Device} = file:open(Path, [read, raw, binary]),
     {ok, Sum} = sum(Device, crypto:hash_init(sha256)),
-    ok = put_in_place(Device, Path, path(Name, Sum)),
-    published_versions:publish(versions(Name), #{sum => Sum, size => Size, from => node()}).
+    ok = file:close(Device),
+    gen_server:call(Name, {publish, Path, #{sum => Sum, size => filelib:file_size(Path), from => node()}}, infinity).
 
 take_back(Name) ->
     published_versions:take_back(versions(Name)).
@@ -51,7 +50,7 @@ init({Name, #{nodes := Nodes, directory := Directory}}) ->
     ok = filelib:ensure_path(Directory),
     ok = persistent_term:put({?MODULE, Name, directory}, Directory),
     ok = published_versions:start(versions(Name), Nodes, Name),
-    {ok, #{name => Name, nodes => Nodes, directory => Directory}, 0}.
+    {ok, #{name => Name, nodes => Nodes, directory => Directory, published => []}, 0}.
 
 handle_info(_Look, #{name := Name} = State) ->
     case published_versions:list(versions(Name)) of
@@ -62,7 +61,11 @@ handle_info(_Look, #{name := Name} = State) ->
     end,
     {noreply, State, ?LOOK_EVERY}.
 
-handle_call(_, _, State) -> {reply, {error, badarg}, State, ?LOOK_EVERY}.
+%% The file is there before anyone hears of it, and stays until this node has heard of it, too.
+handle_call({publish, Path, #{sum := Sum} = Description}, _From, #{name := Name} = State) ->
+    {ok, Device} = file:open(Path, [read, write, raw]),
+    ok = put_in_place(Device, Path, path(Name, Sum)),
+    {reply, published_versions:publish(versions(Name), Description), State#{published := [{new, Description}]}, 0}.
 
 handle_cast(_, State) -> {noreply, State, ?LOOK_EVERY}.
 
@@ -81,8 +84,8 @@ replace({Version, #{sum := Sum} = Description}, Versions, #{name := Name} = Stat
             logger:warning("~p: version ~p did not get here: ~p", [Name, Version, Reason])
     end.
 
-delete_others(Versions, #{directory := Directory, name := Name}) ->
-    Kept = [path(Name, Sum) || {_, #{sum := Sum}} <- Versions],
+delete_others(Versions, #{directory := Directory, name := Name, published := Published}) ->
+    Kept = [path(Name, Sum) || {_, #{sum := Sum}} <- Published ++ Versions],
     _ = [file:delete(Path) || Path <- filelib:wildcard(filename:join(Directory, "*")), not lists:member(Path, Kept)],
     ok.
 

@@ -15,7 +15,7 @@
 %% Limits: records of 8 to 4000 bytes; one process writes; any process reads.
 -module(record_file).
 
--export([open/2, applied/1, read/2, write/4]).
+-export([open/2, applied/1, write/4, reader/1, read/2]).
 -export([begin_copy/1, copy/2]).
 
 -define(PAGE, 4096).
@@ -37,15 +37,19 @@ open(#{name := Name, directory := Directory} = Options, Snapshot) ->
 %% The index of the last command.
 applied(#{applied := Applied}) -> Applied.
 
-%% Record N, from 0 on. Of use to any process.
-read(#{handle := Handle, record_size := Size, records := Records}, N) when N >= 0, N < Records ->
-    iommap:pread(Handle, ?RECORDS + N * Size, Size).
-
 %% Applies command Index, which makes Record of record N.
 write(#{handle := Handle, record_size := Size, slot := Slot} = File, Index, N, Record) ->
     keep_before_image(File, N),
     ok = iommap:pwrite(Handle, [{slot_offset(Slot), slot(Index, N, Record)}, {?RECORDS + N * Size, Record}]),
     File#{applied := Index, slot := 1 - Slot}.
+
+%% What read/2 needs. Any process may use it; a snapshot that is installed later is another file.
+reader(#{handle := Handle, record_size := Size}) ->
+    {Handle, Size}.
+
+%% Record N, from 0 on; {error, out_of_bounds} behind the last.
+read({Handle, Size}, N) when N >= 0 ->
+    iommap:pread(Handle, ?RECORDS + N * Size, Size).
 
 %%% Opening
 
@@ -119,7 +123,7 @@ begin_copy(#{before := Before, path := Path, handle := Handle}) ->
 keep_before_image(#{before := Before} = File, N) ->
     case ets:lookup(Before, copying) of
         [] -> true;
-        [{copying, Copy}] -> {ok, Record} = read(File, N), ets:insert_new(Before, {{Copy, N}, Record})
+        [{copying, Copy}] -> {ok, Record} = read(reader(File), N), ets:insert_new(Before, {{Copy, N}, Record})
     end.
 
 %% Makes a durable copy of the file as it was when begin_copy/1 was called. Of use to any process; raises if another copy was

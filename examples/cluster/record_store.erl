@@ -54,12 +54,12 @@ command(Name, Command) ->
         {error, _} -> {error, unknown}
     end.
 
-%% As fast as iommap:pread/3 of a handle that is at hand.
+%% Of this node's memory.
 read(Name, N) ->
     record_file:read(persistent_term:get({?MODULE, Name}), N).
 
 consistent_read(Name, N) ->
-    case ra:consistent_query({Name, node()}, fun(#{file := File}) -> record_file:read(File, N) end, ?PATIENCE) of
+    case ra:consistent_query({Name, node()}, fun(#{file := File}) -> record_file:read(record_file:reader(File), N) end, ?PATIENCE) of
         {ok, Result, _Leader} -> Result;
         _ -> {error, unknown}
     end.
@@ -71,7 +71,7 @@ init(Options) ->
 
 open(#{name := Name} = Options, Snapshot) ->
     File = record_file:open(Options, Snapshot),
-    ok = persistent_term:put({?MODULE, Name}, maps:with([handle, record_size, records], File)),
+    ok = persistent_term:put({?MODULE, Name}, record_file:reader(File)),
     #{options => Options, file => File, released => 0}.
 
 options(#{options := Options}) ->
@@ -89,7 +89,7 @@ record({put, N, Record}, #{records := Records, record_size := Size})
   when is_integer(N), N >= 0, N < Records, byte_size(Record) =:= Size ->
     {ok, N, Record};
 record({add, N, Increment}, #{records := Records} = File) when is_integer(Increment), is_integer(N), N >= 0, N < Records ->
-    {ok, <<Number:64, Rest/binary>>} = record_file:read(File, N),
+    {ok, <<Number:64, Rest/binary>>} = record_file:read(record_file:reader(File), N),
     {ok, N, <<(Number + Increment):64, Rest/binary>>};
 record(_, _) ->
     error.
