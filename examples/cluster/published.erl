@@ -11,7 +11,7 @@
 %%     {ok, _} = published:start_link(cities, #{nodes => ['a@host', 'b@host', 'c@host'], directory => "/var/lib/example/cities"}),
 %%     {ok, Version} = published:publish(cities, "/var/lib/example/new"), % on one of them; the file is moved away from there
 %%     {Version, Handle} = published:current(cities),               % on any: wait until it is there
-%%     {ok, Before} = published:take_back(cities).                  % the version before again: each node still has it
+%%     {ok, Before} = published:take_back(cities).                  % the version before again: each node still has it, and no other
 %%
 %% Limits: the directory and the new file are on one file system. Nothing may write to the files. A node has the current version
 %% and the one before. Replacing a persistent_term has every process of the VM looked through once. Nodes trust each other.
@@ -50,22 +50,22 @@ init({Name, #{nodes := Nodes, directory := Directory}}) ->
     ok = filelib:ensure_path(Directory),
     ok = persistent_term:put({?MODULE, Name, directory}, Directory),
     ok = published_versions:start(versions(Name), Nodes, Name),
-    {ok, #{name => Name, nodes => Nodes, directory => Directory, published => []}, 0}.
+    {ok, #{name => Name, nodes => Nodes, directory => Directory}, 0}.
 
 handle_info(_Look, #{name := Name} = State) ->
     case published_versions:list(versions(Name)) of
-        {ok, [{Version, _} = Newest | _] = Versions} ->
-            is_current(Version, current(Name)) orelse replace(Newest, Versions, State);
+        {ok, [{Version, _} = Newest | _] = Versions, Old} ->
+            is_current(Version, current(Name)) orelse replace(Newest, Versions, Old, State);
         _ ->
             none
     end,
     {noreply, State, ?LOOK_EVERY}.
 
-%% The file is there before anyone hears of it, and stays until this node has heard of it, too.
+%% The file is there before anyone hears of it.
 handle_call({publish, Path, #{sum := Sum} = Description}, _From, #{name := Name} = State) ->
     {ok, Device} = file:open(Path, [read, write, raw]),
     ok = put_in_place(Device, Path, path(Name, Sum)),
-    {reply, published_versions:publish(versions(Name), Description), State#{published := [{new, Description}]}, 0}.
+    {reply, published_versions:publish(versions(Name), Description), State, 0}.
 
 handle_cast(_, State) -> {noreply, State, ?LOOK_EVERY}.
 
@@ -73,20 +73,22 @@ is_current(Version, {Version, _}) -> true;
 is_current(_, _) -> false.
 
 %% What fails is tried again at the next look.
-replace({Version, #{sum := Sum} = Description}, Versions, #{name := Name} = State) ->
+replace({Version, #{sum := Sum} = Description}, Versions, Old, #{name := Name} = State) ->
     Path = path(Name, Sum),
     case filelib:is_regular(Path) orelse fetch(Description, Path, State) of
         Got when Got =:= true; Got =:= ok ->
             {ok, Handle} = iommap:open(Path, read, []),
             ok = persistent_term:put({?MODULE, Name}, {Version, Handle}),
-            delete_others(lists:sublist(Versions, 2), State);
+            delete_old(Old, Versions, State);
         {error, Reason} ->
             logger:warning("~p: version ~p did not get here: ~p", [Name, Version, Reason])
     end.
 
-delete_others(Versions, #{directory := Directory, name := Name, published := Published}) ->
-    Kept = [path(Name, Sum) || {_, #{sum := Sum}} <- Published ++ Versions],
-    _ = [file:delete(Path) || Path <- filelib:wildcard(filename:join(Directory, "*")), not lists:member(Path, Kept)],
+%% Only what is known to be old: a file may be here that was published a moment ago.
+delete_old(Old, Versions, #{name := Name, directory := Directory}) ->
+    Kept = [path(Name, Sum) || {_, #{sum := Sum}} <- Versions],
+    Parts = filelib:wildcard(filename:join(Directory, "*.part")),
+    _ = [file:delete(Path) || Path <- Parts ++ [path(Name, Sum) || {_, #{sum := Sum}} <- Old], not lists:member(Path, Kept)],
     ok.
 
 %%% Getting a file

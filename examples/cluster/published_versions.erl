@@ -4,7 +4,7 @@
 -export([start/3, publish/2, take_back/1, list/1]).
 -export([init/1, apply/3, tick/2, versions/1]). % -behaviour(ra_machine)
 
--define(KEPT, 8).
+-define(KEPT, 100). % of the old ones, so that a node that was away deletes them, too
 -define(PATIENCE, 5000).
 
 %% Starts this node's server, or starts it again. Agent is the name of the process on each node that is told of news.
@@ -22,7 +22,7 @@ start(Name, Nodes, Agent) ->
 %% {ok, Version}, a number that grows.
 publish(Name, Description) -> command(Name, {publish, Description}).
 
-%% {ok, Version}: the one before is current again. {error, none} if there is none.
+%% {ok, Version}: the one before is current again. {error, none} if there is none: that can be done once.
 take_back(Name) -> command(Name, take_back).
 
 command(Name, Command) ->
@@ -31,20 +31,22 @@ command(Name, Command) ->
         _ -> {error, unknown}
     end.
 
-%% {ok, [{Version, Description}]} as far as this node knows, the current one first.
+%% {ok, Versions, Old} as far as this node knows, lists of {Version, Description}: the current one and the one before; and those
+%% that nobody needs any more. What this node has not heard of yet is in neither.
 list(Name) ->
     case ra:local_query({Name, node()}, {?MODULE, versions, []}, ?PATIENCE) of
-        {ok, {_, Versions}, _Leader} -> {ok, Versions};
+        {ok, {_, {Versions, Old}}, _Leader} -> {ok, Versions, Old};
         _ -> {error, unknown}
     end.
 
 init(#{nodes := Nodes, agent := Agent}) ->
-    #{nodes => Nodes, agent => Agent, versions => []}.
+    #{nodes => Nodes, agent => Agent, versions => [], old => []}.
 
-apply(#{index := Index}, {publish, Description}, #{versions := Versions} = State) ->
-    tell(State#{versions := lists:sublist([{Index, Description} | Versions], ?KEPT)}, {ok, Index});
-apply(_, take_back, #{versions := [_, {Version, _} = Before | Older]} = State) ->
-    tell(State#{versions := [Before | Older]}, {ok, Version});
+apply(#{index := Index}, {publish, Description}, #{versions := Versions, old := Old} = State) ->
+    {Kept, More} = lists:split(min(2, 1 + length(Versions)), [{Index, Description} | Versions]),
+    tell(State#{versions := Kept, old := lists:sublist(More ++ Old, ?KEPT)}, {ok, Index});
+apply(_, take_back, #{versions := [Bad, {Version, _} = Before], old := Old} = State) ->
+    tell(State#{versions := [Before], old := lists:sublist([Bad | Old], ?KEPT)}, {ok, Version});
 apply(_, take_back, State) ->
     {State, {error, none}};
 apply(_, _, State) ->
@@ -53,8 +55,8 @@ apply(_, _, State) ->
 tell(#{nodes := Nodes, agent := Agent} = State, Reply) ->
     {State, Reply, [{send_msg, {Agent, Node}, look} || Node <- Nodes]}.
 
-versions(#{versions := Versions}) ->
-    Versions.
+versions(#{versions := Versions, old := Old}) ->
+    {Versions, Old}.
 
 %% Ra sends to nodes that are connected, and never connects one.
 tick(_Now, #{nodes := Nodes}) ->

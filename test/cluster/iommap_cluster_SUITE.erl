@@ -205,7 +205,7 @@ names(Config) ->
 
 start_store_here(Directory, Names) ->
     ok = start_ra_here(Directory),
-    record_store:start(counts, (?STORE)#{nodes => Names}).
+    record_store:start(counts, maps:put(nodes, Names, ?STORE)).
 
 start_ra_here(Directory) ->
     case ra_system:fetch(default) of
@@ -328,7 +328,7 @@ round_of_publication(Fault, Config, Round, Nodes) ->
     end,
     timer:sleep(rand:uniform(40) - 1),
     After = fault(Fault, Victim, Others, fun(Node) -> start_set(Node, Config) end, Config),
-    ok = test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Round end, [After | Others]) end),
+    ok = everywhere([After | Others], Round),
     Reads = [cluster_node:call(Node, ?MODULE, end_reading_here, []) || Node <- [After | Others], Fault =/= kill orelse Node =/= After],
     {[After | Others], lists:sum([Count || {Count, _Longest} <- Reads])}.
 
@@ -343,6 +343,7 @@ a_version_can_be_taken_back(Config) ->
     ok = everywhere(Nodes, 2),
     {ok, _} = cluster_node:call(Second, published, take_back, [data]),
     ok = everywhere(Nodes, 1),
+    {error, none} = cluster_node:call(Second, published, take_back, [data]),
     ok = publish(Second, Config, 3),
     ok = everywhere(Nodes, 3).
 
@@ -421,7 +422,16 @@ set_files(Node, Config) ->
     Names.
 
 everywhere(Nodes, Stamp) ->
-    test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Stamp end, Nodes) end).
+    try
+        test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Stamp end, Nodes) end)
+    catch
+        error:never -> error({not_everywhere, Stamp, [cluster_node:call(Node, ?MODULE, set_here, []) || Node <- Nodes]})
+    end.
+
+%% What tells why a version is not there.
+set_here() ->
+    Directory = persistent_term:get({published, data, directory}),
+    {node(), nodes(), catch stamp_here(), whereis(data), published_versions:list(data_versions), file:list_dir(Directory)}.
 
 %% Publishes a version, as often as it takes until a majority has it.
 publish(Node, Config, Stamp) ->
@@ -533,7 +543,7 @@ figures(Config) ->
     end,
     ok = publish(First, Config, 2),
     ok = everywhere(Nodes, 2),
-    {ok, [{_, One}, {_, Other} | _]} = cluster_node:call(First, published_versions, list, [data_versions]),
+    {ok, [{_, One}, {_, Other}], _} = cluster_node:call(First, published_versions, list, [data_versions]),
     Swap = fun(Description) ->
         {ok, Version} = cluster_node:call(First, published_versions, publish, [data_versions, Description]),
         wait_for_version(Nodes, Version)
@@ -578,7 +588,7 @@ watch_memory(Nodes, Most) ->
     end.
 
 start_single_here() ->
-    record_store:start(single, (?STORE)#{nodes => [node()]}).
+    record_store:start(single, maps:put(nodes, [node()], ?STORE)).
 
 %% Nanoseconds of a read of the store, and of pread/3, the better half of runs that take turns.
 reads_here() ->
