@@ -18,7 +18,9 @@ suite() ->
     [{timetrap, {hours, 2}}].
 
 all() ->
-    [a_store_survives_kills,
+    [a_file_of_records_is_whole_after_any_crash,
+     a_copy_of_records_is_of_one_moment,
+     a_store_survives_kills,
      a_store_survives_pauses,
      a_store_survives_cuts,
      a_node_that_lags_gets_the_file,
@@ -48,12 +50,16 @@ init_per_suite(Config) ->
             [{ok, _, []} = compile:file(Example, [return, warnings_as_errors, {outdir, Modules}]) || Example <- Examples],
             Libraries = filelib:wildcard(filename:join([filename:dirname(Ra), "*", "ebin"])),
             Tests = [filename:dirname(code:which(Module)) || Module <- [?MODULE, test_processes]],
+            true = code:add_path(Modules),
             [{paths, [Modules | Tests ++ Libraries]} | Config]
     end.
 
 end_per_suite(_Config) ->
     ok.
 
+init_per_testcase(Case, Config) when Case =:= a_file_of_records_is_whole_after_any_crash;
+                                     Case =:= a_copy_of_records_is_of_one_moment ->
+    [{directory, filename:absname(test_files:case_directory(Config))}, {names, []} | Config];
 init_per_testcase(_Case, Config) ->
     Directory = filename:absname(test_files:case_directory(Config)),
     Names = cluster_node:names(4),
@@ -66,6 +72,72 @@ end_per_testcase(_Case, Config) ->
 
 start_node(Name, Config) ->
     cluster_node:start(Name, #{paths => ?config(paths, Config)}).
+
+%%% The file of records, without a cluster
+
+%% Wherever a VM ends in the middle of a command, the file has it once or not at all, and says so; of a crash of the machine nothing
+%% but a snapshot counts.
+a_file_of_records_is_whole_after_any_crash(Config) ->
+    Path = filename:join(?config(directory, Config), "records"),
+    Open = fun(Snapshot) ->
+        record_file:open(#{name => alone, directory => ?config(directory, Config), record_size => 16, records => 100}, Snapshot)
+    end,
+    Put = fun(File, Index, N) -> record_file:write(File, Index, N, <<Index:128>>) end,
+    Read = fun(File) -> [begin {ok, <<I:128>>} = record_file:read(record_file:reader(File), N), I end || N <- [1, 2, 3]] end,
+    Two = Put(Put(Open(none), 10, 1), 11, 2),
+    {ok, <<Head:4096/binary, Ten:4096/binary, _:4096/binary, Records/binary>>} = file:read_file(Path),
+    _ = Put(Two, 15, 3),
+    Slots = fun(First, Second) ->
+        ok = file:write_file(Path, [Head, First, Second, Records]), % records as before command 15
+        File = Open(none),
+        {record_file:applied(File), Read(File)}
+    end,
+    {ok, <<_:4096/binary, One:4096/binary, Other:4096/binary, _/binary>>} = file:read_file(Path),
+    {15, [10, 11, 15]} = Slots(One, Other), % the slot is there, the record is not
+    [{11, [10, 11, 0]} = Slots(Torn, Other) || Torn <- torn(One, Ten)],
+    {11, [10, 11, 0]} = Slots(Ten, Other),
+    {20, [20, 11, 0]} = begin Again = Put(Open(none), 20, 1), {record_file:applied(Again), Read(Again)} end,
+    {20, [20, 11, 0]} = begin Reopened = Open(none), {record_file:applied(Reopened), Read(Reopened)} end,
+    %% A crash of the machine.
+    Snapshot = Path ++ ".snapshot",
+    {ok, _} = file:copy(Path, Snapshot),
+    21 = record_file:applied(Put(Open({20, Snapshot}), 21, 1)),
+    {21, [21, 11, 0]} = begin Newer = Open({20, Snapshot}), {record_file:applied(Newer), Read(Newer)} end,
+    {20, [20, 11, 0]} = begin Older = Open({22, Snapshot}), {record_file:applied(Older), Read(Older)} end,
+    {ok, Device} = file:open(Path, [read, write, raw]),
+    ok = file:pwrite(Device, 40, "another boot"),
+    ok = file:close(Device),
+    {20, [20, 11, 0]} = begin Restored = Open({20, Snapshot}), {record_file:applied(Restored), Read(Restored)} end,
+    {ok, Rebooted} = file:open(Path, [read, write, raw]),
+    ok = file:pwrite(Rebooted, 40, "another boot"),
+    ok = file:close(Rebooted),
+    {0, [0, 0, 0]} = begin Empty = Open(none), {record_file:applied(Empty), Read(Empty)} end.
+
+%% What is left of a slot if writing it over an older one stops after some bytes.
+torn(New, Old) ->
+    [<<(binary:part(New, 0, Bytes))/binary, (binary:part(Old, Bytes, byte_size(Old) - Bytes))/binary>> || Bytes <- [1, 6, 13, 14, 30, 37]].
+
+%% A copy has every record as it was when it was begun, whatever is written until it is done.
+a_copy_of_records_is_of_one_moment(Config) ->
+    Options = #{name => copied, directory => ?config(directory, Config), record_size => 16, records => 200_000},
+    Fill = fun(Stamp, File) ->
+        lists:foldl(fun(N, Filled) -> record_file:write(Filled, Stamp + N, N, <<Stamp:128>>) end, File, lists:seq(0, 1999))
+    end,
+    Full = Fill(1, record_file:open(Options, none)),
+    {ok, Whole} = file:read_file(filename:join(?config(directory, Config), "records")),
+    Copy = record_file:begin_copy(Full),
+    To = filename:join(?config(directory, Config), "copy"),
+    Half = Fill(3000, Full),
+    Copier = spawn_monitor(fun() -> exit({done, record_file:copy(Copy, To)}) end),
+    More = Fill(6000, Half),
+    [ok] = test_processes:gather([Copier]),
+    {ok, Whole} = file:read_file(To),
+    %% The next one is of the next moment.
+    Next = record_file:begin_copy(More),
+    {ok, Later} = file:read_file(filename:join(?config(directory, Config), "records")),
+    _ = Fill(9000, More),
+    ok = record_file:copy(Next, To),
+    {ok, Later} = file:read_file(To).
 
 %%% The store of records
 
