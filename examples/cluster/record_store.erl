@@ -18,7 +18,7 @@
 %% and their size are fixed. A snapshot is written every `snapshot_interval' commands (65536) and takes as much room as the file.
 -module(record_store).
 
--export([start/2, put/3, add/3, read/2, consistent_read/2]).
+-export([start/2, put/3, add/3, read/2, reader/1, consistent_read/2]).
 -export([init/1, apply/3, tick/2, snapshot_module/0]). % -behaviour(ra_machine)
 -export([open/2, options/1]). % for record_snapshot
 
@@ -56,7 +56,11 @@ command(Name, Command) ->
 
 %% Of this node's memory.
 read(Name, N) ->
-    record_file:read(persistent_term:get({?MODULE, Name}), N).
+    record_file:read(reader(Name), N).
+
+%% For record_file:read/2 of many records in one go. Not to be kept: when this node gets a snapshot, there is another.
+reader(Name) ->
+    persistent_term:get({?MODULE, Name}).
 
 consistent_read(Name, N) ->
     case ra:consistent_query({Name, node()}, fun(#{file := File}) -> record_file:read(record_file:reader(File), N) end, ?PATIENCE) of
