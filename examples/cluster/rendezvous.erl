@@ -11,8 +11,9 @@
 %% On each node: starts the shards that are here. Options as for record_store:start/2, and `shards' and `copies'.
 start(Name, #{nodes := Nodes, shards := Shards, copies := Copies} = Options) ->
     ok = persistent_term:put({?MODULE, Name}, Options),
-    Here = [{Shard, There} || Shard <- lists:seq(0, Shards - 1), There <- [nodes(Shard, Nodes, Copies)], lists:member(node(), There)],
-    lists:foreach(fun({Shard, There}) -> ok = record_store:start(store(Name, Shard), Options#{nodes := There}) end, Here).
+    All = [{Shard, nodes(Shard, Nodes, Copies)} || Shard <- lists:seq(0, Shards - 1)],
+    _ = [ok = record_store:start(store(Name, Shard), Options#{nodes := There}) || {Shard, There} <- All, lists:member(node(), There)],
+    ok.
 
 put(Name, Key, Record) -> on_a_node(Name, Key, put, [Record]).
 

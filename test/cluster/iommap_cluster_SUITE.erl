@@ -1,7 +1,7 @@
 %% The examples of clusters, on three nodes that are killed, paused and cut off from the others while they are used.
 %%
-%% `make cluster' runs them. ROUNDS of the environment says how often each fault is made, SIZE how many MiB are published where it is
-%% measured what all this costs.
+%% `make cluster' runs them. ROUNDS of the environment says how often each fault is made, SIZE how many MiB are published to
+%% measure what that costs.
 -module(iommap_cluster_SUITE).
 
 -include_lib("common_test/include/ct.hrl").
@@ -115,7 +115,8 @@ a_file_of_records_is_whole_after_any_crash(Config) ->
 
 %% What is left of a slot if writing it over an older one stops after some bytes.
 torn(New, Old) ->
-    [<<(binary:part(New, 0, Bytes))/binary, (binary:part(Old, Bytes, byte_size(Old) - Bytes))/binary>> || Bytes <- [1, 6, 13, 14, 30, 37]].
+    [<<(binary:part(New, 0, Bytes))/binary, (binary:part(Old, Bytes, byte_size(Old) - Bytes))/binary>> ||
+        Bytes <- [1, 6, 13, 14, 30, 37]].
 
 %% A copy has every record as it was when it was begun, whatever is written until it is done.
 a_copy_of_records_is_of_one_moment(Config) ->
@@ -401,7 +402,8 @@ round_of_publication(Fault, Config, Round, Nodes) ->
     timer:sleep(rand:uniform(40) - 1),
     After = fault(Fault, Victim, Others, fun(Node) -> start_set(Node, Config) end, Config),
     ok = everywhere([After | Others], Round),
-    Reads = [cluster_node:call(Node, ?MODULE, end_reading_here, []) || Node <- [After | Others], Fault =/= kill orelse Node =/= After],
+    Alive = [After || Fault =/= kill] ++ Others,
+    Reads = [cluster_node:call(Node, ?MODULE, end_reading_here, []) || Node <- Alive],
     {[After | Others], lists:sum([Count || {Count, _Longest} <- Reads])}.
 
 %% A version that was taken back is out of service on all nodes, and the one before is in.
@@ -625,7 +627,9 @@ figures(Config) ->
         wait_for_version(Nodes, Version)
     end,
     Longests = [{Longest(fun() -> timer:sleep(2000) end),
-                 Longest(fun() -> [begin ok = Swap(Description), timer:sleep(50) end || _ <- lists:seq(1, 10), Description <- [Other, One]] end)}
+                 Longest(fun() ->
+                     [begin ok = Swap(Description), timer:sleep(50) end || _ <- lists:seq(1, 10), Description <- [Other, One]]
+                 end)}
                 || _ <- lists:seq(1, 9)],
     Nth = fun(N, Index) -> lists:nth(N, lists:sort([element(2, element(Index, Pair)) || Pair <- Longests])) end,
     told("the longest call of a reader in 9 runs, least and median: ~.2f and ~.2f ms without a swap, ~.2f and ~.2f ms with 20",
