@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 .NOTPARALLEL:
 .PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal check-instructions \
-        check-targets check-arm64 analyse durability mutants matrix matrix-trixie matrix-sid ci clean help \
+        check-targets check-arm64 analyse durability mutants cover matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers test-offline \
         fault-tools prebuilt dist release-check
 
@@ -138,6 +138,10 @@ durability:         ## a machine and a VM that end in the middle of writes, grow
 mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"]
 	@./setup.sh test
 	test/mutants/run $(ONLY)
+
+cover:              ## which lines of Erlang, Rust and C does no test reach? (make cover REPORT=report: as measured last)
+	@./setup.sh cover
+	test/cover/run $(REPORT)
 
 asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
 	@./setup.sh sanitizers
