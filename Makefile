@@ -43,9 +43,9 @@ test-release:       ## EUnit, and the suites that an optimizer may break, with t
 	$(MAKE) test-ct SUITE=$(subst $() ,$(comma),$(wildcard $(foreach suite,fault_matrix handlers upgrade,test/faults/iommap_$(suite)_SUITE.erl)))
 
 comma := ,
-test-properties:    ## PropEr: random operations against a plain file: make test-properties [RUNS=100]
+test-properties: fault-tools ## PropEr: random operations against plain files and models: make test-properties [RUNS=100 [SEED=...]]
 	rebar3 ct --compile_only
-	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(RUNS)
+	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(or $(RUNS),100) $(SEED)
 
 test-consumers:     ## a rebar3 and a mix project, built from scratch as users do
 	test/consumers/run

@@ -159,13 +159,12 @@ write() ->
     {offset(), oneof([binary(), ?LET({Byte, {_, Length}}, {byte(), range()}, binary:copy(<<Byte>>, Length))])}.
 
 size() ->
-    oneof([1, call_model:page(), call_model:file_size() + range_of_sizes(), range(1, 4 * call_model:page())]).
-
-range_of_sizes() -> 1.
+    oneof([1, call_model:page(), call_model:file_size() + 1, range(1, 4 * call_model:page())]).
 
 atomic() ->
     oneof([
         {get, []},
-        {oneof([put, exchange, add, sub, add_get, sub_get, 'band', 'bor', 'bxor', band_get, bor_get, bxor_get]), [word()]},
+        {oneof([put, exchange, add, add_get, 'band', 'bor', 'bxor', band_get, bor_get, bxor_get]), [word()]},
+        {oneof([sub, sub_get]), [byte()]}, % OTP subtracts no more than 2^63
         {compare_exchange, [word(), word()]}
     ]).

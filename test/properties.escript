@@ -1,16 +1,20 @@
 #!/usr/bin/env escript
-%% Runs every property, prop_*/0, of the compiled modules prop_* in a directory, which has those that they need in support/:
+%% Runs every property, prop_*/0, of the compiled modules prop_* in a directory, which has those that they need in support/ and faults/:
 %%
-%%     properties.escript DIRECTORY [RUNS=100]
+%%     properties.escript DIRECTORY [RUNS=100 [SEED]]
 %%
-%% The exit status is 0 if all of them hold.
+%% The same seed draws the same calls; what processes do at the same time is in another order each time. The exit status is 0 if all
+%% properties hold.
 -mode(compile).
 
 main([Directory]) -> main([Directory, "100"]);
-main([Directory, Runs]) ->
-    ok = code:add_pathsa([Directory, filename:join(Directory, "support")]),
+main([Directory, Runs]) -> main([Directory, Runs, integer_to_list(erlang:system_time(second))]);
+main([Directory, Runs, Seed]) ->
+    ok = code:add_pathsa([Directory | [filename:join(Directory, Needed) || Needed <- ["support", "faults"]]]),
+    io:format("Properties: make test-properties RUNS=~s SEED=~s~n", [Runs, Seed]),
     Modules = [list_to_atom(filename:basename(File, ".beam")) || File <- filelib:wildcard("prop_*.beam", Directory)],
-    Results = [holds(Module, Property, list_to_integer(Runs)) || Module <- Modules, Property <- properties(Module)],
+    Results = [holds(Module, Property, list_to_integer(Runs), list_to_integer(Seed))
+        || Module <- Modules, Property <- properties(Module)],
     Passed = length([held || true <- Results]),
     Failed = length(Results) - Passed,
     io:format("Properties: ~b passed, ~b failed~n", [Passed, Failed]),
@@ -19,9 +23,10 @@ main([Directory, Runs]) ->
 properties(Module) ->
     [Name || {Name, 0} <- Module:module_info(exports), lists:prefix("prop_", atom_to_list(Name))].
 
-%% A property that sets its own number of runs keeps it.
-holds(Module, Property, Runs) ->
+%% A property that sets its own number of runs keeps it. PropEr goes on with the seed that its process has.
+holds(Module, Property, Runs, Seed) ->
     io:format("~n~s:~s~n", [Module, Property]),
+    _ = rand:seed(exsplus, Seed),
     {Microseconds, Holds} = timer:tc(proper, quickcheck, [Module:Property(), [{numtests, Runs}]]),
-    io:format("~.1f s~n", [Microseconds / 1.0e6]),
+    io:format("~s ~s:~s, ~.1f s~n", [case Holds of true -> "Holds:"; _ -> "FAILS:" end, Module, Property, Microseconds / 1.0e6]),
     true =:= Holds.
