@@ -24,7 +24,7 @@
 -export([may_be_faulted/1, told_faulted/3]).
 -export([look/2, is_intact/4, is_sure/2, is_all_intact/1, drop/2, inode_of_view/2, inode_of_handle/2]).
 
--export([device_from/2, device_left/3]).
+-export([device_from/2, device_left/3, device_truncate/3]).
 
 -export_type([model/0, change/0, inode/0, slot/0, view/0]).
 
@@ -375,15 +375,21 @@ region(Slot, Offset, Length, Model) ->
         end
     end).
 
-%% What with_view gives whose function copies the view.
+%% What with_view gives whose function copies the view. Behind the end of the file, in its last page, a byte that is not zero was
+%% written there by somebody, and may pass for the file's.
 -spec with_view(slot(), non_neg_integer(), non_neg_integer(), model()) ->
-    {{ok, fuzz_bytes:bytes()} | {error, atom()}, model()}.
+    {{ok | sigbus_or, fuzz_bytes:bytes()} | {error, atom()}, model()}.
 with_view(Slot, Offset, Length, Model) ->
     following(Slot, Offset, Length, Model, fun(_, #mapping{start = Start, inode = Inode} = Mapping, Now) ->
         {Seen, _} = visible(Mapping, Now),
-        case is_faulted(Mapping) orelse (Length > 0 andalso Start + Offset + Length > file_size(Inode, Now)) of
-            true -> {error, sigbus};
-            false -> {ok, fuzz_bytes:part(Seen, Start + Offset, Length)}
+        Bytes = fuzz_bytes:part(Seen, Start + Offset, Length),
+        IsFaulted = is_faulted(Mapping),
+        IsLost = Length > 0 andalso Start + Offset + Length > file_size(Inode, Now),
+        Written = [One || One <- Bytes, IsLost, not Mapping#mapping.private, binary:last(One) =/= 0],
+        if
+            not IsFaulted, Written =/= [] -> {sigbus_or, Written};
+            IsFaulted; IsLost -> {error, sigbus};
+            true -> {ok, Bytes}
         end
     end).
 
@@ -710,23 +716,24 @@ fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings
     Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
         || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
     Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
-    #mapping{own = Owned} = Ended = own_end(Mode, Fitted, Model),
-    Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Owned)},
+    Ended = lists:foldl(fun(End, Grown) -> own_end(Mode, End, Grown, Model) end, Fitted, [Keep, Size]),
+    Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Ended#mapping.own)},
     Kin = maps:map(fun(_, Kin) -> show_kin(Added, Kin, Model) end, Mappings),
     map(Slot, Handle, Ended, Model#model{mappings = Kin}).
 
-%% The page with the end may be made a private mapping's own: what it had behind the end must be zero, should it grow.
-own_end(Mode, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
-    Page = Size div page(),
-    case Size rem page() of
-        Rest when Rest > 0, not is_map_key(Page, Own) ->
+%% The page with an end may be made a private mapping's own: with the old end if it is locked, as what others appended is written
+%% to it; with the new end as what it had behind that must be zero, should it grow.
+own_end(Mode, End, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
+    {Page, Rest} = {End div page(), End rem page()},
+    case Rest > 0 andalso not is_map_key(Page, Own) of
+        true ->
             {Seen, _} = visible(Mapping, Model),
-            Bytes = fuzz_bytes:sized(fuzz_bytes:part(Seen, Size - Rest, Rest), page()),
-            Mapping#mapping{own = Own#{Page => #page{bytes = Bytes, sure = 0}}};
-        _ ->
+            Bytes = fuzz_bytes:part(Seen, End - Rest, min(page(), Size - (End - Rest))),
+            Mapping#mapping{own = Own#{Page => #page{bytes = fuzz_bytes:sized(Bytes, page()), sure = 0}}};
+        false ->
             Mapping
     end;
-own_end(_, Mapping, _) ->
+own_end(_, _, Mapping, _) ->
     Mapping.
 
 first(#mapping{zeroed = Zeroed, suspect = Suspect}) -> min(Zeroed, Suspect).
@@ -772,6 +779,14 @@ start(Slot, #model{handles = Handles, mappings = Mappings}) ->
     case Handles of
         #{Slot := #handle{mapping = Id}} -> (maps:get(Id, Mappings))#mapping.start;
         #{Slot := closed} -> 0
+    end.
+
+%% What file:truncate/1 answers of a device whose position is there.
+-spec device_truncate(non_neg_integer(), inode(), model()) -> {ok | {error, eperm}, model()}.
+device_truncate(Size, Id, Model) ->
+    case is_sealed(Id, Model) andalso Size < file_size(Id, Model) of
+        true -> {{error, eperm}, Model};
+        false -> {ok, change({resize, Size}, Id, Model)}
     end.
 
 -spec inode_size(inode(), model()) -> non_neg_integer().

@@ -3,11 +3,15 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Segment, Wait};
+use iommap_core::{Access, Data, Error, Hint, Segment, Update, Wait};
 use rig::{
-    contents, ends_by, in_its_own_process, open_for, open_private, page, pattern, pread, pread_as,
-    pwrite, pwrite_segments, set_size, show, truncated_by_another_process, AHandle, Scratch,
+    contents, ends_by, in_its_own_process, memory_disk, open_for, open_private, page, pattern,
+    pread, pread_as, pwrite, pwrite_segments, set_size, show, skip, truncated_by_another_process,
+    AHandle, Scratch,
 };
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[test]
@@ -59,6 +63,78 @@ fn a_write_to_a_truncated_file_is_a_fault_and_works_again_when_it_has_grown_back
         }
         assert_eq!(&contents(&path)[..4], b"kept");
     });
+}
+
+#[test]
+fn a_store_behind_the_end_of_a_file_in_large_folios_is_a_fault() {
+    // Memory that keeps a file in one folio maps all of it, so the store meets none: the folio is not split while somebody holds a
+    // page of it. Also where only a hint made the folio.
+    in_its_own_process(|| {
+        let huge = 2 << 20;
+        for (options, collapse) in [("huge=always", false), ("huge=never", true)] {
+            let Some(disk) = memory_disk(options) else {
+                return;
+            };
+            let path = disk.path().join("file");
+            std::fs::write(&path, pattern(4 * huge)).unwrap();
+            let handle = open_for(&path, Access::ReadWrite);
+            if collapse {
+                let hinted = handle.advise(0, 4 * huge as u64, Hint::Collapse);
+                if hinted != Ok(()) {
+                    skip(&format!("no folio of a hint: {hinted:?}"));
+                    continue;
+                }
+            }
+            let word = 3 * page() as u64;
+            let (kept, lost) = ([b"kept".as_slice().into()], [b"lost".as_slice().into()]);
+            let writes = [
+                (0, Data::new(&kept).unwrap()),
+                (word, Data::new(&lost).unwrap()),
+            ];
+            for _ in 0..3 {
+                let _held = held_page(&path, word);
+                set_size(&path, 100);
+                assert_eq!(pwrite(&handle, 0, b"kept"), Ok(()));
+                assert_eq!(pwrite(&handle, word as usize, b"lost"), Err(Error::Fault));
+                for wait in [Wait::Blocking, Wait::NonBlocking] {
+                    let updated = handle.update(wait, word, Update::Add(1));
+                    assert!(
+                        matches!(updated, Err(Error::Fault | Error::WouldBlock)),
+                        "{updated:?}"
+                    );
+                    let written = handle.pwrite_all(wait, &writes);
+                    assert!(
+                        matches!(written, Err((1, Error::Fault) | (0, Error::WouldBlock))),
+                        "{written:?}"
+                    );
+                }
+                assert_eq!(std::fs::metadata(&path).unwrap().len(), 100);
+                set_size(&path, 4 * huge);
+                assert_eq!(pwrite(&handle, word as usize, b"back"), Ok(()));
+                assert_eq!(pread(&handle, word as usize, 4), Ok(b"back".into()));
+            }
+        }
+    });
+}
+
+/// Holds a page of a file in a pipe.
+fn held_page(path: &Path, offset: u64) -> (std::io::PipeReader, std::io::PipeWriter) {
+    let file = File::open(path).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (mut from, nothing) = (offset as i64, std::ptr::null_mut());
+    // SAFETY: both are open.
+    let moved = unsafe {
+        libc::splice(
+            file.as_raw_fd(),
+            &mut from,
+            writer.as_raw_fd(),
+            nothing,
+            1,
+            0,
+        )
+    };
+    assert_eq!(moved, 1);
+    (reader, writer)
 }
 
 #[test]

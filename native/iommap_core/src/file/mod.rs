@@ -8,12 +8,15 @@ pub mod post_eof;
 use crate::error::Error;
 use crate::options::Options;
 use crate::platform::file_system::{file_system, FileSystem};
-use crate::platform::{self, anonymous, descriptor, file as system, name, page_cache, time};
+use crate::platform::{
+    self, anonymous, descriptor, file as system, memory, name, page_cache, time,
+};
 use crate::unmapper::Reclaim;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// An open file that can be mapped.
@@ -23,7 +26,7 @@ pub struct BackingFile {
     first_size: u64,
     is_block_device: bool,
     device: u64,
-    largest_piece: usize,
+    largest_piece: AtomicUsize,
     system: FileSystem,
     /// Whether it is memory without a name.
     anonymous: bool,
@@ -67,7 +70,7 @@ impl BackingFile {
                 || system.in_memory && anonymous::is_sealed_against_shrinking(file.as_raw_fd()),
             shares_position: false,
             device: metadata.dev(),
-            largest_piece: system.page_size.max(metadata.blksize() as usize),
+            largest_piece: AtomicUsize::new(system.page_size.max(metadata.blksize() as usize)),
             system,
             file,
             anonymous: false,
@@ -253,10 +256,23 @@ impl BackingFile {
     pub fn keeps_post_eof(&self) -> Option<usize> {
         let system = &self.system;
         if system.in_memory || system.is_stacked {
-            Some(self.largest_piece)
+            Some(self.largest_piece.load(Ordering::Relaxed))
         } else {
             system.remote.then_some(system.page_size) // FUSE leaves them in the page
         }
+    }
+
+    /// Whether a mapping of it may reach behind its end, to where a store meets no fault and goes to no file: memory that keeps it
+    /// in folios larger than a page maps all of one.
+    pub fn maps_post_eof(&self) -> bool {
+        self.keeps_post_eof()
+            .is_some_and(|piece| piece > self.system.page_size)
+    }
+
+    /// It may be in huge pages from now on, whatever the system says of its pieces.
+    pub fn set_huge_pages(&self) {
+        self.largest_piece
+            .fetch_max(memory::huge_page_size(), Ordering::Relaxed);
     }
 
     /// The device that it is on.

@@ -108,7 +108,7 @@ impl WritableWord<'_> {
     #[inline(always)]
     fn update_once(self, update: Update) -> Result<u64, Error> {
         let Part { mapping, range } = self.0 .0;
-        mapping.check_not_faulted()?;
+        mapping.check_takes_stores(range)?;
         mapping.mark_private(range);
         if !mapping.written.load(Ordering::Relaxed) {
             mapping.written.store(true, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl WritableWord<'_> {
         let word = self.0 .0.address().cast_mut().cast();
         // SAFETY: the word is aligned, and mapped to be written to as long as the mapping lives.
         let before = unsafe { guard::update(word, update)? };
-        mapping.check_not_faulted()?;
+        mapping.check_takes_stores(range)?;
         Ok(before)
     }
 }

@@ -7,6 +7,7 @@ use crate::options::{Hint, Setting};
 use crate::platform::memory;
 use crate::range::Range;
 use crate::range_map::RangeMap;
+use std::sync::atomic::Ordering;
 
 /// The hints that last, by what they set: where they hold. One that was given up to the end of the mapping has no end: it holds
 /// for what the mapping grows by, too.
@@ -45,6 +46,11 @@ impl Mapping {
     /// Gives a hint, and keeps it if it lasts.
     fn advise_and_keep(&self, range: Range, hint: Hint) -> Result<(), Error> {
         let pages = self.pages_of(range);
+        if matches!(hint, Hint::HugePage | Hint::Collapse) {
+            self.file.set_huge_pages();
+            let maps = self.file.maps_post_eof();
+            self.maps_post_eof.store(maps, Ordering::Relaxed);
+        }
         self.madvise(pages, hint)?;
         if let Some(setting) = hint.setting() {
             let end = if range.end() == self.whole().end() {

@@ -84,6 +84,8 @@ pub struct Mapping {
     write_ahead: WriteAhead,
     /// Whether the file was written through this mapping since its time of modification was set.
     written: AtomicBool,
+    /// See `BackingFile::maps_post_eof`.
+    maps_post_eof: AtomicBool,
     /// How many calls write back now.
     writebacks: AtomicU32,
     /// The errno of the last write-back that failed, or 0. Of a mapping that another has grown into, the other's too.
@@ -151,10 +153,10 @@ impl Mapping {
             origin,
             lead,
             kind,
-            file,
             reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
             writes,
             written: AtomicBool::new(false),
+            maps_post_eof: AtomicBool::new(file.maps_post_eof()),
             write_ahead: WriteAhead::new(),
             writebacks: AtomicU32::new(0),
             writeback_error: Arc::new(AtomicI32::new(0)),
@@ -162,6 +164,7 @@ impl Mapping {
             locks: Mutex::default(),
             hints: Mutex::default(),
             private_pages: options.private.then(Mutex::default),
+            file,
         };
         if options.populate && options.private {
             mapping.populate();
@@ -229,6 +232,19 @@ impl Mapping {
         } else {
             Ok(())
         }
+    }
+
+    /// `Fault` if zero pages were put under it, or if a store to the range may go behind the end of the file without a fault. Asked
+    /// before a store, which is not to be found there when the file grows, and after, as the file may have been cut meanwhile.
+    #[inline]
+    fn check_takes_stores(&self, range: Range) -> Result<(), Error> {
+        if self.maps_post_eof.load(Ordering::Relaxed)
+            && range.length() > 0
+            && !self.file_covers(range.end())
+        {
+            return Err(Error::Fault);
+        }
+        self.check_not_faulted()
     }
 
     /// Lets a reference go where nothing may be waited for. If it is the last, the mapping is unmapped, and its file closed,

@@ -52,7 +52,7 @@ impl Part<'_> {
     }
 
     /// Whether the last byte of the part, which is not empty, is in memory and not zero. Then it is the file's, as the system zeroes
-    /// what is behind the end; to read it takes a fiftieth of the time of a question.
+    /// what is behind the end, or somebody wrote it there after; to read it takes a fiftieth of the time of a question.
     fn ends_in_data(self) -> Result<bool, Error> {
         let end = self.range.end();
         let last = Part {

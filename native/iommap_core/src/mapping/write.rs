@@ -85,14 +85,14 @@ impl WritablePart<'_> {
         let Part { mapping, range } = self.0;
         // Never: parts to write to are made of the length of the data. It is what makes this function safe.
         assert!(data.length() <= range.length(), "a range too short");
-        mapping.check_not_faulted()?;
+        mapping.check_takes_stores(range)?;
         mapping.mark_private(range);
         if !mapping.written.load(Ordering::Relaxed) {
             mapping.written.store(true, Ordering::Relaxed);
         }
         // SAFETY: the part is mapped to be written to as long as the mapping lives, and is long enough.
         unsafe { guard::gather(self.0.address().cast_mut(), data)? };
-        mapping.check_not_faulted()
+        mapping.check_takes_stores(range)
     }
 
     /// The stamp of a write that begins now.

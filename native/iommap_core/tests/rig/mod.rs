@@ -322,11 +322,16 @@ impl Drop for Disk {
 
 /// A file system of so many bytes. It needs a process of the test's own, and root: without, it says so, and gives
 /// nothing.
-#[cfg(target_os = "linux")]
 pub fn small_disk(size: usize) -> Option<Disk> {
+    memory_disk(&format!("size={size}"))
+}
+
+/// A tmpfs with such options, as `small_disk`.
+#[cfg(target_os = "linux")]
+pub fn memory_disk(options: &str) -> Option<Disk> {
     let disk = Scratch::new();
     let target = CString::new(disk.path().as_os_str().as_bytes()).unwrap();
-    let options = CString::new(format!("size={size}")).unwrap();
+    let options = CString::new(options).unwrap();
     let private = libc::MS_REC | libc::MS_PRIVATE;
     let (nothing, tmpfs) = (std::ptr::null(), c"tmpfs".as_ptr());
     // SAFETY: changes what this process alone sees as mounted; all strings end with a NUL.
@@ -344,7 +349,7 @@ pub fn small_disk(size: usize) -> Option<Disk> {
 
 /// Nothing: only Linux mounts a file system that one process alone sees.
 #[cfg(not(target_os = "linux"))]
-pub fn small_disk(_size: usize) -> Option<Disk> {
+pub fn memory_disk(_options: &str) -> Option<Disk> {
     skip("this system has no file system for one process");
     None
 }
