@@ -135,7 +135,7 @@ durability:         ## a machine and a VM that end in the middle of writes, grow
 	@./setup.sh test
 	ROUNDS=$(or $(ROUNDS),200) $(MAKE) -C test/faults check SUITE=iommap_durability_SUITE
 
-mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"]
+mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"] [BY=properties]
 	@./setup.sh test
 	test/mutants/run $(ONLY)
 

@@ -16,7 +16,7 @@
 %% How long a run may take, in milliseconds; more means that the VM hangs.
 -define(PATIENCE, 60_000).
 %% How often the same calls are made at the same time: each time in another order.
--define(RACES, 5).
+-define(RACES, 3).
 
 %% Properties
 

@@ -27,7 +27,7 @@ with_files(Function) ->
         end
     end).
 
-%% One process opens, and talks to the other OS process: at most one handle of a name is open, and one command under way.
+%% One process opens, loads, and talks to the other OS process: at most one handle of a name is open, and one command under way.
 serve(Port, Directory) ->
     receive
         {From, stop} ->
@@ -48,6 +48,10 @@ serve({open, Name}, _, Directory) ->
                 {ok, _} -> open_already
             end
     end;
+serve(reload, _, _) ->
+    %% Not if a call of the code before is still running.
+    _ = code:soft_purge(iommap) andalso code:load_file(iommap),
+    ok;
 serve({another, What, Value}, Port, Directory) ->
     [File, Words] = [filename:join(Directory, Name) || Name <- ["file", "words"]],
     external_writer:try_to(Port, case What of
@@ -86,9 +90,7 @@ call({open, _} = Open) ->
 call({another, _, _} = Another) ->
     ask(Another);
 call(reload) ->
-    %% Not if a call of the code before is still running, or another process is at it.
-    _ = code:soft_purge(iommap) andalso code:load_file(iommap),
-    ok;
+    ask(reload);
 call(list) ->
     _ = iommap:stats(),
     [_ | _] = iommap:list(),
