@@ -28,6 +28,27 @@ signed_and_unsigned_arrays_show_the_same_words_test() ->
         ?assertEqual(16#FFFFFFFFFFFFFFFF, iommap_atomics:get(Unsigned, 2))
     end).
 
+compare_exchange_tells_what_was_there_test() ->
+    %% `ok' and the new word, if the word is the expected one; else what it is, and it stays.
+    with_mapping(zeros(8), fun(Handle, _) ->
+        Array = iommap_atomics:new(Handle, 0, 1, []),
+        ?assertEqual(ok, iommap_atomics:compare_exchange(Array, 1, 0, 5)),
+        ?assertEqual(5, iommap_atomics:compare_exchange(Array, 1, 0, 7)),
+        ?assertEqual(5, iommap_atomics:get(Array, 1))
+    end).
+
+subtracting_is_adding_the_opposite_test() ->
+    %% What is no number is badarith, as unary minus is in OTP's.
+    with_mapping(zeros(8), fun(Handle, _) ->
+        Array = iommap_atomics:new(Handle, 0, 1, []),
+        ?assertEqual(-3, iommap_atomics:sub_get(Array, 1, 3)),
+        ?assertEqual(ok, iommap_atomics:sub(Array, 1, -4)),
+        ?assertEqual(1, iommap_atomics:get(Array, 1)),
+        ?assertError(badarith, iommap_atomics:sub(Array, 1, a)),
+        ?assertError(badarith, iommap_atomics:sub_get(Array, 1, a)),
+        ?assertEqual(3, iommap_atomics:bor_get(Array, 1, 2))
+    end).
+
 info_tells_size_and_limits_test() ->
     with_mapping(zeros(64), fun(Handle, _) ->
         Info = fun(Options) -> iommap_atomics:info(iommap_atomics:new(Handle, 8, 5, Options)) end,
