@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 .NOTPARALLEL:
 .PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal check-instructions \
-        check-targets check-arm64 analyse durability mutants cover matrix matrix-trixie matrix-sid ci clean help \
+        check-targets check-arm64 analyse durability cluster mutants cover matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers test-offline \
         fault-tools prebuilt dist release-check
 
@@ -134,6 +134,12 @@ fuzz:               ## random calls against a model while files change: make fuz
 durability:         ## a machine and a VM that end in the middle of writes, growth and syncs: make durability [ROUNDS=200]
 	@./setup.sh test
 	ROUNDS=$(or $(ROUNDS),200) $(MAKE) -C test/faults check SUITE=iommap_durability_SUITE
+
+cluster: export IOMMAP_PROFILE ?= release
+cluster:            ## the examples of clusters on three nodes that are killed, paused, cut off: make cluster [ROUNDS=20] [SIZE=1024]
+	@./setup.sh cluster
+	ERL_LIBS="$(CURDIR)/_build/cluster/lib" ROUNDS=$(or $(ROUNDS),20) SIZE=$(or $(SIZE),1024) \
+	    rebar3 ct --readable=true --suite=test/cluster/iommap_cluster_SUITE
 
 mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"] [BY=properties]
 	@./setup.sh test

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this machine has the tools of a job: setup.sh build|test|cover|docs|bench|sanitizers|roots
+# Makes sure that this machine has the tools of a job: setup.sh build|test|cover|docs|bench|cluster|sanitizers|roots
 #
 # What is missing is installed on Debian and its relatives, as root or with a sudo that asks nothing. Elsewhere, and
 # where that is not allowed, this says what to install. Rust itself is never installed.
@@ -26,7 +26,7 @@ main() {
         need rebar3  "rebar3"                           "rebar3"   "rebar3"
     fi
     case $job in
-        build | roots) ;;
+        build | cluster | roots) ;;
         test | cover)
             need mix         "elixir"                           "elixir"   "elixir"
             need proper      "erlang-proper erlang-proper-dev"  ""         ""
@@ -56,6 +56,7 @@ main() {
     esac
 
     if [ -n "$missing$optional" ]; then install_missing; fi
+    if [ "$job" = cluster ]; then test/cluster/unpack; fi
 }
 
 need_rust() {

@@ -69,7 +69,14 @@
     written = #{} :: #{non_neg_integer() => []}
 }).
 
--record(handle, {mapping :: pos_integer(), mode :: iommap:mode(), source :: source(), follow = false :: boolean()}).
+-record(handle, {
+    mapping :: pos_integer(),
+    mode :: iommap:mode(),
+    source :: source(),
+    %% What its descriptor permits: a duplicate permits what the other does, whatever the mode.
+    may_write :: boolean(),
+    follow = false :: boolean()
+}).
 -record(view, {mapping :: pos_integer(), offset :: non_neg_integer(), length :: non_neg_integer()}).
 
 -record(model, {
@@ -261,7 +268,7 @@ open(Slot, Source, Mode, Options, Model) ->
 found({fd, Of}, Model) -> inode_of_handle(Of, Model);
 found(Name, #model{names = Names}) -> maps:get(Name, Names, none).
 
-may_write({fd, Of}, #model{handles = Handles}) -> (maps:get(Of, Handles))#handle.mode =/= read;
+may_write({fd, Of}, #model{handles = Handles}) -> (maps:get(Of, Handles))#handle.may_write;
 may_write(_, _) -> true.
 
 sealed(Size, Model) ->
@@ -302,7 +309,8 @@ opened(Slot, Source, Mode, Options, {Id, Model}) ->
     Mapping = #mapping{inode = Id, start = Start, limit = Limit, size = shown(Start, Limit, file_size(Id, Model)),
                        private = Private, family = Model#model.next},
     Eager = Private andalso Mode =/= read andalso [] =/= [Option || Option <- Options, lists:member(Option, [lock, populate])],
-    Handle = #handle{mapping = 0, mode = Mode, source = Source, follow = lists:member(follow, Options)},
+    MayWrite = Mode =/= read orelse not is_list(Source) andalso may_write(Source, Model),
+    Handle = #handle{mapping = 0, mode = Mode, source = Source, may_write = MayWrite, follow = lists:member(follow, Options)},
     map(Slot, Handle, own_all(Eager, Mapping, Model), Model).
 
 %% Locking or prefetching a private mapping may have made all its pages its own.

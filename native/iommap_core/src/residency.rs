@@ -15,7 +15,7 @@
 //! What is promised: a hit means that the pages were in memory at most `lifetime` ticks ago. The kernel may have dropped
 //! one since; the access then takes a page fault on the spot, and nothing else is lost. (Stamps wrap after four
 //! hours of an entry lying untouched: it looks fresh again for one part in fifty thousand of that time.)
-//! `test/loom` tries every interleaving of this source, and `tests/residency_model.rs` what comes of another order of steps.
+//! `test/loom` tries this source under the interleavings with few preemptions, and `tests/residency_model.rs` what comes of another order of steps.
 
 use crate::range::Range;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};

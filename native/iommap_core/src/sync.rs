@@ -1,4 +1,4 @@
-//! The parts that the lock and the residency cache are made of. `test/loom` builds them of others, to try every interleaving.
+//! The parts that the lock and the residency cache are made of. `test/loom` builds them of others, whose interleavings it can try.
 
 pub use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use std::hint::spin_loop;

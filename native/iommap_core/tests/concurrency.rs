@@ -5,9 +5,10 @@ mod rig;
 use iommap_core::{Access, Error, Wait};
 use rig::{open_for, page, pread, pread_as, pwrite_as, set_size, show, Scratch};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Barrier;
 
 const LENGTH: usize = 3000;
-const WRITES: usize = 20_000;
+const READS: usize = 20_000;
 
 fn all_alike(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == bytes[0])
@@ -20,34 +21,42 @@ fn no_read_sees_half_of_a_write() {
     let path = scratch.path().join("file");
     std::fs::write(&path, vec![0; 2 * page()]).unwrap();
     let handle = open_for(&path, Access::ReadWrite);
-    let (left, writers) = (AtomicUsize::new(2), 2);
     let at = 1000;
+    // Who writes goes on until all have read, so that neither is done before the other begins.
+    let (readers, writers) = ([Wait::NonBlocking, Wait::Blocking], 2);
+    let (left, start) = (
+        AtomicUsize::new(readers.len()),
+        Barrier::new(readers.len() + writers),
+    );
     std::thread::scope(|scope| {
         for writer in 0..writers {
-            let (handle, left) = (&handle, &left);
+            let (handle, left, start) = (&handle, &left, &start);
             scope.spawn(move || {
-                for round in 0..WRITES {
+                start.wait();
+                let mut round = 0;
+                while left.load(Ordering::Relaxed) > 0 {
                     let bytes = vec![(round * writers + writer) as u8; LENGTH];
                     let now = pwrite_as(handle, Wait::NonBlocking, at, &bytes);
                     if now.is_err_and(Error::would_block) {
                         pwrite_as(handle, Wait::Blocking, at, &bytes).unwrap();
                     }
+                    round += 1;
                 }
-                left.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        for waits in [Wait::NonBlocking, Wait::Blocking] {
-            let (handle, left) = (&handle, &left);
+        for wait in readers {
+            let (handle, left, start) = (&handle, &left, &start);
             scope.spawn(move || {
-                let mut read = 0;
-                while left.load(Ordering::Relaxed) > 0 {
-                    match pread_as(handle, waits, at, LENGTH as u64) {
-                        Ok(bytes) => assert!(all_alike(&bytes)),
-                        Err(error) => assert!(error.would_block()),
+                start.wait();
+                let mut whole = true;
+                for _ in 0..READS {
+                    match pread_as(handle, wait, at, LENGTH as u64) {
+                        Ok(bytes) => whole &= all_alike(&bytes),
+                        Err(error) => whole &= error.would_block(),
                     }
-                    read += 1;
                 }
-                assert!(read > 0);
+                left.fetch_sub(1, Ordering::Relaxed);
+                assert!(whole);
             });
         }
     });

@@ -1,5 +1,6 @@
-//! The lock and the residency cache of the core, their sources as they are, built of parts that `loom` can follow: every
-//! interleaving of a few threads is tried, and every value that the language's memory model lets a load see.
+//! The lock and the residency cache of the core, their sources as they are, built of parts that `loom` can follow: the
+//! interleavings of a few threads are tried that have a few preemptions (`model` says how many), and in each of them every value
+//! that the language's memory model lets a load see.
 //!
 //! The barrier on all threads (`membarrier(2)`), and what it makes of a compiler fence elsewhere, are fences here: whatever comes
 //! before the one or behind the other is ordered by either (P1202, asymmetric fences).
@@ -57,7 +58,7 @@ pub mod platform {
     }
 }
 
-/// Runs the body under every interleaving with at most so many preemptions: a thread that has to wait for others is none.
+/// Runs the body under every interleaving with at most so many preemptions; that a thread waits for others is none.
 pub fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);

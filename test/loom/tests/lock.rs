@@ -1,4 +1,4 @@
-//! What the lock promises, under every interleaving of a few threads. The value is a cell that `loom` watches: two that are inside at
+//! What the lock promises, under the interleavings of a few threads. The value is a cell that `loom` watches: two that are inside at
 //! the same time, one of them to write, are a failure, and so is a reader that does not see what a writer before it wrote.
 
 use iommap_loom::lock::Lock;
@@ -51,6 +51,12 @@ fn spawn<R: 'static>(
         ThreadData::claim(record);
         body(&lock)
     })
+}
+
+fn join<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 /// Reads without waiting, if it can.
@@ -119,9 +125,7 @@ fn two_writers_on_a_lock_biased_to_readers_are_never_inside_together() {
         let lock = biased_to_readers();
         let writers = [1, 2].map(|record| spawn(record, &lock, write));
         try_read(&lock);
-        for writer in writers {
-            writer.join().unwrap();
-        }
+        join(writers);
         assert_ended(&lock, 2);
     });
 }
@@ -153,9 +157,7 @@ fn a_fast_writer_and_others_who_write_are_never_inside_together() {
             spawn(2, &lock, |lock| increment(&mut lock.write())),
         ];
         write(&lock);
-        for other in others {
-            other.join().unwrap();
-        }
+        join(others);
         assert_ended(&lock, MANY + 3);
     });
 }
@@ -176,5 +178,57 @@ fn a_lock_that_is_biased_again_keeps_out_who_was_on_the_fast_way_before() {
         write(&lock);
         assert!(reader.join().unwrap() <= MANY + 2);
         assert_ended(&lock, MANY + 2);
+    });
+}
+
+#[test]
+fn a_reader_on_the_fast_way_sees_what_was_written_before_the_lock_was_biased_again() {
+    // The writer revokes the bias, and makes the lock biased to readers again, while the reader looks for the second time.
+    model(2, || {
+        let lock = biased_to_readers();
+        let writer = spawn(1, &lock, |lock| {
+            increment(&mut lock.write());
+            (0..MANY).for_each(|_| assert_eq!(read(lock), 1));
+        });
+        assert!(try_read(&lock).is_none_or(|value| value <= 1));
+        writer.join().unwrap();
+        assert_ended(&lock, 1);
+    });
+}
+
+#[test]
+fn a_reader_that_revokes_late_leaves_the_bias_that_others_came_in_by() {
+    // Both readers find the lock biased to the writer. One revokes that, waits until it is drained, makes it biased to readers and
+    // comes in by that, before the other revokes. Who writes next waits for it.
+    model(2, || {
+        let lock = biased_to_a_writer();
+        let late = spawn(1, &lock, read);
+        let early = spawn(2, &lock, |lock| {
+            (0..MANY).for_each(|_| drop(lock.read()));
+            try_read(lock)
+        });
+        assert_eq!(late.join().unwrap(), MANY);
+        increment(&mut lock.write());
+        let seen = early.join().unwrap();
+        assert!(seen.is_none_or(|value| (MANY..=MANY + 1).contains(&value)));
+        assert_ended(&lock, MANY + 1);
+    });
+}
+
+#[test]
+fn a_thread_that_reads_under_two_locks_keeps_writers_out_of_both() {
+    model(3, || {
+        let (one, other) = (biased_to_readers(), biased_to_readers());
+        let writers = [spawn(1, &one, write), spawn(2, &other, write)];
+        {
+            let outer = one.try_read();
+            let inner = other.try_read();
+            for guard in [inner, outer].iter().flatten() {
+                assert!(value(guard) <= 1);
+            }
+        }
+        join(writers);
+        assert_ended(&one, 1);
+        assert_ended(&other, 1);
     });
 }

@@ -29,7 +29,7 @@
 //!   record names the lock. Each thread that finds it set does so itself.
 //!
 //! Where the system has no such barrier the lock stays unbiased, and is a plain reader-writer lock.
-//! `test/loom` tries every interleaving of this very source with a few threads and short histories; `tests/lock_model.rs`, a
+//! `test/loom` tries this very source under all interleavings of a few threads with two or three preemptions; `tests/lock_model.rs`, a
 //! model of it, longer ones, store buffers included; `tests/thread_data_model.rs` those with threads that have no record yet.
 
 use crate::platform::thread;
