@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 .NOTPARALLEL:
 .PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal check-instructions \
-        check-targets check-arm64 analyse durability cluster mutants matrix matrix-trixie matrix-sid ci clean help \
+        check-targets check-arm64 analyse durability cluster mutants cover matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers test-offline \
         fault-tools prebuilt dist release-check
 
@@ -43,9 +43,9 @@ test-release:       ## EUnit, and the suites that an optimizer may break, with t
 	$(MAKE) test-ct SUITE=$(subst $() ,$(comma),$(wildcard $(foreach suite,fault_matrix handlers upgrade,test/faults/iommap_$(suite)_SUITE.erl)))
 
 comma := ,
-test-properties:    ## PropEr: random operations against a plain file: make test-properties [RUNS=100]
+test-properties: fault-tools ## PropEr: random operations against plain files and models: make test-properties [RUNS=100 [SEED=...]]
 	rebar3 ct --compile_only
-	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(RUNS)
+	ERL_LIBS=_build/test/lib escript test/properties.escript _build/test/lib/iommap/test $(or $(RUNS),100) $(SEED)
 
 test-consumers:     ## a rebar3 and a mix project, built from scratch as users do
 	test/consumers/run
@@ -141,9 +141,13 @@ cluster:            ## the examples of clusters on three nodes that are killed, 
 	ERL_LIBS="$(CURDIR)/_build/cluster/lib" ROUNDS=$(or $(ROUNDS),20) SIZE=$(or $(SIZE),1024) \
 	    rebar3 ct --readable=true --suite=test/cluster/iommap_cluster_SUITE
 
-mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"]
+mutants:            ## small faults in a copy, one at a time: which test notices? make mutants [ONLY="range lock-"] [BY=properties]
 	@./setup.sh test
 	test/mutants/run $(ONLY)
+
+cover:              ## which lines of Erlang, Rust and C does no test reach? (make cover REPORT=report: as measured last)
+	@./setup.sh cover
+	test/cover/run $(REPORT)
 
 asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
 	@./setup.sh sanitizers

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this machine has the tools of a job: setup.sh build|test|docs|bench|cluster|sanitizers|roots
+# Makes sure that this machine has the tools of a job: setup.sh build|test|cover|docs|bench|cluster|sanitizers|roots
 #
 # What is missing is installed on Debian and its relatives, as root or with a sudo that asks nothing. Elsewhere, and
 # where that is not allowed, this says what to install. Rust itself is never installed.
@@ -27,7 +27,7 @@ main() {
     fi
     case $job in
         build | cluster | roots) ;;
-        test)
+        test | cover)
             need mix         "elixir"                           "elixir"   "elixir"
             need proper      "erlang-proper erlang-proper-dev"  ""         ""
             need python3     "python3"                          "python3"  "python3"
@@ -39,6 +39,7 @@ main() {
             want setfacl     "acl"
             want fincore     "util-linux-extra"
             want gdb         "gdb"
+            [ "$job" = test ] || need_llvm "$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
             ;;
         docs) need markdown-it  "python3-markdown-it"   ""  "" ;;
         bench)
@@ -70,6 +71,12 @@ need() {
     debian="$debian $2"
     homebrew="$homebrew $3"
     freebsd="$freebsd $4"
+}
+
+# What clang and rustc count is understood by the tools of the same LLVM alone.
+need_llvm() {
+    need "clang-$1"         "clang-$1"  "llvm@$1"  "llvm$1"
+    need "llvm-profdata-$1" "llvm-$1"   ""         ""
 }
 
 # The tests of what is not there are skipped, with a note.

@@ -28,6 +28,27 @@ signed_and_unsigned_arrays_show_the_same_words_test() ->
         ?assertEqual(16#FFFFFFFFFFFFFFFF, iommap_atomics:get(Unsigned, 2))
     end).
 
+compare_exchange_tells_what_was_there_test() ->
+    %% `ok' and the new word, if the word is the expected one; else what it is, and it stays.
+    with_mapping(zeros(8), fun(Handle, _) ->
+        Array = iommap_atomics:new(Handle, 0, 1, []),
+        ?assertEqual(ok, iommap_atomics:compare_exchange(Array, 1, 0, 5)),
+        ?assertEqual(5, iommap_atomics:compare_exchange(Array, 1, 0, 7)),
+        ?assertEqual(5, iommap_atomics:get(Array, 1))
+    end).
+
+subtracting_is_adding_the_opposite_test() ->
+    %% What is no number is badarith, as unary minus is in OTP's.
+    with_mapping(zeros(8), fun(Handle, _) ->
+        Array = iommap_atomics:new(Handle, 0, 1, []),
+        ?assertEqual(-3, iommap_atomics:sub_get(Array, 1, 3)),
+        ?assertEqual(ok, iommap_atomics:sub(Array, 1, -4)),
+        ?assertEqual(1, iommap_atomics:get(Array, 1)),
+        ?assertError(badarith, iommap_atomics:sub(Array, 1, a)),
+        ?assertError(badarith, iommap_atomics:sub_get(Array, 1, a)),
+        ?assertEqual(3, iommap_atomics:bor_get(Array, 1, 2))
+    end).
+
 info_tells_size_and_limits_test() ->
     with_mapping(zeros(64), fun(Handle, _) ->
         Info = fun(Options) -> iommap_atomics:info(iommap_atomics:new(Handle, 8, 5, Options)) end,
@@ -247,6 +268,11 @@ the_shell_explains_exceptions_test() ->
         ?assertEqual([2], Explained(new, [Handle, -8, 1, []])),
         ?assertEqual([3], Explained(new, [Handle, 0, 1 bsl 20, []])),
         ?assertEqual([4], Explained(new, [Handle, 0, 1, [x]])),
+        ?assertEqual([3], Explained(new, [Handle, 0, 0, []])),
+        ?assertEqual([3], Explained(add, [Array, 1, 1 bsl 64])),
+        ?assertEqual([3], Explained(sub, [Array, 1, x])),
+        {ok, Reader} = iommap:open(Path, read, []),
+        ?assertEqual([1], Explained(put, [iommap_atomics:new(Reader, 0, 1, []), 1, 0])),
         [] = os:cmd(": > " ++ Path),
         ?assertEqual([general], Explained(get, [Array, 1])),
         ok = iommap:close(Handle),

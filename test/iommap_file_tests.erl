@@ -412,6 +412,22 @@ long_data_and_bits_test() ->
         ok = file:close(Device)
     end).
 
+file_info_tells_who_may_do_what_test() ->
+    %% Through a device for writing, and of a file without rights: as raw files tell it.
+    with_file(bytes(10), fun(Path) ->
+        [begin
+             ok = file:change_mode(Path, Rights),
+             {ok, Raw} = file:open(Path, [raw, read, write]),
+             {ok, Device} = iommap_file:open(Path, [read, write]),
+             ?assertEqual(file:read_file_info(Raw), file:read_file_info(Device)),
+             [ok, ok] = [file:close(File) || File <- [Raw, Device]]
+         end || Rights <- rights(test_system:is_root())]
+    end).
+
+%% Root opens what it has no right to.
+rights(true) -> [8#600, 8#400, 8#200, 8#000];
+rights(false) -> [8#600].
+
 file_info_is_that_of_a_raw_file_test() ->
     %% The facts about the file are those that a raw file tells, in every form of time.
     with_file(bytes(123), fun(Path) ->

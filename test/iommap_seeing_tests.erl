@@ -301,6 +301,15 @@ table_fits_80_columns_test_() ->
         end)
     end} || Encoding <- [unicode, latin1]].
 
+table_shortens_what_has_no_room_test() ->
+    %% Sizes of many digits are in GiB, views are counted to 10^5, and the path of a window ends with its offset.
+    Mapping = #{handle => open, mode => read, sharing => shared, size => 5 bsl 40, views => 100_000, locked => false, faulted => false,
+                path => <<"/file">>, offset => 4096},
+    Printed = printed(unicode, fun() -> iommap_table:print([Mapping, Mapping#{size := 999_999_999_999, views := undefined, offset := 0}]) end),
+    [_, Large, Small] = string:split(string:trim(Printed), "\n", all),
+    ?assertEqual(["open", "read", "shared", "5120", "GiB", ">10^5", "/file+4096"], string:lexemes(Large, " ")),
+    ?assertEqual(["open", "read", "shared", "999999999999", "?", "/file"], string:lexemes(Small, " ")).
+
 table_tells_what_is_locked_lost_and_kept_by_views_test() ->
     %% A row has the handle's state, the mode, the sharing, size and views, and letters for locked and faulted.
     with_mapping(bytes(2 * page()), read_write, [private], fun(Handle, Path) ->

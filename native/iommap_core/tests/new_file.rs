@@ -74,7 +74,7 @@ fn a_file_beyond_the_size_limit_is_efbig_and_what_it_was() {
         let scratch = Scratch::new();
         let path = scratch.file(5000);
         let handle = open(&path, Options::new(Access::ReadWrite)).unwrap();
-        rig::limit(libc::RLIMIT_FSIZE, 10_000);
+        let before = rig::limit(libc::RLIMIT_FSIZE, 10_000);
         let too_big = Error::System(libc::EFBIG);
         let emptied = |size| Options {
             truncate: true,
@@ -92,6 +92,8 @@ fn a_file_beyond_the_size_limit_is_efbig_and_what_it_was() {
         assert_eq!(handle.truncate(10_000), Ok(()));
         assert!(open(&path, emptied(10_000)).is_ok());
         assert!(open(&scratch.nothing(), create(10_000)).is_ok());
+        // SAFETY: sets a limit of this process, which may write a longer file when it ends: what it covered.
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &before) };
     });
 }
 
