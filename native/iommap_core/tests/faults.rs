@@ -10,7 +10,7 @@ use rig::{
     AHandle, Scratch,
 };
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -118,23 +118,17 @@ fn a_store_behind_the_end_of_a_file_in_large_folios_is_a_fault() {
 }
 
 /// Holds a page of a file in a pipe.
-fn held_page(path: &Path, offset: u64) -> (std::io::PipeReader, std::io::PipeWriter) {
+fn held_page(path: &Path, offset: u64) -> [OwnedFd; 2] {
     let file = File::open(path).unwrap();
-    let (reader, writer) = std::io::pipe().unwrap();
+    let mut pipe = [0; 2];
     let (mut from, nothing) = (offset as i64, std::ptr::null_mut());
-    // SAFETY: both are open.
-    let moved = unsafe {
-        libc::splice(
-            file.as_raw_fd(),
-            &mut from,
-            writer.as_raw_fd(),
-            nothing,
-            1,
-            0,
-        )
-    };
-    assert_eq!(moved, 1);
-    (reader, writer)
+    // SAFETY: makes two descriptors, which are nobody else's; the file is open.
+    unsafe {
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+        let moved = libc::splice(file.as_raw_fd(), &mut from, pipe[1], nothing, 1, 0);
+        assert_eq!(moved, 1);
+        pipe.map(|end| OwnedFd::from_raw_fd(end))
+    }
 }
 
 #[test]
