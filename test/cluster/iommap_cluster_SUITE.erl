@@ -157,7 +157,7 @@ a_node_that_lags_gets_the_file(Config) ->
     ok = start_stores(Members, Config),
     ok = cluster_node:kill(Third),
     Writers = begin_writing(Config, [First, Second], 0),
-    ok = test_processes:eventually(fun() -> snapshots(First) > 0 end),
+    ok = eventually(fun() -> snapshots(First) > 0 end),
     {Next, Acknowledged, Unknown} = end_writing(Config, Writers),
     Again = start_node(cluster_node:name(Third), Config),
     0 = snapshots(Again),
@@ -254,9 +254,9 @@ told(Format, Arguments) ->
 
 %% What was acknowledged is there once, what is unknown is there once or not, and all nodes have the same file.
 check_store(Nodes, From, Next, Acknowledged, Unknown) ->
-    ok = test_processes:eventually(fun() -> add(hd(Nodes), ?RECORDS - 1) =:= ok end),
+    ok = eventually(fun() -> add(hd(Nodes), ?RECORDS - 1) =:= ok end),
     Mark = consistent(hd(Nodes)),
-    ok = test_processes:eventually(fun() -> lists:all(fun(Node) -> local(Node) =:= Mark end, Nodes) end),
+    ok = eventually(fun() -> lists:all(fun(Node) -> local(Node) =:= Mark end, Nodes) end),
     [Sum, Sum, Sum] = [cluster_node:call(Node, ?MODULE, sum_of_file, []) || Node <- Nodes],
     [Counts, Counts, Counts] = [cluster_node:call(Node, ?MODULE, counts, [From, Next]) || Node <- Nodes],
     Written = maps:from_list(lists:zip(lists:seq(From, Next - 1), Counts)),
@@ -266,9 +266,19 @@ check_store(Nodes, From, Next, Acknowledged, Unknown) ->
     Next = From + length(Acknowledged) + length(Unknown),
     ok.
 
+%% Two minutes stand for never: elections and disks take their time on a busy machine.
+eventually(Condition) -> eventually(Condition, 4).
+
+eventually(Condition, Times) ->
+    try
+        test_processes:eventually(Condition)
+    catch
+        error:never when Times > 1 -> eventually(Condition, Times - 1)
+    end.
+
 start_stores(Nodes, Config) ->
     _ = [ok = start_store(Node, Config) || Node <- Nodes],
-    test_processes:eventually(fun() -> add(hd(Nodes), ?RECORDS - 1) =:= ok end).
+    eventually(fun() -> add(hd(Nodes), ?RECORDS - 1) =:= ok end).
 
 start_store(Node, Config) ->
     cluster_node:call(Node, ?MODULE, start_store_here, [?config(directory, Config), names(Config)]).
@@ -342,7 +352,7 @@ begin_writing_here(_Test, Names, From) ->
                 Caller ! {written, atomics:get(Counter, 1), lists:append(Acknowledged), lists:append(Unknown)}
         end
     end),
-    ok = test_processes:eventually(fun() -> whereis(writers) =:= Parent end).
+    ok = eventually(fun() -> whereis(writers) =:= Parent end).
 
 end_writing_here() ->
     Monitor = monitor(process, writers),
@@ -429,10 +439,10 @@ a_file_goes_with_its_last_view(Config) ->
     ok = everywhere(Nodes, 1),
     ok = cluster_node:call(Node, ?MODULE, hold_a_view_here, []),
     _ = [begin ok = publish(Node, Config, Stamp), ok = everywhere(Nodes, Stamp) end || Stamp <- [2, 3]],
-    ok = test_processes:eventually(fun() -> length(set_files(Node, Config)) =:= 2 end),
+    ok = eventually(fun() -> length(set_files(Node, Config)) =:= 2 end),
     [_ | _] = cluster_node:call(Node, ?MODULE, deleted_here, []),
     1 = cluster_node:call(Node, ?MODULE, release_view_here, []),
-    ok = test_processes:eventually(fun() -> cluster_node:call(Node, ?MODULE, deleted_here, []) =:= [] end).
+    ok = eventually(fun() -> cluster_node:call(Node, ?MODULE, deleted_here, []) =:= [] end).
 
 %% A file whose bytes are not what was published stays out of service where it would have arrived.
 a_broken_file_is_not_put_in_service(Config) ->
@@ -441,7 +451,7 @@ a_broken_file_is_not_put_in_service(Config) ->
     ok = publish(First, Config, 1),
     ok = everywhere(Nodes, 1),
     ok = cluster_node:call(First, ?MODULE, publish_broken_here, [set_directory(First, Config)]),
-    ok = test_processes:eventually(fun() -> stamp(First) =:= 2 end), % the one that broke it has it
+    ok = eventually(fun() -> stamp(First) =:= 2 end), % the one that broke it has it
     receive after 2500 -> ok end, % the others have tried several times
     [1, 1] = [stamp(Node) || Node <- [Second, Third]],
     [1, 1] = [length([Name || Name <- set_files(Node, Config), filename:extension(Name) =/= ".part"]) || Node <- [Second, Third]],
@@ -477,7 +487,7 @@ a_full_disk_keeps_the_version_before(Config) ->
 
 start_sets(Nodes, Config) ->
     _ = [ok = start_set(Node, Config) || Node <- Nodes],
-    test_processes:eventually(fun() -> cluster_node:call(hd(Nodes), published, take_back, [data]) =:= {error, none} end).
+    eventually(fun() -> cluster_node:call(hd(Nodes), published, take_back, [data]) =:= {error, none} end).
 
 start_set(Node, Config) ->
     cluster_node:call(Node, ?MODULE, start_set_here, [?config(directory, Config), set_directory(Node, Config), names(Config)]).
@@ -497,7 +507,7 @@ set_files(Node, Config) ->
 
 everywhere(Nodes, Stamp) ->
     try
-        test_processes:eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Stamp end, Nodes) end)
+        eventually(fun() -> lists:all(fun(Node) -> stamp(Node) =:= Stamp end, Nodes) end)
     catch
         error:never -> error({not_everywhere, Stamp, [cluster_node:call(Node, ?MODULE, set_here, []) || Node <- Nodes]})
     end.
