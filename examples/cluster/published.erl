@@ -15,6 +15,7 @@
 %%
 %% Limits: the directory and the new file are on one file system. Nothing may write to the files. A node has the current version
 %% and the one before. Replacing a persistent_term has every process of the VM looked through once. Nodes trust each other.
+%% Contents that went out of use a moment ago are not to be published again at once: a node may be deleting them.
 -module(published).
 
 -behaviour(gen_server).
