@@ -3,8 +3,8 @@
 %%
 %%     properties.escript DIRECTORY [RUNS=100 [SEED [quick]]]
 %%
-%% `quick' ends with the first property that fails, and does not look for the shortest run that does. The same seed draws the same calls; what processes do at the same time is in another order each time. The exit status is 0 if all
-%% properties hold.
+%% `quick' ends with the first property that fails, and does not look for the shortest run that does. The same seed draws the same
+%% calls; what processes do at the same time is in another order each time. The exit status is 0 if all properties hold.
 -mode(compile).
 
 main([Directory]) -> main([Directory, "100"]);

@@ -127,7 +127,8 @@ call({pread, Whole, Ranges}, State) ->
     end);
 call({pwrite, Whole, Writes}, State) ->
     Ranges = [{Offset, byte_size(Data)} || {Offset, Data} <- listed(Writes)],
-    case on_ranges(Whole, Ranges, State, fun(Object, Bytes) -> {ok, set(Object, lists:foldl(fun write/2, Bytes, listed(Writes)), State)} end) of
+    Written = fun(Object, Bytes) -> {ok, set(Object, lists:foldl(fun write/2, Bytes, listed(Writes)), State)} end,
+    case on_ranges(Whole, Ranges, State, Written) of
         {{error, Reason}, Same} when is_list(Writes) -> {{error, {0, Reason}}, Same};
         Answer -> Answer
     end;

@@ -12,7 +12,8 @@ with_files(Function) ->
     test_files:with_directory(fun(Directory) ->
         ?MODULE = ets:new(?MODULE, [named_table, public]),
         ok = file:write_file(filename:join(Directory, "file"), test_pattern:bytes(call_model:file_size())),
-        ok = file:write_file(filename:join(Directory, "words"), [[<<Word:64/native>>, test_pattern:zeros(page() - 8)] || Word <- call_model:words()]),
+        Pages = [[<<Word:64/native>>, test_pattern:zeros(page() - 8)] || Word <- call_model:words()],
+        ok = file:write_file(filename:join(Directory, "words"), Pages),
         Self = self(),
         Other = spawn_link(fun() -> Port = external_writer:start(), Self ! {self(), started}, serve(Port, Directory) end),
         receive {Other, started} -> ok end,
