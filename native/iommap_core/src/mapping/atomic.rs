@@ -116,7 +116,7 @@ impl WritableWord<'_> {
         let word = self.0 .0.address().cast_mut().cast();
         // SAFETY: the word is aligned, and mapped to be written to as long as the mapping lives.
         let before = unsafe { guard::update(word, update)? };
-        mapping.check_takes_stores(range)?;
+        mapping.check_stored(range)?;
         Ok(before)
     }
 }

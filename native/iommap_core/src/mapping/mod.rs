@@ -234,17 +234,30 @@ impl Mapping {
         }
     }
 
-    /// `Fault` if zero pages were put under it, or if a store to the range may go behind the end of the file without a fault. Asked
-    /// before a store, which is not to be found there when the file grows, and after, as the file may have been cut meanwhile.
+    /// `Fault` if zero pages were put under it, or if a store to the range would go behind the end of the file, without a fault: it
+    /// would be found there if the file grew. (A private mapping keeps what is stored in pages of its own.)
     #[inline]
     fn check_takes_stores(&self, range: Range) -> Result<(), Error> {
-        if self.maps_post_eof.load(Ordering::Relaxed)
-            && range.length() > 0
-            && !self.file_covers(range.end())
-        {
+        if self.may_lose_stores(range) && !self.is_private() {
             return Err(Error::Fault);
         }
         self.check_not_faulted()
+    }
+
+    /// The same after the store, as the file may have been cut meanwhile.
+    #[inline]
+    fn check_stored(&self, range: Range) -> Result<(), Error> {
+        if self.may_lose_stores(range) {
+            return Err(Error::Fault);
+        }
+        self.check_not_faulted()
+    }
+
+    #[inline]
+    fn may_lose_stores(&self, range: Range) -> bool {
+        self.maps_post_eof.load(Ordering::Relaxed)
+            && range.length() > 0
+            && !self.file_covers(range.end())
     }
 
     /// Lets a reference go where nothing may be waited for. If it is the last, the mapping is unmapped, and its file closed,

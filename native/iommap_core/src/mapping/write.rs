@@ -92,7 +92,7 @@ impl WritablePart<'_> {
         }
         // SAFETY: the part is mapped to be written to as long as the mapping lives, and is long enough.
         unsafe { guard::gather(self.0.address().cast_mut(), data)? };
-        mapping.check_takes_stores(range)
+        mapping.check_stored(range)
     }
 
     /// The stamp of a write that begins now.
