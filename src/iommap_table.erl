@@ -73,9 +73,7 @@ last([Char | Before], Room, Text) ->
     case Room - width([Char]) of
         Left when Left >= 0 -> last(Before, Left, [Char | Text]);
         _ -> Text
-    end;
-last([], _Room, Text) ->
-    Text.
+    end.
 
 %% Columns of a terminal, or more: characters of East Asia and symbols take two.
 width(Text) ->

@@ -156,3 +156,17 @@ fn a_faulted_mapping_refuses_even_nothing() {
         assert_eq!(pwrite_all(&handle, wait, &[]), Err((0, Error::Fault)));
     }
 }
+
+#[test]
+fn long_writes_never_run_where_they_must_not_wait() {
+    // However short each of them is: all together are at most NON_BLOCKING_MAX bytes.
+    let scratch = Scratch::new();
+    let half = NON_BLOCKING_MAX / 2;
+    let handle = open_for(&scratch.file(2 * half), Access::ReadWrite);
+    let (bytes, second) = (vec![1; half], half as u64);
+    let write =
+        |wait, more: &[u8]| pwrite_all(&handle, wait, &[(0, &bytes), (second, &bytes), (0, more)]);
+    assert_eq!(write(Wait::Blocking, b"x"), Ok(()));
+    assert_eq!(write(Wait::NonBlocking, b""), Ok(()));
+    assert_eq!(write(Wait::NonBlocking, b"x"), Err((0, Error::TooLong)));
+}

@@ -110,7 +110,7 @@ impl<V> Handle<V> {
         if total(writes.iter().map(|(_, data)| data.length() as u64)) > NON_BLOCKING_MAX as u64 {
             return Err(Error::TooLong);
         }
-        let writing = self.writing(Wait::NonBlocking)?;
+        let writing = self.try_writing()?;
         let mapping = &opened(&writing)?.mapping;
         let parts = writable_parts(mapping, writes)?;
         mapping.check_not_faulted()?; // no part may be there to find out

@@ -238,11 +238,8 @@ impl<V> Handle<V> {
     }
 
     #[inline]
-    fn writing(&self, wait: Wait) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
-        match wait {
-            Wait::NonBlocking => self.lock.try_write().ok_or(Error::Contended),
-            Wait::Blocking => Ok(self.lock.write()),
-        }
+    fn try_writing(&self) -> Result<WriteGuard<'_, Option<Open<V>>>, Error> {
+        self.lock.try_write().ok_or(Error::Contended)
     }
 
     #[inline]

@@ -22,7 +22,7 @@ impl<V> Handle<V> {
         if data.length() > NON_BLOCKING_MAX {
             return Err(Error::TooLong);
         }
-        let writing = self.writing(Wait::NonBlocking)?;
+        let writing = self.try_writing()?;
         let part = opened(&writing)?
             .mapping
             .writable_part(offset, data.length() as u64)?;
