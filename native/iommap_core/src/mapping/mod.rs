@@ -84,7 +84,7 @@ pub struct Mapping {
     write_ahead: WriteAhead,
     /// Whether the file was written through this mapping since its time of modification was set.
     written: AtomicBool,
-    /// See `BackingFile::maps_post_eof`.
+    /// `BackingFile::maps_post_eof`, where a write finds it without a look at the file.
     maps_post_eof: AtomicBool,
     /// How many calls write back now.
     writebacks: AtomicU32,
