@@ -49,7 +49,7 @@ repeat(Times, Run) ->
 %% A VM that died is a wrong answer; the next run has a new one.
 holds(Run) ->
     Answer = try Run(vm()) catch error:Reason when element(1, Reason) =:= vm_died; Reason =:= vm_hangs -> erase(vm), Reason end,
-    ?WHENFAIL(io:format("~n~p~n", [Answer]), Answer =:= ok).
+    ?WHENFAIL(io:format("~n~P~n", [Answer, 200]), Answer =:= ok).
 
 vm() ->
     case get(vm) of
@@ -119,8 +119,10 @@ call() ->
         {2, {ensure_size, whole(), size()}},
         {1, {sync, whole(), oneof([sync, async])}},
         {1, {sync, whole(), range(), oneof([sync, async])}},
-        {1, {advise, whole(), range(), oneof([normal, random, sequential, willneed, dontneed, cold, pageout, dontdump, dodump])}},
-        {1, {oneof([resident, lock, unlock]), whole(), range()}},
+        {1, {advise, whole(), range(), advice()}},
+        {2, {oneof([resident, lock, lock, unlock]), whole(), range()}},
+        {1, {sync, part(), page_number(), oneof([sync, async])}},
+        {1, {advise, part(), page_number(), advice()}},
         {2, {view, range(1, 2), range()}},
         {4, {look, range(1, 2), range(0, 999)}},
         {1, {forget, range(1, 2)}},
@@ -132,7 +134,7 @@ call() ->
         {4, {remap, handle()}},
         {2, {close, handle()}},
         {3, {open, handle()}},
-        {2, {oneof([position, info]), handle()}},
+        {3, {oneof([position, info, info]), handle()}},
         {2, {another, pages, page_count()}},
         {1, {another, far, byte()}},
         {1, {another, add, range(1, 100)}},
@@ -149,11 +151,16 @@ page_number() -> range(0, 5).
 page_count() -> range(1, 6).
 word() -> oneof([range(0, 255), 1 bsl 63, 1 bsl 64 - 1]).
 
+advice() -> oneof([normal, random, sequential, willneed, dontneed, cold, pageout, dontdump, dodump]).
+
 range() ->
     {offset(), oneof([0, 1, 8, call_model:page(), range(0, 3 * call_model:page())])}.
 
 offset() ->
-    oneof([0, 1, call_model:page() - 1, call_model:page(), call_model:file_size() - 1, range(0, 3 * call_model:page())]).
+    frequency([
+        {40, oneof([0, 1, call_model:page() - 1, call_model:page(), call_model:file_size() - 1, range(0, 3 * call_model:page())])},
+        {1, -1}
+    ]).
 
 write() ->
     {offset(), oneof([binary(), ?LET({Byte, {_, Length}}, {byte(), range()}, binary:copy(<<Byte>>, Length))])}.

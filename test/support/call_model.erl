@@ -18,7 +18,7 @@
 -type part() :: main | window | follower | private.
 -type handle() :: whole() | part().
 -type opener() :: {open, handle()}.
--type range() :: {Offset :: non_neg_integer(), Length :: non_neg_integer()}.
+-type range() :: {Offset :: integer(), Length :: non_neg_integer()}.
 
 -type call() ::
     opener()
@@ -29,6 +29,7 @@
     | {sync, whole(), sync | async}
     | {sync | advise, whole(), range(), atom()}
     | {resident | lock | unlock, whole(), range()}
+    | {sync | advise, part(), Page :: non_neg_integer(), atom()}
     | {view, Name :: 1..2, range()}
     | {look, Name :: 1..2, Part :: 0..999}
     | {forget, Name :: 1..2}
@@ -59,6 +60,8 @@
     objects :: #{file | {memory, pos_integer()} => binary()},
     %% How long the mapping is, of what.
     wholes :: #{whole() => {file | {memory, pos_integer()}, pos_integer()} | closed},
+    %% Which pages of it are locked.
+    locked = #{memory => [], file => []} :: #{whole() => ordsets:ordset(non_neg_integer())},
     words :: [word()],
     parts :: #{part() => #part{} | closed},
     views = #{} :: #{1..2 => {{memory, pos_integer()}, range()}}
@@ -106,9 +109,11 @@ call({open, Part}, #state{parts = Parts} = State) ->
 call({close, Handle}, #state{wholes = Wholes, parts = Parts} = State) ->
     case maps:merge(Wholes, Parts) of
         #{Handle := closed} -> {{error, closed}, State};
-        _ when is_map_key(Handle, Wholes) -> {ok, State#state{wholes = Wholes#{Handle := closed}}};
+        _ when is_map_key(Handle, Wholes) -> {ok, locked(Handle, [], State#state{wholes = Wholes#{Handle := closed}})};
         _ -> {ok, State#state{parts = Parts#{Handle := closed}}}
     end;
+call({info, Whole}, #state{locked = Locked} = State) when Whole =:= memory; Whole =:= file ->
+    on_whole(Whole, State, fun(_, _, Size) -> {{ok, {Size, maps:get(Whole, Locked) =:= pages_of({0, Size})}}, State} end);
 call({Verb, Handle}, State) when Verb =:= position; Verb =:= info ->
     {size(Handle, State), State};
 call({remap, Whole}, State) when Whole =:= memory; Whole =:= file ->
@@ -129,7 +134,7 @@ call({pwrite, Whole, Writes}, State) ->
     Ranges = [{Offset, byte_size(Data)} || {Offset, Data} <- listed(Writes)],
     Written = fun(Object, Bytes) -> {ok, set(Object, lists:foldl(fun write/2, Bytes, listed(Writes)), State)} end,
     case on_ranges(Whole, Ranges, State, Written) of
-        {{error, Reason}, Same} when is_list(Writes) -> {{error, {0, Reason}}, Same};
+        {{error, Reason}, Same} when is_list(Writes), Reason =/= badarg -> {{error, {0, Reason}}, Same};
         Answer -> Answer
     end;
 call({truncate, Whole, Size}, State) ->
@@ -147,10 +152,23 @@ call({ensure_size, Whole, Least}, State) ->
     end);
 call({sync, Whole, _}, State) ->
     on_whole(Whole, State, fun(_, _, _) -> {ok, State} end);
-call({Verb, Whole, Range, _}, State) when Verb =:= sync; Verb =:= advise ->
+call({Verb, Whole, Range, _}, State) when Verb =:= sync, is_tuple(Range); Verb =:= advise, is_tuple(Range) ->
     on_ranges(Whole, Range, State, fun(_, _) -> {ok, State} end);
-call({Verb, Whole, Range}, State) when Verb =:= resident; Verb =:= lock; Verb =:= unlock ->
-    on_ranges(Whole, Range, State, fun(_, _) -> {ok, State} end);
+call({Verb, Part, Page, _}, State) when Verb =:= sync; Verb =:= advise ->
+    case word(Part, Page, State) of
+        {ok, _} -> {ok, State};
+        {error, sigbus} when Verb =:= advise; Part =:= follower; Part =:= private -> {ok, State}; % nothing to write
+        Error -> {Error, State}
+    end;
+call({Verb, Whole, Range}, #state{locked = Locked} = State) when Verb =:= resident; Verb =:= lock; Verb =:= unlock ->
+    on_ranges(Whole, Range, State, fun(_, _) ->
+        #{Whole := Before} = Locked,
+        {ok, case Verb of
+            resident -> State;
+            lock -> locked(Whole, ordsets:union(Before, pages_of(Range)), State);
+            unlock -> locked(Whole, ordsets:subtract(Before, pages_of(Range)), State)
+        end}
+    end);
 call({view, Name, Range}, #state{views = Views} = State) ->
     on_ranges(memory, Range, State, fun(Object, _) -> {ok, State#state{views = Views#{Name => {Object, Range}}}} end);
 call({look, Name, Part}, #state{views = Views, objects = Objects} = State) ->
@@ -205,6 +223,12 @@ on_whole(Whole, #state{wholes = Wholes, objects = Objects} = State, Answer) ->
     end.
 
 on_ranges(Whole, Ranges, State, Answer) ->
+    case [Offset || {Offset, _} <- listed(Ranges), Offset < 0] of
+        [] -> on_natural_ranges(Whole, Ranges, State, Answer);
+        _ -> {{error, badarg}, State}
+    end.
+
+on_natural_ranges(Whole, Ranges, State, Answer) ->
     on_whole(Whole, State, fun(Object, Bytes, Size) ->
         case [Range || {Offset, Length} = Range <- listed(Ranges), Offset + Length > Size] of
             [] -> Answer(Object, Bytes);
@@ -226,8 +250,15 @@ sized(Bytes, Size) -> <<Bytes/binary, (test_pattern:zeros(Size - byte_size(Bytes
 set(Object, Bytes, #state{objects = Objects} = State) ->
     State#state{objects = Objects#{Object := Bytes}}.
 
-resized(Whole, Object, Size, #state{wholes = Wholes} = State) ->
-    State#state{wholes = Wholes#{Whole := {Object, Size}}}.
+resized(Whole, Object, Size, #state{wholes = Wholes, locked = Locked} = State) ->
+    Remains = ordsets:intersection(maps:get(Whole, Locked), pages_of({0, Size})),
+    locked(Whole, Remains, State#state{wholes = Wholes#{Whole := {Object, Size}}}).
+
+locked(Whole, Pages, #state{locked = Locked} = State) ->
+    State#state{locked = Locked#{Whole := Pages}}.
+
+pages_of({_, 0}) -> [];
+pages_of({Offset, Length}) -> lists:seq(Offset div page(), (Offset + Length - 1) div page()).
 
 size(Handle, #state{wholes = Wholes, parts = Parts}) ->
     case maps:merge(Wholes, Parts) of

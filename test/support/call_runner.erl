@@ -68,10 +68,10 @@ ask(Call) ->
     receive {Server, Answer} -> Answer end.
 
 open(memory, _) -> iommap:open(anonymous, read_write, [{size, call_model:file_size()}]);
-open(file, Directory) -> iommap:open(filename:join(Directory, "file"), read_write, []);
+open(file, Directory) -> iommap:open(filename:join(Directory, "file"), read_write, [{reserve, 3 * page()}]);
 open(Part, Directory) ->
     {Mode, Options} = case Part of
-        main -> {read_write, []};
+        main -> {read_write, [{reserve, 4 * page()}]};
         window -> {read_write, [{offset, page()}, {length, 2 * page()}]};
         follower -> {read, [follow]};
         private -> {read_write, [private]}
@@ -118,6 +118,7 @@ call({position, Name}) ->
     iommap:position(handle(Name));
 call({info, Name}) ->
     case iommap:info(handle(Name)) of
+        {ok, #{size := Size, locked := Locked}} when Name =:= memory; Name =:= file -> {ok, {Size, Locked}};
         {ok, #{size := Size}} -> {ok, Size};
         Error -> Error
     end;
@@ -137,6 +138,8 @@ call({sync, Name, Mode}) ->
     iommap:sync(handle(Name), Mode);
 call({Verb, Name, {Offset, Length}, Argument}) when Verb =:= sync; Verb =:= advise ->
     iommap:Verb(handle(Name), Offset, Length, Argument);
+call({Verb, Name, Page, Argument}) when Verb =:= sync; Verb =:= advise ->
+    iommap:Verb(handle(Name), Page * page(), page(), Argument);
 call({resident, Name, {Offset, Length}}) ->
     case iommap:resident(handle(Name), Offset, Length) of
         {ok, Bytes} when Bytes >= 0, Bytes =< Length -> ok;
