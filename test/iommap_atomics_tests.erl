@@ -19,6 +19,24 @@ words_are_those_of_the_file_in_native_order_test() ->
         ?assertEqual(7, iommap_atomics:get(Array, 2))
     end).
 
+every_function_gives_and_leaves_what_otps_does_test() ->
+    with_mapping(zeros(8), fun(Handle, _) ->
+        Ours = iommap_atomics:new(Handle, 0, 1, []),
+        Otps = atomics:new(1, []),
+        [begin
+             ?assertEqual({Name, apply(atomics, Name, [Otps, 1 | Values])}, {Name, apply(iommap_atomics, Name, [Ours, 1 | Values])}),
+             ?assertEqual({Name, atomics:get(Otps, 1)}, {Name, iommap_atomics:get(Ours, 1)})
+         end || {Name, Values} <- [{put, [2#1100]}, {add, [3]}, {add_get, [-20]}, {sub, [7]}, {sub_get, [-90]}, {get, []},
+                                   {exchange, [2#1010_1010]}, {compare_exchange, [2#1010_1010, 5]}, {compare_exchange, [6, 7]}]],
+        %% And those that OTP has not.
+        [begin
+             ok = iommap_atomics:put(Ours, 1, 2#1100),
+             ?assertEqual({Name, Given}, {Name, apply(iommap_atomics, Name, [Ours, 1, 2#1010])}),
+             ?assertEqual({Name, Left}, {Name, iommap_atomics:get(Ours, 1)})
+         end || {Name, Given, Left} <- [{'band', ok, 2#1000}, {band_get, 2#1000, 2#1000}, {'bor', ok, 2#1110},
+                                        {bor_get, 2#1110, 2#1110}, {'bxor', ok, 2#0110}, {bxor_get, 2#0110, 2#0110}]]
+    end).
+
 signed_and_unsigned_arrays_show_the_same_words_test() ->
     with_mapping(zeros(16), fun(Handle, _) ->
         Signed = iommap_atomics:new(Handle, 0, 2, [{signed, true}]),

@@ -2,6 +2,7 @@
 -module(iommap_disks_SUITE).
 
 -include_lib("common_test/include/ct.hrl").
+-include_lib("kernel/include/file.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 -import(test_files, [file/2]).
@@ -103,7 +104,20 @@ block_device(Device) ->
          ?assertMatch({ok, <<"new", _/binary>>}, iommap:pread(Handle, 0, 64 * 1024))
      end || Size <- [1, 32 * 1024, 128 * 1024]],
     ok = iommap:close(Handle),
+    block_device_as_an_io_device(Device),
     block_device_by_descriptor(Device).
+
+%% As `file' says of it: a device, which has no size of its own.
+block_device_as_an_io_device(Path) ->
+    {ok, Raw} = file:open(Path, [raw, read, binary]),
+    {ok, Device} = iommap_file:open(Path, [read, binary]),
+    ?assertEqual(file:pread(Raw, 0, 100), file:pread(Device, 0, 100)),
+    ?assertEqual(eof, file:pread(Device, 64 * 1024, 1)),
+    {ok, Info} = file:read_file_info(Raw),
+    ?assertMatch({ok, #file_info{type = device, access = read_write}}, file:read_file_info(Device)),
+    ?assertEqual({ok, Info}, file:read_file_info(Device)),
+    ok = file:close(Device),
+    ok = file:close(Raw).
 
 %% Neither the size nor a refused resize moves the position of a descriptor of the device.
 block_device_by_descriptor(Device) ->

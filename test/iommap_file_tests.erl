@@ -54,6 +54,9 @@ what_cannot_be_mapped_or_encoded_is_refused_test() ->
             || Modes <- [[compressed], [read, compressed_one], [ram], [{encoding, utf8}], [directory], read, [read | write]]],
         ?assertEqual({ok, <<"contents">>}, file:read_file(Path))
     end),
+    %% So are names that have no encoding.
+    [?assertEqual({Name, file:open(Name, [raw, read])}, {Name, iommap_file:open(Name, [read])})
+        || Name <- [[16#D800], ["a", [16#D800]], [16#110000], "a" ++ [0], <<"a", 0>>, 1.5]],
     ?assertEqual({error, einval}, iommap_file:open("/dev/null", [read])),
     with_directory(fun(Directory) ->
         Pipe = filename:join(Directory, "pipe"),
@@ -409,6 +412,18 @@ long_data_and_bits_test() ->
              Expected = iolist_to_binary(Data),
              ?assertEqual({ok, Expected}, file:pread(Device, Offset, byte_size(Expected)))
          end || Data <- [Shifted, [Shifted, $a, [<<"b">> | <<"c">>]], [[], "abc"]], Offset <- [0, 7, 150_000, 500_000]],
+        ok = file:close(Device)
+    end).
+
+long_reads_test() ->
+    %% More than is copied on a normal scheduler is read like any other, also where the file ends in the middle.
+    with_file(bytes(3_000_000), fun(Path) ->
+        {ok, Device} = iommap_file:open(Path, [read, binary]),
+        {ok, Raw} = file:open(Path, [raw, read, binary]),
+        [?assertEqual({Length, file:pread(Raw, Offset, Length)}, {Length, file:pread(Device, Offset, Length)})
+            || Offset <- [0, 1, 1_000_000], Length <- [2_000_000, 3_000_000, 5_000_000]],
+        [?assertEqual(file:read(Raw, 1_700_000), file:read(Device, 1_700_000)) || _ <- [1, 2, 3]],
+        ok = file:close(Raw),
         ok = file:close(Device)
     end).
 

@@ -4,7 +4,7 @@
 -include_lib("eunit/include/eunit.hrl").
 -include_lib("kernel/include/file.hrl").
 
--import(test_files, [with_directory/1, with_file/2, with_mapping/4]).
+-import(test_files, [with_directory/1, with_file/2, with_mapping/2, with_mapping/4]).
 -import(test_pattern, [bytes/1, zeros/1, page/0]).
 
 -define(MODES, [read, write, read_write]).
@@ -283,6 +283,21 @@ open_takes_a_view_as_a_path_test() ->
              ?assertEqual({ok, <<"345">>}, iommap:pread(Handle, 3, 3))
          end || Path <- [View, Part, Unaligned]],
         ?assertError(badarg, iommap:open(Whole, read, []))
+    end).
+
+open_of_a_path_that_its_view_lost_is_sigbus_test() ->
+    %% The zeros in the place of a name are nothing that anybody called a file.
+    test_processes:in_a_process(fun() ->
+        with_mapping(bytes(2 * page()), fun(Names, File) ->
+            {ok, View} = iommap:region_binary(Names, page(), 100),
+            {ok, Device} = file:open(File, [raw, read, write]),
+            {ok, _} = file:position(Device, page()),
+            ok = file:truncate(Device),
+            ok = file:close(Device),
+            ?assertEqual({error, sigbus}, iommap:open(View, read, [])),
+            ?assertEqual({error, sigbus}, iommap:open(["/tmp", View], read, [])),
+            ?assertError(badarg, iommap:open(zeros(100), read, []))
+        end)
     end).
 
 %% The bytes from the fourth bit on.

@@ -143,7 +143,8 @@ pwrite_takes_iodata_test_() ->
              {Form, Data} <- [{"whole", [bytes(Size)]}, {"in two", [bytes(Size - 100), [bytes(100)]]}]]
       ++ [{lists:flatten(io_lib:format("~b single bytes", [Count])), binary_to_list(bytes(Count))}
           || Count <- lists:seq(4094, 4098)],
-    [{Form, fun() -> writes_like_a_binary(Data) end} || {Form, Data} <- Forms].
+    %% Where each of 100,000 parts is looked up among 10,000 mappings of another test, that takes seconds in a library that counts.
+    [{Form, {timeout, 60, fun() -> writes_like_a_binary(Data) end}} || {Form, Data} <- Forms].
 
 writes_like_a_binary(Data) ->
     Binary = iolist_to_binary(Data),

@@ -82,6 +82,31 @@ fn nothing_is_done_where_it_would_block() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // elsewhere RLIMIT_AS does not stop mmap(2)
+fn a_file_that_cannot_be_mapped_yet_is_read_and_written_by_its_descriptor() {
+    // No address space: the device reads and writes all the same, and maps the file as soon as there is room.
+    if rig::lacking_in_qemu("RLIMIT_AS") {
+        return;
+    }
+    rig::in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(100);
+        set_size(&path, 1 << 30);
+        let before = rig::limit_address_space(512 << 20);
+        let device = device(&path, Access::ReadWrite);
+        assert_eq!(pread(&device, 0, 100), Ok(Some(pattern(100))));
+        write(&device, b"mine").unwrap();
+        let hot = device.pread(Wait::NonBlocking, 0, 4, vector);
+        assert_eq!(hot, Err(Error::WouldBlock));
+        // SAFETY: sets a limit of this process.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &before) };
+        assert_eq!(pread(&device, 0, 4), Ok(Some(b"mine".to_vec())));
+        let hot = device.pread(Wait::NonBlocking, 0, 4, vector);
+        assert_eq!(hot, Ok(Some(b"mine".to_vec())));
+    });
+}
+
+#[test]
 fn stores_behind_the_end_of_a_cut_file_are_not_lost() {
     // The page that holds the end takes a store that the file never sees: such a write goes through the descriptor.
     let scratch = Scratch::new();
