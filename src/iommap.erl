@@ -15,7 +15,7 @@
 %% `{error, badarg}' for a negative offset, length or size. Errors of the system are POSIX atoms, as in {@link file}.
 %%
 %% ```
-%% {ok, Handle} = iommap:open("counters", read_write, [create, {size, 4096}]),
+%% {ok, Handle} = iommap:open("numbers", read_write, [create, {size, 4096}]),
 %% ok = iommap:pwrite(Handle, 8, <<1:64>>),
 %% {ok, <<0:64, 1:64>>} = iommap:pread(Handle, 0, 16),
 %% {ok, 1} = iommap:with_view(Handle, 0, 4096, fun(View) -> <<_:64, Count:64, _/binary>> = View, Count end),

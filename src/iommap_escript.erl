@@ -1,20 +1,29 @@
 %% @hidden
 %% The native library in an escript, which has its applications in an archive: the system's loader reads files only, so the library is
-%% copied out for as long as it takes to load it.
+%% copied out for as long as it takes to load it. An escript that has none takes that of a compiled application.
 -module(iommap_escript).
 
 -export([with_library/2]).
 
-%% Calls the function with the path of a copy of the library, without its extension. Priv is the directory in the escript.
+%% Calls the function with the path of the library, without its extension. Priv is the directory in the escript.
 -spec with_library(Priv :: file:filename(), fun((file:filename()) -> Result)) -> Result | {error, {load_failed, string()}}.
 with_library(Priv, Load) ->
     Escript = filename:dirname(filename:dirname(Priv)),
     try library(Escript) of
         Bytes -> with_copy(Bytes, Load)
     catch
-        error:_ ->
-            {error, {load_failed, "it is not in the escript. Put {escript_incl_priv, [{iommap, \"*.so\"}]} into rebar.config, "
-                                  "or run the escript with ERL_LIBS naming a directory that has iommap in it"}}
+        error:_ -> with_library_of_an_application(Load)
+    end.
+
+%% The archive comes first in the code path, but the library may be in an application behind it: in a directory of ERL_LIBS.
+with_library_of_an_application(Load) ->
+    Libraries = [filename:join([filename:dirname(Ebin), "priv", "iommap_nif"]) || Ebin <- code:get_path()],
+    case [Library || Library <- Libraries, filelib:is_regular(Library ++ ".so")] of
+        [Library | _] ->
+            Load(Library);
+        [] ->
+            {error, {load_failed, "it is not in the escript. With rebar3, put {escript_incl_priv, [{iommap, \"*.so\"}]} into rebar.config; "
+                                  "otherwise run the escript with ERL_LIBS naming a directory that has the compiled iommap in it"}}
     end.
 
 library(Escript) ->

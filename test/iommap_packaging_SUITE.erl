@@ -4,6 +4,7 @@
 -export([all/0, init_per_testcase/2]).
 -export([an_escript_has_the_library_in_it/1]).
 -export([an_escript_without_the_library_says_so/1]).
+-export([an_escript_takes_the_library_of_erl_libs/1]).
 -export([an_escript_that_cannot_copy_its_library_says_so/1]).
 -export([an_application_without_its_library_says_so/1]).
 -export([a_release_without_the_library_says_so/1]).
@@ -15,6 +16,7 @@
 all() ->
     [an_escript_has_the_library_in_it,
      an_escript_without_the_library_says_so,
+     an_escript_takes_the_library_of_erl_libs,
      an_escript_that_cannot_copy_its_library_says_so,
      an_application_without_its_library_says_so,
      a_release_without_the_library_says_so,
@@ -40,6 +42,13 @@ an_escript_without_the_library_says_so(Config) ->
     Escript = escript(Config, ["ebin/*.beam"]),
     {127, Said} = run(["escript '", Escript, "' '", path(Config, "data"), "'"]),
     mentions(Said, [Escript, "cannot be loaded", "not in the escript", "{escript_incl_priv, [{iommap, \"*.so\"}]}"]).
+
+%% It takes the library of an application that ERL_LIBS has, if there is one.
+an_escript_takes_the_library_of_erl_libs(Config) ->
+    Escript = escript(Config, ["ebin/*.beam"]),
+    _ = application(Config, version()),
+    {0, <<"{ok,<<\"mapped\">>}\n">>} =
+        run(["ERL_LIBS='", path(Config, version()), "' escript '", Escript, "' '", path(Config, "data"), "'"]).
 
 %% An escript that has no place for a copy names the place.
 an_escript_that_cannot_copy_its_library_says_so(Config) ->

@@ -104,7 +104,8 @@ every_client_fetches(Config) ->
          is_ours(Config),
          ok = put_library(Config, <<"another">>),
          {1, Output} = build(Config, [{"PATH", path(Config, Clients)}, {"IOMMAP_PREBUILT", "http://127.0.0.1:1"}]),
-         mentions(Output, ["cannot fetch http://127.0.0.1:1/" ++ released("2.16", this_target())])
+         mentions(Output, ["cannot fetch http://127.0.0.1:1/" ++ released("2.16", this_target())]),
+         {match, _} = re:run(Output, "\\.so: .*(connect|refused)", [caseless]) % the client's reason
      end || Clients <- [["curl"], ["wget"], []], lists:all(fun(Client) -> os:find_executable(Client) =/= false end, Clients)].
 
 %% What is compiled again needs no server.
@@ -147,7 +148,7 @@ a_library_for_another_vm_is_refused(Config) ->
 a_library_of_another_version_is_refused(Config) ->
     Path = filename:join(proplists:get_value(released, Config), "iommap_nif-1.9.9-nif-2.16-" ++ this_target() ++ ".so"),
     {ok, _} = file:copy(built_library(), Path),
-    refused(Config, Path, ["none of the released libraries"]).
+    refused(Config, Path, ["none of the released libraries", "If you built it, give it a name"]).
 
 %% What is no library, what was cut short, and what ends a VM that loads it, is refused in one sentence.
 a_broken_library_is_refused(Config) ->

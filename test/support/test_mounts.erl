@@ -55,7 +55,7 @@ command(ext4, Point) -> on_loop_device(Point, "64M", "mkfs.ext4 -q");
 command(xfs, Point) -> on_loop_device(Point, "320M", "mkfs.xfs -q");
 command(btrfs, Point) -> command({btrfs, "defaults"}, Point);
 command({btrfs, Options}, Point) -> on_loop_device(Point, "320M", "mkfs.btrfs -q", "," ++ Options);
-command(vfat, Point) -> on_loop_device(Point, "64M", "mkfs.vfat");
+command(vfat, Point) -> on_loop_device(Point, "64M", "mkfs.vfat > /dev/null");
 %% Its upper layer is an ext4.
 command(overlayfs, Point) ->
     Upper = Point ++ ".upper",
