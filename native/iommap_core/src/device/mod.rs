@@ -208,11 +208,19 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
     /// The mapping, which is made as soon as there is something to map; nothing if there is none.
     #[inline]
     fn mapping(&self, wait: Wait) -> Result<Option<&Handle<V>>, Error> {
-        match self.mapped.get() {
-            Some(Mapped::Own(handle)) => Ok(Some(handle)),
-            Some(Mapped::Borrowed(handle)) => Ok(Some(handle)),
+        match self.mapped() {
+            Some(handle) => Ok(Some(handle)),
             None => self.map(wait),
         }
+    }
+
+    /// The mapping, if it was made already.
+    #[inline(always)]
+    fn mapped(&self) -> Option<&Handle<V>> {
+        Some(match self.mapped.get()? {
+            Mapped::Own(handle) => handle,
+            Mapped::Borrowed(handle) => handle,
+        })
     }
 
     #[cold]

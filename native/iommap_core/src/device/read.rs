@@ -30,6 +30,30 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
         self.read_at(wait, offset, length, &make)
     }
 
+    /// Reads what is there, and surely the file's, without waiting and without asking anybody; nothing if that cannot be done.
+    #[inline(always)]
+    pub fn pread_mapped<B: Buffer>(
+        &self,
+        offset: u64,
+        length: u64,
+        make: impl FnOnce(usize) -> Option<B>,
+    ) -> Option<B> {
+        self.check_open().ok()?;
+        let handle = self.mapped()?;
+        let mut buffer = handle.pread(Wait::NonBlocking, offset, length, make).ok()?;
+        last(&mut buffer)
+            .is_some_and(|byte| byte != 0)
+            .then_some(buffer)
+    }
+
+    /// As [`Handle::prefetch`].
+    #[inline(always)]
+    pub fn prefetch(&self, offset: u64) {
+        if let Some(handle) = self.mapped() {
+            handle.prefetch(offset);
+        }
+    }
+
     /// Reads from the position on, and moves it.
     pub fn read<B: Buffer>(
         &self,

@@ -46,7 +46,22 @@ pub fn close<'a>(env: Env<'a>, [device]: [Term<'a>; 1], _wait: Wait) -> Answer<'
 #[inline(always)]
 pub fn pread<'a>(env: Env<'a>, [device, offset, length]: [Term<'a>; 3], wait: Wait) -> Answer<'a> {
     let device = resource::decode_device(device)?;
-    let [offset, length] = term::naturals([offset, length])?;
+    let [offset] = term::naturals([offset])?;
+    device.prefetch(offset);
+    let [length] = term::naturals([length])?;
+    if wait == Wait::NonBlocking {
+        // As `read::pread` does it.
+        let mut answer = None;
+        let allocate = |length| {
+            let binary = BinaryBuffer::allocate(env, length)?;
+            answer = binary.early_term(env).map(|term| answer::ok(env, term));
+            Some(binary)
+        };
+        if device.pread_mapped(offset, length, allocate).is_some() {
+            dispatch::consume_timeslice(env, length as usize);
+            return answer.ok_or(Stop::Raise);
+        }
+    }
     let allocate = |length| BinaryBuffer::allocate(env, length);
     bytes(env, wait, device.pread(wait, offset, length, allocate))
 }
