@@ -17,7 +17,7 @@
 calls() -> ["read 8 B", "read 64 B", "write 64 B"].
 
 -spec scale_calls() -> [string()].
-scale_calls() -> ["read 8 B", "write 64 B", "write 64 B, while there is a view", "view 4 KB", "position", "intact of a view"].
+scale_calls() -> ["read 8 B", "device read 64 B", "write 64 B", "write 64 B, while there is a view", "view 4 KB", "position", "intact of a view"].
 
 -spec scenes() -> [{Name :: string(), scene()}].
 scenes() ->
@@ -107,12 +107,14 @@ subject("write 64 B, while there is a view", iommap, Handle) ->
     {ok, View} = iommap:region_binary(Handle, 0, ?SIZE),
     ok = persistent_term:put(?MODULE, View),
     Handle;
+subject("device read 64 B", iommap, Handle) -> element(2, {ok, _} = iommap_file:from(Handle));
 subject(_, _, Handle) -> Handle.
 
 contender("read 8 B", Module) -> {read, each(fun Module:pread/3, 8)};
 contender("read 64 B", Module) -> {read, each(fun Module:pread/3, 64)};
 contender("write 64 B", Module) -> {read_write, each(fun Module:pwrite/3, binary:copy(<<"w">>, 64))};
 contender("write 64 B, while there is a view", Module) -> contender("write 64 B", Module);
+contender("device read 64 B", iommap) -> {read, each(fun file:pread/3, 64)};
 contender("view 4 KB", Module) -> {read, each(fun Module:region_binary/3, 4096)};
 contender("position", iommap) -> {read, each(fun(Handle, _, _) -> iommap:position(Handle) end, none)};
 contender("intact of a view", iommap) -> {read, each(fun(View, _, _) -> iommap:intact(View) end, none)}.

@@ -18,7 +18,7 @@ cases() ->
         "nothing", "read 8 B", "read 64 B", "read 4 KB", "read 64 KB", "read 1 MB", "read 8 B, same page",
         "read 8 B, used", "read 64 B, used", "read 8 B, chained", "read 8 B, chained, same page",
         "read 8 B of zeros", "read 8 B of zeros among data", "read 4 KB of zeros", "view 4 KB", "write 64 B", "write 4 KB", "write 16 x 256 B",
-        "write 16 x 256 B, not flattened", "read and write 64 B, 8 handles in turn",
+        "write 64 B, while there is a view", "write 16 x 256 B, while there is a view", "read and write 64 B, 8 handles in turn",
         "read 64 B, not lately read", "read 64 B, one page in ten cold", "write 64 B, not lately written",
         "read 64 x 64 B", "grow by 4 KB", "append 64 B", "with_view 4 KB", "device read 64 B", "device read_line", "atomics add", "atomics get"]]
     ++ [{Name, calls_per_second} || Name <- ["read 64 B, 1 process", "read 64 B, 2 processes", "read 64 B, 4 processes",

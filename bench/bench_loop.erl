@@ -64,11 +64,15 @@ forever(#{open := Open, call := Call, argument := Argument, mask := Mask} = Cont
     _ = calling_loop(1 bsl 28, Call, Subject, Argument, Mask, Seed),
     forever(Contender, fun() -> ok end).
 
-%% Whether the first calls answer what they should.
+%% Whether the first calls answer what they should. In a process of its own, with which its views go.
 -spec answers(contender(), pos_integer()) -> boolean().
 answers(#{call := none}, _Calls) ->
     true;
-answers(#{open := Open, call := Call, argument := Argument, mask := Mask, expect := Expect}, Calls) ->
+answers(Contender, Calls) ->
+    {_, Monitor} = spawn_monitor(fun() -> exit({right, are_right(Contender, Calls)}) end),
+    receive {'DOWN', Monitor, _, _, {right, Right}} -> Right; {'DOWN', Monitor, _, _, Why} -> error(Why) end.
+
+are_right(#{open := Open, call := Call, argument := Argument, mask := Mask, expect := Expect}, Calls) ->
     Subject = Open(),
     lists:all(
         fun(Offset) -> Expect(Call(Subject, Offset, Argument), Offset) end,
