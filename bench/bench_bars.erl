@@ -33,7 +33,6 @@ hot(Of, Slower) ->
      at_most("read 4 KB of zeros: iommap / floor", 2.2, Busy("read 4 KB of zeros", iommap), Busy("read 4 KB of zeros", floor)),
      at_most("view 4 KB: iommap / a NIF that does nothing", 4.5, Busy("view 4 KB", iommap), Busy("view 4 KB", nif)),
      at_most("write 64 B: iommap / floor", 1.5, Busy("write 64 B", iommap), Busy("write 64 B", floor)),
-     at_most("iommap: write of 16 x 256 B / of 4 KB", 1.5, Busy("write 16 x 256 B", iommap), Busy("write 4 KB", iommap)),
      at_most("write of 16 x 256 B: iommap / gathered by the VM (floor)", 1.3,
              Busy("write 16 x 256 B", iommap), Busy("write 16 x 256 B", floor)),
      at_most("write of 16 x 256 B, while there is a view: iommap / floor", 1.5,

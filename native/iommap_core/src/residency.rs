@@ -107,6 +107,11 @@ impl Residency {
 
     /// Inserts the whole blocks of the range, in answer to a question that was put at `stamp`.
     pub fn insert(&self, range: Range, stamp: Stamp) {
+        self.insert_and_renew(range, stamp, |_| false);
+    }
+
+    /// The same, and inserts anew what `holds` of the blocks that share an entry with those, if the entry has ended and can be renewed.
+    pub fn insert_and_renew(&self, range: Range, stamp: Stamp, holds: impl Fn(Range) -> bool) {
         let start = range.offset().next_multiple_of(1 << self.block);
         let end = range.end() & !((1 << self.block) - 1);
         if start >= end {
@@ -120,6 +125,10 @@ impl Residency {
             // threads that add at once one may be lost: it will be asked again.
             let joined = if fresh(word, tag, stamp, self.lifetime) {
                 word | pack(inserted, 0, Stamp(0))
+            } else if fresh(word, tag, stamp, self.renewable) {
+                let held = |run| holds(self.range_of(region, run));
+                let renewed = held_blocks(blocks(word) & !inserted, u32::MAX, &held);
+                pack(renewed | inserted, tag, stamp)
             } else {
                 pack(inserted, tag, stamp)
             };
@@ -339,6 +348,36 @@ mod tests {
                 assert!(!cache.renew(range(0, page_size()), still(u32::MAX)));
             }
         }
+    }
+
+    #[test]
+    fn what_is_inserted_in_an_ended_entry_keeps_the_blocks_that_still_hold() {
+        // Only those that were there, and are not inserted now; none of an entry that cannot be renewed.
+        let cache = Residency::new(1 << 20, 2, 1).renewable(1000);
+        let now = cache.stamp();
+        let later = |ticks: u32| Stamp(now.0.wrapping_add(ticks));
+        let still = |held: u32| {
+            move |run: Range| {
+                (run.offset() / page_size()..run.end() / page_size())
+                    .all(|page| held >> page & 1 == 1)
+            }
+        };
+        let page = |number: usize| range(number * page_size(), page_size());
+        for number in [0, 1, 5] {
+            cache.insert(page(number), now);
+        }
+        cache.insert_and_renew(page(7), later(3), still(0b0101_1110));
+        assert!(cache.holds(0, 0b1000_0010, later(3)));
+        assert!(!cache.holds(0, 0b1, later(3)) && !cache.holds(0, 0b10_0000, later(3)));
+        assert!(!cache.holds(0, 0b100, later(3)));
+        cache.insert_and_renew(page(8), later(1004), |_| {
+            panic!("asked about what is too old")
+        });
+        assert!(!cache.holds(0, 0b10, later(1004)));
+        cache.invalidate();
+        let after = Stamp(cache.stamp().0.wrapping_add(1004));
+        cache.insert_and_renew(page(9), after, |_| panic!("asked about what is invalid"));
+        assert!(cache.holds(0, 1 << 9, after) && !cache.holds(0, 1 << 8, after));
     }
 
     #[test]

@@ -452,6 +452,21 @@ fn a_page_that_is_still_dirty_is_written_at_once_when_its_lifetime_is_over() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn a_page_stays_known_to_be_dirty_when_its_neighbour_is_written_much_later() {
+    let scratch = Scratch::new();
+    let Some((_, handle)) = file_with_dirty_pages(&scratch) else {
+        return;
+    };
+    wait_until("a page stays dirty for a lifetime", || {
+        pwrite(&handle, 3 * page(), b"y").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        pwrite(&handle, 4 * page(), b"y").unwrap();
+        pwrite_as(&handle, Wait::NonBlocking, (3 * page()) as u64, b"x") == Ok(())
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_page_that_others_made_dirty_is_not_written_at_once() {
     // The system learns of a first write through a mapping by a fault, which may wait, however dirty the page is.
     let scratch = Scratch::new();

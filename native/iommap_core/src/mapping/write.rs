@@ -1,10 +1,11 @@
 //! Writes: asks which pages can be written without waiting (`cachestat(2)`), faults them in, copies in.
 
-use super::{Part, WritablePart};
+use super::{Mapping, Part, WritablePart};
 use crate::buffer::Data;
 use crate::error::Error;
 use crate::fault::guard;
 use crate::platform::{self, page_cache};
+use crate::range::Range;
 use crate::residency::Stamp;
 use std::sync::atomic::Ordering;
 
@@ -27,17 +28,21 @@ impl WritablePart<'_> {
         }
         if mapping.file.system().in_memory {
             let stamp = mapping.writes.stamp();
-            let ready = self.0.is_ready_to_read();
-            if ready {
-                let pages = range.widened(platform::page_size());
-                mapping.writes.insert(pages, stamp);
+            if !self.0.is_ready_to_read() {
+                return false;
             }
-            return ready;
+            let region = range.widened(mapping.writes.region_size());
+            let around = region.before(mapping.whole().end());
+            let ready = if mapping.reads.contains(around) {
+                around // it was asked about at once
+            } else {
+                range
+            };
+            let pages = ready.widened(platform::page_size());
+            mapping.writes.insert(pages, stamp);
+            return true;
         }
-        let fd = mapping.file.fd();
-        mapping.writes.renew(range, |run| {
-            page_cache::is_dirty(fd, mapping.file_offset(run), run.length())
-        })
+        mapping.writes.renew(range, |run| mapping.is_dirty(run))
     }
 
     /// Starts to bring the part into memory, if it is not there, and does not wait for it.
@@ -104,9 +109,24 @@ impl WritablePart<'_> {
     pub fn insert_written(self, stamp: Stamp) {
         let Part { mapping, range } = self.0;
         // A write to a file whose server may hang is never taken for one that waits for nothing.
-        if mapping.writebacks.load(Ordering::Acquire) == 0 && !mapping.file.system().remote {
-            let pages = range.widened(platform::page_size());
-            mapping.writes.insert(pages, stamp);
+        if mapping.writebacks.load(Ordering::Acquire) != 0 || mapping.file.system().remote {
+            return;
         }
+        let pages = range.widened(platform::page_size());
+        if mapping.is_private() || mapping.file.system().in_memory {
+            mapping.writes.insert(pages, stamp);
+        } else {
+            // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
+            mapping
+                .writes
+                .insert_and_renew(pages, stamp, |run| mapping.is_dirty(run));
+        }
+    }
+}
+
+impl Mapping {
+    /// Whether the pages of a range wait to be written back, and are not being so, as far as the system tells.
+    fn is_dirty(&self, range: Range) -> bool {
+        page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
     }
 }
