@@ -51,6 +51,7 @@ main() {
         sanitizers)
             need clang       "clang libclang-rt-dev"         "llvm"     ""
             need valgrind    "valgrind"                         ""         "valgrind"
+            [ "$(command -v rustc)" != /usr/bin/rustc ] || want rust-src "rust-src" # rustup has its own
             ;;
         *) echo "setup.sh: unknown job '$job'" >&2; exit 2 ;;
     esac
@@ -88,6 +89,7 @@ is_there() {
     case $1 in
         proper) erl -noshell -eval 'halt(case code:lib_dir(proper) of {error, _} -> 1; _ -> 0 end).' ;;
         fuse3) pkg-config --exists fuse3 ;;
+        rust-src) [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ] ;;
         markdown-it) python3 -c 'import markdown_it' || /usr/bin/python3 -c 'import markdown_it' ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1

@@ -455,7 +455,7 @@ is_still_intact(Handle, Offset, View) ->
 %%
 %% <strong>Do not decode a view of a file that is rewritten in place</strong>: it changes meanwhile, and `binary_to_term/1',
 %% `unicode:characters_to_list/1', `binary:split/3' with `global' and `string:split/3' can then end the VM. Decode a copy
-%% ({@link pread/3}, `binary:copy/1'), or views of files that are only appended to or replaced by a rename.
+%% ({@link pread/3}, `binary:copy/1'), or views of files that only get longer or are replaced by a rename.
 %%
 %% It is valid for as long as it lives: after {@link close/1}, and after the file was deleted. It shows the file as it
 %% changes, so it must not be a key of a map or of an ETS table; `binary:copy/1' makes a binary that stays. Where the file

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The core's threads under ThreadSanitizer.
+# The core's threads under ThreadSanitizer: cargo's tests of the core, and its threads alone for a while.
 #
-#   tsan.sh [SECONDS]        (30)
+#   tsan.sh [SECONDS]        of threads (30)
 #
 # Without truncated files: ThreadSanitizer blocks all signals while a handler runs, and so cannot follow the guard's
 # jump out of it, which leaves the signal mask alone for speed.
@@ -10,12 +10,21 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")"
 seconds=${1:-30}
+root=$(cd ../.. && pwd)
 target=$(uname -m)-unknown-linux-gnu
 
 # See asan.sh; what the standard library hides from the sanitizer is in tsan.suppressions.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-export CC=clang CFLAGS="-fsanitize=thread -g" CARGO_TARGET_DIR="$PWD/../../target/faults/tsan"
+export CC=clang CFLAGS="-fsanitize=thread -g" CARGO_TARGET_DIR="$root/target/faults/tsan"
+export TSAN_OPTIONS="suppressions=$PWD/tsan.suppressions"
+
+# The tests wait for each other in the standard library, which has to be watched, too.
+if [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
+    cargo test -Zbuild-std --target "$target" --manifest-path "$root/Cargo.toml" -p iommap_core --no-fail-fast
+else
+    echo "tsan: skipped: cargo's tests of the core: there are no sources of the standard library (rustup component add rust-src)"
+fi
 
 cargo build --release --locked --target "$target" --manifest-path stress/Cargo.toml
-TSAN_OPTIONS="suppressions=$PWD/tsan.suppressions" "$CARGO_TARGET_DIR/$target/release/stress" "$seconds" whole
+"$CARGO_TARGET_DIR/$target/release/stress" "$seconds" whole
 echo "tsan: clean"
