@@ -4,7 +4,7 @@
 
 -export([names/1, start/2, call/4, begin_call/4, name/1]).
 -export([kill/1, end_all/1, pause/1, resume/1, cut/2, heal/2]).
--export([memory/1]).
+-export([give_way/2, memory/1]).
 
 -type cluster_node() :: #{vm := test_vm:vm(), name := node(), options := map()}.
 
@@ -78,6 +78,13 @@ cut(Node, Others) ->
 -spec heal(cluster_node(), [node()]) -> ok.
 heal(Node, Others) ->
     _ = [true = call(Node, erlang, set_cookie, [Other, ?COOKIE]) || Other <- Others],
+    ok.
+
+%% Whether the node runs only where a core has nothing else to do, as if it were on another machine.
+-spec give_way(cluster_node(), boolean()) -> ok.
+give_way(#{vm := Vm}, Whether) ->
+    Class = if Whether -> "idle"; true -> "other" end,
+    {0, _} = test_system:shell(["chrt --", Class, " --all-tasks --pid 0 ", test_vm:os_pid(Vm)]),
     ok.
 
 %% The bytes of memory that are the VM's own: no pages of files.
