@@ -28,19 +28,12 @@ impl WritablePart<'_> {
         }
         if mapping.file.system().in_memory {
             let stamp = mapping.writes.stamp();
-            if !self.0.is_ready_to_read() {
-                return false;
+            let ready = self.0.is_ready_to_read();
+            if ready {
+                let pages = range.widened(platform::page_size());
+                mapping.writes.insert(pages, stamp);
             }
-            let region = range.widened(mapping.writes.region_size());
-            let around = region.before(mapping.whole().end());
-            let ready = if mapping.reads.contains(around) {
-                around // it was asked about at once
-            } else {
-                range
-            };
-            let pages = ready.widened(platform::page_size());
-            mapping.writes.insert(pages, stamp);
-            return true;
+            return ready;
         }
         mapping.writes.renew(range, |run| mapping.is_dirty(run))
     }
