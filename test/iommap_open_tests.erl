@@ -304,6 +304,16 @@ open_of_a_path_that_its_view_lost_is_sigbus_test() ->
 shifted(Bytes) ->
     <<0:3, Bytes/binary, 0:5>>.
 
+the_last_mode_among_the_options_counts_test() ->
+    with_file(<<"0123456789">>, fun(Path) ->
+        [begin
+             {ok, Handle} = iommap:open(Path, Modes),
+             ?assertMatch({Modes, {ok, #{mode := Last}}}, {Modes, iommap:info(Handle)}),
+             ok = iommap:close(Handle)
+         end || {Modes, Last} <- [{[read, read_write], read_write}, {[read_write, read], read},
+                                  {[write, lock, read, shared, read_write], read_write}]]
+    end).
+
 open_takes_relative_paths_test() ->
     %% A path that does not begin at the root begins at the VM's working directory.
     with_file(<<"0123456789">>, fun(Path) ->

@@ -115,3 +115,25 @@ impl Drop for Reservation {
         unsafe { memory::unmap(self.base, self.length) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_page_on_either_side_of_all_that_can_be_mapped() {
+        let huge = memory::huge_page_size();
+        for unit in [page_size(), huge] {
+            for size in [1, unit, unit + 1, 3 * unit, 5 * huge] {
+                for offset in [0, 1, 3, 511].map(|units| units * unit as u64) {
+                    let reservation = Reservation::exact(offset, size, unit).unwrap();
+                    let (base, length) = reservation.extent();
+                    let (start, capacity) = (reservation.start(), reservation.capacity);
+                    assert!(capacity >= size && start >= base + page_size());
+                    assert!(start + capacity + page_size() <= base + length);
+                    assert_eq!(start as u64 % unit as u64, 0);
+                }
+            }
+        }
+    }
+}

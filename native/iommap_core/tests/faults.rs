@@ -66,6 +66,27 @@ fn a_write_to_a_truncated_file_is_a_fault_and_works_again_when_it_has_grown_back
 }
 
 #[test]
+fn what_a_private_mapping_lost_it_does_not_take_along() {
+    // The zeros that a view saw in the place of its changes are no changes: after a remap the file's bytes are there.
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let path = scratch.file(4 * page());
+        let handle = open_private(&path);
+        for at in [page(), 3 * page()] {
+            pwrite(&handle, at, b"mine").unwrap();
+        }
+        let view = show(&handle, 0, 4 * page()).unwrap();
+        set_size(&path, 2 * page());
+        // SAFETY: the view stays mapped, with zero pages where its file is lost.
+        let lost = unsafe { *((view.address() + 3 * page()) as *const u8) };
+        assert_eq!(lost, 0);
+        std::fs::write(&path, vec![7; 4 * page()]).unwrap();
+        assert_eq!(handle.remap(), Ok(4 * page()));
+        assert_eq!(pread(&handle, 3 * page(), 4), Ok(vec![7; 4]));
+    });
+}
+
+#[test]
 fn a_store_behind_the_end_of_a_file_in_large_folios_is_a_fault() {
     // Memory that keeps a file in one folio maps all of it, so the store meets none: the folio is not split while somebody holds a
     // page of it. Also where only a hint made the folio.
@@ -620,11 +641,11 @@ fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_e
             for _ in 0..8 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        map_a_page();
+                        rig::map_a_page();
                     }
                 });
             }
-            while map_a_page() {}
+            while rig::map_a_page() {}
             for (path, view) in files.iter().zip(&views) {
                 set_size(path, page());
                 // SAFETY: the view stays mapped, with zero pages where its file is lost.
@@ -634,14 +655,4 @@ fn lost_views_are_read_at_the_limit_of_mappings_while_other_threads_take_every_e
             done.store(true, Ordering::Relaxed);
         });
     });
-}
-
-/// Maps a shared page, which is never merged with its neighbours, if the system lets it.
-#[cfg(target_os = "linux")]
-fn map_a_page() -> bool {
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: the system chooses an address where nothing is.
-    unsafe {
-        libc::mmap(std::ptr::null_mut(), page(), libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
-    }
 }

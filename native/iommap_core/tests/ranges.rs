@@ -4,7 +4,7 @@
 
 mod rig;
 
-use iommap_core::{Access, Error, Wait};
+use iommap_core::{Access, Error, Hint, Wait};
 use rig::*;
 use std::io::Write;
 
@@ -84,6 +84,47 @@ fn a_refused_unlock_leaves_what_was_locked() {
         assert_eq!(refused, Err(Error::NO_MEMORY));
         assert!(handle.info(Wait::Blocking).unwrap().locked);
         assert_eq!(locked(), 4 * page());
+    });
+}
+
+/// A handle on six pages, the first two of which the system keeps apart from the others. No mapping can be split any more.
+#[cfg(target_os = "linux")]
+fn handle_where_nothing_can_be_split(scratch: &Scratch, locked: bool) -> AHandle {
+    let handle = open_for(&scratch.file(6 * page()), Access::ReadWrite);
+    handle.advise(0, 2 * page() as u64, Hint::Random).unwrap();
+    if locked {
+        handle.lock_range(0, 6 * page() as u64).unwrap();
+    }
+    while map_a_page() {}
+    handle
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_lock_that_is_refused_halfway_locks_nothing() {
+    // The first two pages could be locked, the third not by itself.
+    if rig::lacking_in_qemu("limit of mappings") {
+        return;
+    }
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let handle = handle_where_nothing_can_be_split(&scratch, false);
+        let refused = handle.lock_range(0, 3 * page() as u64);
+        assert_eq!((refused, locked()), (Err(Error::NO_MEMORY), 0));
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_unlock_that_is_refused_halfway_unlocks_nothing() {
+    if rig::lacking_in_qemu("limit of mappings") {
+        return;
+    }
+    in_its_own_process(|| {
+        let scratch = Scratch::new();
+        let handle = handle_where_nothing_can_be_split(&scratch, true);
+        let refused = handle.unlock_range(0, 3 * page() as u64);
+        assert_eq!((refused, locked()), (Err(Error::NO_MEMORY), 6 * page()));
     });
 }
 

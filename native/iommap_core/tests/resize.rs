@@ -304,6 +304,11 @@ fn a_replaced_mapping_is_let_go_before_its_successor_is_locked() {
     });
 }
 
+/// The room on the disk that a file takes, in blocks of 512 bytes.
+fn blocks_of(path: &std::path::Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap())
+}
+
 #[test]
 #[cfg(target_os = "linux")] // elsewhere RLIMIT_AS does not stop mmap(2)
 fn no_address_space_leaves_the_handle_as_it_was() {
@@ -318,12 +323,14 @@ fn no_address_space_leaves_the_handle_as_it_was() {
         let private = open_private(&path);
         pwrite(&private, 1, b"mine").unwrap();
         let before = rig::limit_address_space(512 << 20);
+        let blocks = blocks_of(&path);
         for handle in [&handle, &private] {
             for viewed in [false, true] {
                 let view = viewed.then(|| show(handle, 0, 1).unwrap());
                 let large = 1 << 30;
                 assert_eq!(handle.truncate(large), Err(Error::NO_MEMORY));
                 assert_eq!(contents(&path), pattern(5000));
+                assert_eq!(blocks_of(&path), blocks);
                 assert_eq!(handle.position(Wait::Blocking), Ok(5000));
                 set_size(&path, large as usize);
                 assert_eq!(handle.remap(), Err(Error::NO_MEMORY));
@@ -366,11 +373,14 @@ fn a_hint_never_changes_what_is_read() {
     let scratch = Scratch::new();
     let size = 5 * page() + 3;
     let path = scratch.file(size);
-    for handle in [open_for(&path, Access::ReadWrite), open_private(&path)] {
+    for (handle, byte) in [
+        (open_for(&path, Access::ReadWrite), 9),
+        (open_private(&path), 8),
+    ] {
         let mut bytes = pread(&handle, 0, size).unwrap();
         for at in [0, page() - 1, page(), size - 1] {
-            pwrite(&handle, at, &[9]).unwrap();
-            bytes[at] = 9;
+            pwrite(&handle, at, &[byte]).unwrap();
+            bytes[at] = byte;
         }
         let hints = [
             Hint::Normal,

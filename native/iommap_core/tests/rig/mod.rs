@@ -429,3 +429,13 @@ pub fn limit(resource: Resource, to: u64) -> libc::rlimit {
         before
     }
 }
+
+/// Maps a shared page, which is never merged with its neighbours, if the system lets it.
+#[cfg(target_os = "linux")]
+pub fn map_a_page() -> bool {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: the system chooses an address where nothing is.
+    unsafe {
+        libc::mmap(std::ptr::null_mut(), page(), libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
+    }
+}
