@@ -197,6 +197,8 @@ fn a_growth_that_fails_leaves_a_readable_page_behind_the_end() {
         };
         let path = disk.path().join("file");
         std::fs::write(&path, pattern(3 * page())).unwrap();
+        let mut filler = std::fs::File::create(disk.path().join("filler")).unwrap();
+        while std::io::Write::write(&mut filler, &[1; 4096]).is_ok() {}
         for private in [false, true] {
             let options = Options {
                 private,
@@ -206,7 +208,11 @@ fn a_growth_that_fails_leaves_a_readable_page_behind_the_end() {
             let view = whole(&handle);
             let before = maps_of(&path);
             let full = Error::System(libc::ENOSPC);
-            assert_eq!(handle.truncate(16 * page() as u64 + (2 << 20)), Err(full));
+            // In the reservation, and beyond it.
+            for more in [0, 2 << 20] {
+                assert_eq!(handle.truncate(16 * page() as u64 + more), Err(full));
+                assert_eq!(maps_of(&path), before);
+            }
             assert_eq!(handle.truncate(3 * page() as u64), Ok(()));
             assert!(has_readable_neighbours(&view, 3 * page()));
             assert_eq!(whole(&handle).address(), view.address());

@@ -121,3 +121,22 @@ fn preallocating_leaves_the_size_and_growing_never_sets_it_down() {
         }
     }
 }
+
+#[test]
+fn blocks_that_were_preallocated_for_nothing_are_given_back() {
+    // All but those that an append may have reached meanwhile: 64 MiB, where the system does not look for itself.
+    const KEPT: u64 = 65 << 20;
+    let file = file_in(std::env::temp_dir().to_str().unwrap());
+    file.preallocate(5000).unwrap().grow().unwrap();
+    let bytes = || file.file.metadata().unwrap().blocks() * 512;
+    let before = bytes();
+    let Ok(preallocation) = file.preallocate(3 * KEPT) else {
+        return eprintln!("Skipped: no room for 200 MB");
+    };
+    if bytes() < 3 * KEPT {
+        return eprintln!("Skipped: nothing is preallocated on this file system");
+    }
+    drop(preallocation);
+    assert_eq!(file.size(), Ok(5000));
+    assert!(bytes() <= before + KEPT, "{}", bytes());
+}
