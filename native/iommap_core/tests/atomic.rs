@@ -153,12 +153,15 @@ fn an_update_that_must_not_wait_waits_for_no_page_that_was_not_written() {
 #[test]
 fn threads_that_add_to_one_word_through_two_handles_lose_none() {
     // Also while others write the bytes beside it, and the file grows.
-    const TIMES: u64 = 20_000;
+    const THREADS: usize = 4;
+    const TIMES: u64 = 100_000; // for longer than a thread takes to start
+    let together = std::sync::Barrier::new(THREADS);
     let scratch = Scratch::new();
     let path = scratch.file(page());
     let handles = [(); 2].map(|()| open_for(&path, Access::ReadWrite));
     pwrite(&handles[0], 8, &[0; 8]).unwrap();
     let add = |handle: &AHandle| {
+        together.wait();
         for _ in 0..TIMES {
             match handle.update(Wait::NonBlocking, 8, Update::Add(1)) {
                 Err(refused) if refused.would_block() => {
@@ -170,7 +173,7 @@ fn threads_that_add_to_one_word_through_two_handles_lose_none() {
         }
     };
     std::thread::scope(|scope| {
-        for handle in handles.iter().cycle().take(4) {
+        for handle in handles.iter().cycle().take(THREADS) {
             scope.spawn(|| add(handle));
         }
         for size in 1..50 {
@@ -178,8 +181,9 @@ fn threads_that_add_to_one_word_through_two_handles_lose_none() {
             handles[0].truncate((size * page()) as u64).unwrap();
         }
     });
-    assert_eq!(word(&path, 8), 4 * TIMES);
-    assert_eq!(handles[1].load(Wait::Blocking, 8), Ok(4 * TIMES));
+    let sum = THREADS as u64 * TIMES;
+    assert_eq!(word(&path, 8), sum);
+    assert_eq!(handles[1].load(Wait::Blocking, 8), Ok(sum));
 }
 
 #[test]
