@@ -60,8 +60,9 @@ machine(Kind, Config) ->
 
 %% A file on the disk, with its name.
 new_file(Disk) ->
-    ok = durability:new(test_disk:path(Disk, "file")),
-    {0, _} = test_system:shell("sync"),
+    Path = test_disk:path(Disk, "file"),
+    ok = durability:new(Path),
+    {0, _} = test_system:shell(["sync -f ", Path]),
     ok.
 
 %% The next round goes on with the disk as the crash has left it.

@@ -163,12 +163,12 @@ the_room_of_a_failed_growth_is_given_back(Config) ->
         Contents = test_pattern:bytes(10_000),
         lists:sum([begin
             ok = file:write_file(Path, Contents),
-            {0, _} = test_system:shell([Before, " && sync"]),
+            {0, _} = test_system:shell([Before, " && sync -f ", maps:get(point, Mount)]),
             Free = settled_free(Mount),
             Size = total(Mount) + (10 bsl 20),
             {error, enospc} = test_vm:run(Vm, fun() -> Grow(Path, Size) end),
             {ok, Contents} = file:read_file(Path),
-            {0, _} = test_system:shell("sync"),
+            ok = test_mounts:sync(Mount),
             Lost = max(0, Free - settled_free(Mount) - (64 bsl 10)),
             ok = file:delete(Path),
             Lost
@@ -201,7 +201,7 @@ blocks(#{point := Point}, Which) ->
 settled_free(Mount) ->
     Free = free(Mount),
     receive after 300 -> ok end,
-    {0, _} = test_system:shell("sync"),
+    ok = test_mounts:sync(Mount),
     case free(Mount) of
         Free -> Free;
         _ -> settled_free(Mount)
@@ -220,12 +220,12 @@ a_file_is_not_emptied_before_there_is_room_for_its_new_contents(Config) ->
                         begin
             Path = test_mounts:path(Mount, "path"),
             ok = file:write_file(Path, Contents),
-            {_, _} = test_system:shell(["cd ", maps:get(point, Mount), " && sync && ", Copy]),
+            {_, _} = test_system:shell(["cd ", maps:get(point, Mount), " && sync -f . && ", Copy]),
             fill(test_mounts:path(Mount, "ballast")),
             Answer = test_vm:run(Vm, fun() -> empty(Path, New) end),
             Survived = is_whole(Path, Answer, New, Contents),
             io:format(user, "~p ~s ~b: ~p~n", [maps:get(kind, Mount), Copy, New, Answer]),
-            {0, _} = test_system:shell(["cd ", maps:get(point, Mount), " && rm -f path copy ballast && sync"]),
+            {0, _} = test_system:shell(["cd ", maps:get(point, Mount), " && rm -f path copy ballast && sync -f ."]),
             not Survived
         end])
     end),
@@ -241,9 +241,9 @@ a_file_is_not_emptied_while_others_fill_the_disk(Config) ->
         fill(Ballast),
         count(60, fun(Round) ->
             _ = file:delete(Path),
-            {0, _} = test_system:shell(["truncate -s -4M ", Ballast, " && sync"]),
+            {0, _} = test_system:shell(["truncate -s -4M ", Ballast, " && sync -f ", Ballast]),
             ok = file:write_file(Path, Contents),
-            {0, _} = test_system:shell("sync"),
+            ok = test_mounts:sync(Mount),
             [Answer, _] = at_once([{Vm, fun() -> pause(Round * 50), empty(Path, Size) end},
                                    {Rival, fun() -> fill(Ballast) end}]),
             not is_whole(Path, Answer, Size, Contents)

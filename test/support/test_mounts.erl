@@ -2,7 +2,7 @@
 -module(test_mounts).
 
 -export([mount/2]).
--export([unmount/1]).
+-export([unmount/1, sync/1]).
 -export([path/2]).
 -export([behind/2]).
 -export([control/3]).
@@ -85,6 +85,12 @@ unmount(#{kind := overlayfs, point := Point}) ->
     unmount(#{kind => ext4, point => Point ++ ".upper"});
 unmount(#{point := Point}) ->
     {0, _} = test_system:shell(["umount -l ", Point, " && rm -f ", Point, ".image"]),
+    ok.
+
+%% Writes back what this file system has, and no other: one that hangs for another test would hang here, too, and be changed by it.
+-spec sync(mount()) -> ok.
+sync(#{point := Point}) ->
+    {0, _} = test_system:shell(["sync -f ", Point]),
     ok.
 
 -spec path(mount(), file:filename()) -> file:filename().
