@@ -63,7 +63,7 @@ fixture(#{directory := Directory} = Settings) ->
     [ok = persistent_term:put(?LINES, lines()) || takes_part(Settings, contenders, other)],
     #{
         parts => parts(Directory), cold => cold(Directory),
-        read => Read, device => device(Read), handle => Handle, floor => Floor,
+        read => Read, handle => Handle, floor => Floor,
         zeros => Zeroed(Zeros), zero_words => Zeroed(ZeroWords),
         grow => filename:join(Directory, "grow-" ++ os:getpid()), text => Text,
         write => Write, write_handle => WriteHandle, write_floor => WriteFloor,
@@ -348,10 +348,10 @@ with_viewers(#{read := Path}) ->
              end}].
 
 %% 64 B at random, by file:pread/3 of a device, of a raw file, and without the file module.
-device_readers(#{read := Path, device := Device, handle := Handle}) ->
+device_readers(#{read := Path, handle := Handle}) ->
     Reader = #{argument => 64, mask => ?ANYWHERE(64),
                expect => fun(Answer, Offset) -> Answer =:= {ok, bench_file:contents(Offset, 64)} end},
-    [warmed(Reader#{name => iommap, open => fun() -> Device end, call => fun file:pread/3}, ?BLOCK),
+    [warmed(Reader#{name => iommap, open => fun() -> device(Path) end, call => fun file:pread/3}, ?BLOCK),
      warmed(Reader#{name => file, open => fun() -> raw(Path, [read]) end, call => fun file:pread/3}, ?BLOCK),
      warmed(Reader#{name => other, open => fun() -> Handle end, call => fun iommap:pread/3}, ?BLOCK)].
 
