@@ -17,7 +17,7 @@ const PIECE: u64 = 1 << 20;
 impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
     /// Copies out what the file has of a range; nothing if it has none of it. The buffer is made by `make`, of the length that
     /// is there, or not if there is no memory.
-    #[inline]
+    #[inline(always)]
     pub fn pread<B: Buffer>(
         &self,
         wait: Wait,
@@ -27,23 +27,19 @@ impl<V, H: Deref<Target = Handle<V>>> Device<V, H> {
     ) -> Result<Option<B>, Error> {
         self.check_open()?;
         self.permit(self.access.reads())?;
+        if let (Wait::NonBlocking, Some(handle), 1..) = (wait, self.mapped(), length) {
+            match handle.pread(wait, offset, length, &make) {
+                Ok(mut buffer) => {
+                    if is_whole(&mut buffer, length) {
+                        return Ok(Some(buffer));
+                    }
+                    return self.read_at_end(wait, handle, offset, length, &make, Ok(buffer));
+                }
+                Err(error @ (Error::WouldBlock | Error::Contended)) => return Err(error),
+                Err(_) => {} // the file may have a part of it
+            }
+        }
         self.read_at(wait, offset, length, &make)
-    }
-
-    /// Reads what is there, and surely the file's, without waiting and without asking anybody; nothing if that cannot be done.
-    #[inline(always)]
-    pub fn pread_mapped<B: Buffer>(
-        &self,
-        offset: u64,
-        length: u64,
-        make: impl FnOnce(usize) -> Option<B>,
-    ) -> Option<B> {
-        self.check_open().ok()?;
-        let handle = self.mapped()?;
-        let mut buffer = handle.pread(Wait::NonBlocking, offset, length, make).ok()?;
-        last(&mut buffer)
-            .is_some_and(|byte| byte != 0)
-            .then_some(buffer)
     }
 
     /// As [`Handle::prefetch`].

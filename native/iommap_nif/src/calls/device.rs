@@ -9,6 +9,7 @@ use iommap_core::{
     Access, Buffer, Counter, Data, Device, Error, Hint, OpenMode, Segment, Wait, Whence,
 };
 use rustler::{Atom, Encoder, Env, Term};
+use std::cell::Cell;
 
 /// `device_open_nif(Path, Access, [append | exclusive | sync])`
 pub fn open<'a>(env: Env<'a>, [path, access, flags]: [Term<'a>; 3], _wait: Wait) -> Answer<'a> {
@@ -49,21 +50,23 @@ pub fn pread<'a>(env: Env<'a>, [device, offset, length]: [Term<'a>; 3], wait: Wa
     let [offset] = term::naturals([offset])?;
     device.prefetch(offset);
     let [length] = term::naturals([length])?;
-    if wait == Wait::NonBlocking {
-        // As `read::pread` does it.
-        let mut answer = None;
-        let allocate = |length| {
-            let binary = BinaryBuffer::allocate(env, length)?;
-            answer = binary.early_term(env).map(|term| answer::ok(env, term));
-            Some(binary)
-        };
-        if device.pread_mapped(offset, length, allocate).is_some() {
-            dispatch::consume_timeslice(env, length as usize);
-            return answer.ok_or(Stop::Raise);
+    // As `read::pread` does it. Of several binaries that are made, the last but need not be the one that is read.
+    let answer = Cell::new(None);
+    let allocate = |length| {
+        let binary = BinaryBuffer::allocate(env, length)?;
+        let early = binary.early_term(env);
+        answer.set(early.map(|term| (term.as_c_arg(), answer::ok(env, term))));
+        Some(binary)
+    };
+    let read = device.pread(wait, offset, length, allocate);
+    if let (Ok(Some(binary)), Some((term, answer))) = (&read, answer.get()) {
+        let is_of = |early: Term| early.as_c_arg() == term;
+        if wait == Wait::NonBlocking && binary.early_term(env).is_some_and(is_of) {
+            dispatch::consume_timeslice(env, binary.len());
+            return Ok(answer);
         }
     }
-    let allocate = |length| BinaryBuffer::allocate(env, length);
-    bytes(env, wait, device.pread(wait, offset, length, allocate))
+    bytes(env, wait, read)
 }
 
 /// `device_read_nif(Device, Length)`
