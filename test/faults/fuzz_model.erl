@@ -456,7 +456,7 @@ pwrite(Slot, Offset, Data, IsIntact, Model) ->
                 Length =:= 0 -> {ok, Model};
                 At >= Backed -> {{error, sigbus}, Model};
                 At + Length > Backed ->
-                    %% Some of it may be written, and a private mapping has the pages of its own in any case.
+                    %% Some of it may be written, or nothing: data that nobody knows the origin of is refused with the same error.
                     {{error, sigbus}, written(Id, At, binary:part(Data, 0, Backed - At), some, Model)};
                 true -> {ok, written(Id, At, Data, all, Model)}
             end;
@@ -510,8 +510,13 @@ write_own(Offset, Data, HowMuch, #mapping{own = Own, size = Size} = Mapping, Mod
     {Seen, _} = visible(Mapping#mapping{size = round_up(Size)}, Model),
     Written = with_data(Seen, Offset, Data, HowMuch),
     Pages = lists:seq(Offset div page(), (Offset + byte_size(Data) - 1) div page()),
-    Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = page()}} || Page <- Pages]),
+    Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = sure(HowMuch, Page, Own)}}
+        || Page <- Pages]),
     Mapping#mapping{own = maps:merge(Own, Now), written = maps:merge(Mapping#mapping.written, maps:map(fun(_, _) -> [] end, Now))}.
+
+sure(all, _, _) -> page();
+sure(some, Page, Own) when is_map_key(Page, Own) -> (maps:get(Page, Own))#page.sure;
+sure(some, _, _) -> 0.
 
 %% What may be the same mapping may show what was written to this one.
 show_kin(#mapping{family = Family, own = Written} = Mapping, #mapping{family = Family, size = Size} = Kin, Model) when Kin =/= Mapping ->
