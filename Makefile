@@ -1,4 +1,4 @@
-# One word per job; `make help` lists them. Every word gets the tools it needs by itself (see setup.sh).
+# One target per job; `make help` lists them. Every target gets the tools it needs by itself (see setup.sh).
 
 CARGO ?= cargo
 
@@ -165,9 +165,9 @@ check-targets:      ## type-check for other systems and processors, link for mus
 	@./setup.sh roots
 	test/targets/check
 
-check-arm64:        ## build for aarch64 across, run the tests in qemu: make check-arm64 [WORDS="cross core eunit ct 16k"]
+check-arm64:        ## build for aarch64 across, run the tests in qemu: make check-arm64 [PARTS="cross core eunit ct 16k"]
 	@./setup.sh roots
-	test/targets/arm64 $(WORDS)
+	test/targets/arm64 $(PARTS)
 
 dist:               ## a source archive that builds without network, in _build/dist
 	@./setup.sh build
@@ -180,10 +180,10 @@ prebuilt:           ## libraries for those without Rust, in _build/prebuilt, and
 release-check:      ## do versions, changelog, docs, metadata, sums and tag agree?
 	@release/check
 
-matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [WORDS="test-ct"]
+matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [TARGETS="test-ct"]
 matrix-trixie matrix-sid: matrix-%:
 	@./setup.sh roots
-	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(WORDS)
+	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(TARGETS)
 
 ci:                 ## what continuous integration runs
 	.ci/run
@@ -195,4 +195,4 @@ clean:              ## remove everything that was built
 
 help:               ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1 \2/p' Makefile | \
-	    while read -r word job; do printf '  %-17s %s\n' "$$word" "$$job"; done
+	    while read -r target job; do printf '  %-17s %s\n' "$$target" "$$job"; done

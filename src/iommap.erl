@@ -126,7 +126,7 @@
 %% What a handle may do. Reading through a `write' handle answers `{error, eacces}', and so does writing through `read'.
 
 -type sync_mode() :: sync | async.
-%% Whether to wait until the data has reached the device, or only to start writing.
+%% Whether to wait until the data has reached the disk, or only to start writing.
 
 -type advise_hint() ::
     normal
@@ -223,7 +223,7 @@
 
 -type reason() :: badarg | closed | out_of_bounds | sigbus | file:posix() | atom().
 %% Why a call failed. `closed': the handle was closed. `out_of_bounds': the range ends after the mapping. `sigbus': the
-%% file no longer backs the bytes, or the device failed under them.
+%% file no longer backs the bytes, or the disk failed under them.
 
 %% @doc The same as `open(Source, read_write, Options)'; but if `Options' holds a mode, that is the mode.
 -spec open(source(), [mode() | open_option()]) -> {ok, handle()} | {error, reason()}.
@@ -406,7 +406,7 @@ handle_or(Argument, Handle) ->
 %%
 %% `View' is a binary that is the memory of the mapping (see {@link region_binary/3}), of `Length' bytes from `Offset' on. The
 %% answer is `{error, sigbus}', whatever `Fun' returned or raised, if any byte of the range was lost meanwhile: a page that the
-%% file no longer backs, or that the device did not give, shows zeros. So nobody has to ask {@link intact/1}. What that does not know
+%% file no longer backs, or that the disk did not give, shows zeros. So nobody has to ask {@link intact/1}. What that does not know
 %% passes here, too: zeros behind the end of a file that was cut, if it has grown past them again when `Fun' returns. If a byte
 %% was lost before, `Fun' is not called. Otherwise an exception of `Fun' goes on as it is. While `Fun' runs it does not know yet
 %% whether its bytes are real: what cannot be undone belongs after the call.
@@ -471,8 +471,8 @@ region_binary(_Handle, _Offset, _Length) ->
 sync(Handle) ->
     sync(Handle, sync).
 
-%% @doc Writes changes back to the file: `sync' waits until they have reached the device, `async' starts and returns. (On macOS the
-%% device may still hold them in a cache of its own: `sync' is `msync(2)' there, without `F_FULLFSYNC'.) Other calls are not held
+%% @doc Writes changes back to the file: `sync' waits until they have reached the disk, `async' starts and returns. (On macOS the
+%% disk may still hold them in a cache of its own: `sync' is `msync(2)' there, without `F_FULLFSYNC'.) Other calls are not held
 %% up. Answers `{error, badarg}' for another mode. On a private mapping, and in mode `read', there is nothing to do.
 -spec sync(handle(), sync_mode()) -> ok | {error, reason()}.
 sync(_Handle, _Mode) ->
@@ -481,7 +481,7 @@ sync(_Handle, _Mode) ->
 %% @doc Writes the changes of `Length' bytes from `Offset' on back to the file, and those of the rest of their pages, as
 %% {@link sync/2} does of all. No reader and no writer is held up. An error of writing back that is remembered is told whatever
 %% the range; else nothing is done for length 0. The file system may write more back: btrfs writes the whole file. Answers
-%% `{error, sigbus}' if the file no longer has all of the bytes: what it lost cannot reach the device.
+%% `{error, sigbus}' if the file no longer has all of the bytes: what it lost cannot reach the disk.
 %%
 %% ```
 %% {ok, Handle} = iommap:open("journal", read_write, [create, {size, 1 bsl 20}]),
@@ -562,7 +562,7 @@ ensure_size(_Handle, _Bytes) ->
 info(_Handle) ->
     erlang:nif_error(not_loaded).
 
-%% @doc How many of `Length' bytes from `Offset' on are in memory, and so are read without waiting for a device. Whole pages
+%% @doc How many of `Length' bytes from `Offset' on are in memory, and so are read without waiting for a disk. Whole pages
 %% are, but only what lies in the range counts; bytes that the file lost do not. Through every mode.
 %%
 %% Answers `{error, eperm}' where the system does not tell this user the truth: on Linux, of a file that is not the user's, and

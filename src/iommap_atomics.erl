@@ -13,7 +13,7 @@
 %%
 %% Exceptions are `badarg', for what {@link atomics} raises it for, for an array whose handle was closed, and for an operation that
 %% the mode of the handle does not permit; `badarith' of {@link sub/3} and {@link sub_get/3} for a number that is none; and `sigbus' for
-%% a word that the file no longer backs, that was cut off, or whose device failed.
+%% a word that the file no longer backs, that was cut off, or whose disk failed.
 %%
 %% ```
 %% {ok, Handle} = iommap:open("hits", read_write, [create, {size, 4096}]),

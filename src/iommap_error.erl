@@ -53,7 +53,7 @@ own_reasons() ->
         {badarg, "an argument is negative or of the wrong kind"},
         {closed, "the handle is closed"},
         {out_of_bounds, "the range ends after the end of the mapping"},
-        {sigbus, "the file does not back the bytes any more, or its device failed under them"},
+        {sigbus, "the file does not back the bytes any more, or its disk failed under them"},
         {nif_panicked, "the native library met a bug of its own"}
     ].
 

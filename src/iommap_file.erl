@@ -10,7 +10,7 @@
 %% but when nobody refers to it, and has no buffers. Its position is shared by all processes that use it; a call that uses the
 %% position excludes others from it until it is done.
 %%
-%% A file that another process cuts reads as `eof' from where it ends; a device that fails answers `{error, eio}'.
+%% A file that another process cuts reads as `eof' from where it ends; a disk that fails gives `{error, eio}'.
 %%
 %% ```
 %% {ok, Device} = iommap_file:open("words", [read, write, binary]),

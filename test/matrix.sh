@@ -4,7 +4,7 @@
 #   test/matrix.sh RELEASE [WORD ...]
 #
 # RELEASE is trixie (Debian 13) or sid (unstable); a WORD is one of the Makefile's, or `modes`: other modes of the VM.
-# Without words, all that this release is for: on trixie all but what no VM takes part in (test-model, test-injection). The root
+# Without targets, all that this release is for: on trixie all but what no VM takes part in (test-model, test-injection). The root
 # has nothing but git, make, gcc, cargo and rustc, and what `setup.sh test` installs there; the sources are copied into it, with
 # what is not committed yet.
 #
@@ -14,7 +14,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/root.sh"
 # shellcheck source-path=SCRIPTDIR
-. "$(dirname "$0")/words.sh"
+. "$(dirname "$0")/run_targets.sh"
 
 packages="git make gcc libc6-dev cargo rustc"
 sources=/srv/iommap
@@ -25,11 +25,11 @@ main() {
     release=${1:-}
     [ $# -gt 0 ] && shift
     case $release in
-        trixie) words=(test-core test-eunit test-ct test-properties test-consumers analyse docs demo soak modes) ;;
-        sid)    words=(test-eunit test-ct test-consumers analyse docs) ;;
+        trixie) targets=(test-core test-eunit test-ct test-properties test-consumers analyse docs demo soak modes) ;;
+        sid)    targets=(test-eunit test-ct test-consumers analyse docs) ;;
         *) fail "unknown release '$release': test/matrix.sh trixie|sid [WORD ...]" ;;
     esac
-    [ $# -eq 0 ] || words=("$@")
+    [ $# -eq 0 ] || targets=("$@")
     trap 'exit 130' INT TERM HUP
     if ! make_root "$roots/$release" "$release" "$packages" "" setup.sh; then
         # What is unstable may not be installable on some days. Nothing was tested then, and nothing failed.
@@ -39,7 +39,7 @@ main() {
     fi
     rm -rf --one-file-system "${root:?}$sources" "$root"/tmp/*
     copy_sources "$sources"
-    run_words
+    run_targets
 }
 
 inside() {
@@ -48,11 +48,11 @@ inside() {
 
 # Tests
 
-run_words() {
+run_targets() {
     logs=$checkout/_build/matrix/$release
     rm -rf "$logs"
-    for word in "${words[@]}"; do
-        if [ "$word" = modes ]; then modes; else run_word "$word" inside env IOMMAP_PROFILE=release make "$word" "SECONDS=${SOAK_SECONDS:-120}"; fi
+    for target in "${targets[@]}"; do
+        if [ "$target" = modes ]; then modes; else run_target "$target" inside env IOMMAP_PROFILE=release make "$target" "SECONDS=${SOAK_SECONDS:-120}"; fi
     done
     report "OTP $(inside erl -noshell -eval 'io:put_chars(erlang:system_info(otp_release)), halt().'), $(
         inside rustc --version | cut -d' ' -f1,2), $release"
@@ -64,8 +64,8 @@ modes() {
     for flags in "+JPperf true" "-emu_flavor emu" "+S 1:1"; do
         # shellcheck disable=SC2086 # one word per flag
         if inside erl $flags -noshell -eval 'halt().' > /dev/null 2>&1; then
-            run_word "erl $flags: EUnit" inside env ERL_AFLAGS="$flags" rebar3 eunit
-            run_word "erl $flags: views" inside env ERL_AFLAGS="$flags" sh -c \
+            run_target "erl $flags: EUnit" inside env ERL_AFLAGS="$flags" rebar3 eunit
+            run_target "erl $flags: views" inside env ERL_AFLAGS="$flags" sh -c \
                 "make -C test/faults all && rebar3 ct --readable=true --suite=$views"
         else
             results+=("SKIPPED erl $flags: $release packages no such VM")

@@ -11,7 +11,7 @@ pub enum Error {
     /// The range reaches beyond the end of the mapping.
     #[error("the range is outside the mapping")]
     OutOfBounds,
-    /// The file no longer backs the bytes, or the device failed under them.
+    /// The file no longer backs the bytes, or the disk failed under them.
     #[error("the file no longer backs the bytes")]
     Fault,
     /// The call would have to wait for pages that are not known to be in memory, and the caller said that it must not.

@@ -1,27 +1,27 @@
 # shellcheck shell=bash
-# Runs words of the Makefile one after the other, and tells at the end what each of them said last, and what failed. To be sourced
+# Runs targets of the Makefile one after the other, and tells at the end what each of them said last, and what failed. To be sourced
 # by a bash script.
 #
-#   run_word NAME COMMAND...    shows and keeps what the command says
-#   report WHAT                 the runners' closing lines, a line for each word, and of those that failed what tells why;
+#   run_target NAME COMMAND...  shows and keeps what the command says
+#   report WHAT                 the runners' closing lines, a line for each target, and of those that failed what tells why;
 #                               fails if one of them did
 #
-# $logs is the directory where what the words say is kept, a file for each.
+# $logs is the directory where what they say is kept, a file for each.
 
 results=() failed=()
 
-# What a word leaves running may hold its output open: so that is a file, and nobody waits for its end.
-run_word() {
-    local name=$1 result=ok start=$SECONDS log word
+# What a target leaves running may hold its output open: so that is a file, and nobody waits for its end.
+run_target() {
+    local name=$1 result=ok start=$SECONDS log pid
     shift
     log=$logs/$(printf '%s' "$name" | tr -c '[:alnum:]-' _).log
     mkdir -p "$logs"
     : >"$log"
     title "$name"
     "$@" >>"$log" 2>&1 &
-    word=$!
-    tail --follow --lines=+1 --pid="$word" "$log"
-    wait "$word" || { result=FAILED; failed+=("$log"); }
+    pid=$!
+    tail --follow --lines=+1 --pid="$pid" "$log"
+    wait "$pid" || { result=FAILED; failed+=("$log"); }
     results+=("$(printf '%-8s%-40s%5d s' "$result" "$name" $((SECONDS - start)))")
 }
 
@@ -36,7 +36,7 @@ report() {
     printf '%s\n' "${results[@]}"
     for log in ${failed+"${failed[@]}"}; do
         title "$1: of ${log##*/}, what failed"
-        # A runner lists what failed before make says that it did; a word that failed is often a list of words that went on.
+        # A runner lists what failed before make says that it did; a target that failed is often a list of targets that went on.
         without_colours <"$log" | awk '
             /^make.*: \*\*\* / { for (i = NR - 30; i < NR; i++) if (i in kept) print kept[i]; print; delete kept; next }
             { kept[NR] = $0; delete kept[NR - 30] }'
