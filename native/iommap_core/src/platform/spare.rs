@@ -12,8 +12,9 @@ use std::sync::OnceLock;
 /// is many entries of the system's map, and there are a few pieces.
 static SPARES: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 
-/// The entries of a piece: each is a page.
-const ENTRIES: usize = 16;
+/// The entries of a piece: each is a page. Eight threads that ask for mappings all the time often take 16 of them before the one that
+/// gave them up has its own.
+const ENTRIES: usize = 64;
 
 /// The spares of an image of this library, as later images use them: one process keeps these few entries, however many images were
 /// loaded.
