@@ -37,6 +37,8 @@ pub struct Residency {
     lifetime: u32,
     /// For how many ticks an entry can be renewed.
     renewable: u32,
+    /// Of how many regions at once: a power of two, or 0.
+    group: usize,
     invalidated: AtomicU32,
 }
 
@@ -61,14 +63,18 @@ impl Residency {
             block,
             lifetime,
             renewable: lifetime,
+            group: 0,
             invalidated: AtomicU32::new(0),
         }
     }
 
-    /// The same, but what was inserted at most so many ticks ago can be renewed.
-    pub fn renewable(self, ticks: u32) -> Residency {
+    /// The same, but what was inserted at most so many ticks ago can be renewed; in full regions, up to so many pages at once,
+    /// as to ask about all of them costs less than to ask about each.
+    pub fn renewable(self, ticks: u32, most_pages: usize) -> Residency {
+        let most = most_pages * platform::page_size() / self.region_size();
         Residency {
             renewable: ticks,
+            group: most.checked_ilog2().map_or(0, |log| 1 << log),
             ..self
         }
     }
@@ -147,12 +153,47 @@ impl Residency {
             if !fresh(word, tag, stamp, self.renewable) || blocks(word) & wanted != wanted {
                 return false;
             }
+            if self.renew_group(region, stamp, &holds) {
+                continue;
+            }
             let held = |run| holds(self.range_of(region, run));
             let renewed = held_blocks(blocks(word), u32::MAX, &held);
             entry.store(pack(renewed, tag, stamp), Ordering::Relaxed);
             all &= renewed & wanted == wanted;
         }
         all
+    }
+
+    /// Renews the regions of the group in which the range lies, if all of it was inserted not too long ago, and holds: what is used
+    /// now and then mostly is so in long stretches.
+    pub fn renew_full(&self, range: Range, holds: impl Fn(Range) -> bool) -> bool {
+        let mut regions = self.regions(range);
+        match (regions.next(), regions.next()) {
+            (Some((region, _)), None) => self.renew_group(region, self.stamp(), &holds),
+            _ => false,
+        }
+    }
+
+    fn renew_group(&self, region: usize, stamp: Stamp, holds: &impl Fn(Range) -> bool) -> bool {
+        if self.group == 0 {
+            return false;
+        }
+        let whole = self
+            .range_of(region, u32::MAX)
+            .widened(self.group * self.region_size());
+        let is_full = |(region, _)| {
+            let (entry, tag) = self.entry(region);
+            let word = entry.load(Ordering::Relaxed);
+            fresh(word, tag, stamp, self.renewable) && blocks(word) == u32::MAX
+        };
+        let renewed = self.regions(whole).all(is_full) && holds(whole);
+        if renewed {
+            for (region, all) in self.regions(whole) {
+                let (entry, tag) = self.entry(region);
+                entry.store(pack(all, tag, stamp), Ordering::Relaxed);
+            }
+        }
+        renewed
     }
 
     /// The range from the first to the last of some blocks of a region.

@@ -370,6 +370,67 @@ fn a_file_given_to_another_owner_is_read_by_nobody_who_may_not_wait() {
     });
 }
 
+/// What a call that must not wait answers of a page, if one of all is gone.
+#[cfg(target_os = "linux")]
+fn unless_gone<T>(gone: usize, number: usize, answer: T) -> Result<T, Error> {
+    if number == gone {
+        Err(Error::WouldBlock)
+    } else {
+        Ok(answer)
+    }
+}
+
+/// How long a page that was in memory is taken to be there, and more.
+#[cfg(target_os = "linux")]
+const LIFETIME: std::time::Duration = std::time::Duration::from_millis(600);
+
+/// Takes a page out of a file in memory: it is one of zeros then, and nowhere.
+#[cfg(target_os = "linux")]
+fn punch(path: &Path, number: usize) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    // SAFETY: changes a file.
+    let done = unsafe { libc::fallocate(fd, mode, (number * page()) as i64, page() as i64) };
+    assert_eq!(done, 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_page_that_is_gone_among_many_is_noticed_when_their_lifetime_is_over() {
+    // Many are asked about together: whether all are there, and if not, which.
+    const MANY: usize = 1024;
+    const GONE: usize = 301;
+    in_its_own_process(|| {
+        let Some(disk) = small_disk(2 * MANY * page()) else {
+            return;
+        };
+        let path = disk.path().join("file");
+        let data = pattern(MANY * page());
+        std::fs::write(&path, &data).unwrap();
+        let (reader, writer) = (
+            open_for(&path, Access::Read),
+            open_for(&path, Access::ReadWrite),
+        );
+        pread(&reader, 0, MANY * page()).unwrap();
+        pwrite(&writer, 0, &data).unwrap();
+        punch(&path, GONE);
+        std::thread::sleep(LIFETIME);
+        for number in (0..MANY).step_by(7).chain([GONE - 1, GONE, GONE + 1]) {
+            let expected = unless_gone(GONE, number, data[number * page()..][..8].to_vec());
+            let read = pread_page_non_blocking(&reader, number);
+            assert_eq!(read, expected, "page {number}");
+            let written = pwrite_as(
+                &writer,
+                Wait::NonBlocking,
+                (number * page()) as u64,
+                &data[number * page()..][..1],
+            );
+            assert_eq!(written, unless_gone(GONE, number, ()), "page {number}");
+        }
+    });
+}
+
 /// How many page faults of this thread waited for a disk.
 #[cfg(target_os = "linux")]
 fn waits_for_a_disk() -> libc::c_long {
@@ -438,15 +499,14 @@ fn a_page_that_is_still_dirty_is_written_at_once_when_its_lifetime_is_over() {
     };
     let non_blocking =
         |number: usize| pwrite_as(&handle, Wait::NonBlocking, (number * page()) as u64, b"x");
-    let lifetime = std::time::Duration::from_millis(600);
     // The system may write a page back at any time, and does so when its disk is busy: then it is written, and left, once more.
     wait_until("a page stays dirty for a lifetime", || {
         pwrite(&handle, 3 * page(), b"y").unwrap();
-        std::thread::sleep(lifetime);
+        std::thread::sleep(LIFETIME);
         non_blocking(3) == Ok(())
     });
     File::open(&path).unwrap().sync_all().unwrap();
-    std::thread::sleep(lifetime);
+    std::thread::sleep(LIFETIME);
     assert_eq!(non_blocking(3), Err(Error::WouldBlock));
 }
 
@@ -459,7 +519,7 @@ fn a_page_stays_known_to_be_dirty_when_its_neighbour_is_written_much_later() {
     };
     wait_until("a page stays dirty for a lifetime", || {
         pwrite(&handle, 3 * page(), b"y").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(600));
+        std::thread::sleep(LIFETIME);
         pwrite(&handle, 4 * page(), b"y").unwrap();
         pwrite_as(&handle, Wait::NonBlocking, (3 * page()) as u64, b"x") == Ok(())
     });

@@ -57,8 +57,12 @@ const READ_LIFETIME: u32 = 4;
 const WRITE_LIFETIME: u32 = 4;
 /// And where it does not tell: about a second. The kernel cleans pages after five seconds or more.
 const LONG_WRITE_LIFETIME: u32 = 16;
-/// How long after it was written a page may be found to be writable still: half a minute, after which the kernel cleans all.
-const WRITE_RENEWABLE: u32 = 480;
+/// How long after it was read or written a page may be found to be ready still: half a minute, after which the kernel cleans all.
+const RENEWABLE: u32 = 480;
+/// How many pages are renewed at once: of those that were written many, as they are mapped, and `mincore(2)` tells of them in a
+/// microsecond; of those that were read fewer, as they may be in memory but not mapped, where it takes ten.
+const WRITE_RENEWED: usize = 512;
+const READ_RENEWED: usize = 128;
 
 /// The most pages of one block of the cache for reading, in a mapping too big for a block of each.
 const READ_BLOCK: usize = 16;
@@ -153,7 +157,8 @@ impl Mapping {
             origin,
             lead,
             kind,
-            reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK),
+            reads: Residency::new(capacity, READ_LIFETIME, READ_BLOCK)
+                .renewable(RENEWABLE, READ_RENEWED),
             writes,
             written: AtomicBool::new(false),
             maps_post_eof: AtomicBool::new(file.maps_post_eof()),
@@ -346,8 +351,9 @@ impl Part<'_> {
 }
 
 fn residency_of_writes(size: usize, file: &BackingFile) -> Residency {
-    if page_cache::has_cachestat() && !file.system().is_stacked {
-        Residency::new(size, WRITE_LIFETIME, 1).renewable(WRITE_RENEWABLE)
+    let system = file.system();
+    if system.in_memory || page_cache::has_cachestat() && !system.is_stacked {
+        Residency::new(size, WRITE_LIFETIME, 1).renewable(RENEWABLE, WRITE_RENEWED)
     } else {
         Residency::new(size, LONG_WRITE_LIFETIME, 1)
     }

@@ -96,12 +96,19 @@ impl Mapping {
     /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
     /// is kept: a page that was dropped meanwhile would be asked of the server.
     #[cold]
-    fn query(&self, range: Range) -> bool {
+    pub(super) fn query(&self, range: Range) -> bool {
         if range.length() == 0 {
             return true;
         }
-        let stamp = self.reads.stamp();
         let by_mincore = self.file.mincore_is_reliable();
+        if by_mincore
+            && self
+                .reads
+                .renew_full(range, |group| self.is_resident(group))
+        {
+            return true;
+        }
+        let stamp = self.reads.stamp();
         let single_pages = self.reads.block_size() == platform::page_size();
         let unit = if self.file.system().remote {
             platform::page_size()
@@ -139,14 +146,9 @@ impl Mapping {
     fn query_mincore(&self, part: Range, wanted: Range, stamp: Stamp) -> bool {
         let page_size = platform::page_size();
         let mut pages = [0u8; PAGES_AT_ONCE];
-        // SAFETY: the part lies inside the mapping and begins at a page; `pages` is long enough for a step.
-        let told = unsafe {
-            page_cache::resident(self.address().add(part.offset()), part.length(), &mut pages)
-        };
-        let pages = &pages[..part.length().div_ceil(page_size)];
-        if !told {
+        let Some(pages) = self.ask_mincore(part, &mut pages) else {
             return false;
-        }
+        };
         let mut page = 0;
         let mut all = true;
         for run in pages.chunk_by(|one, next| one & 1 == next & 1) {
@@ -160,6 +162,21 @@ impl Mapping {
             page += run.len();
         }
         all
+    }
+
+    /// Whether all pages of `part`, which begins at a page, are in memory: of at most as many as are asked about at once.
+    fn is_resident(&self, part: Range) -> bool {
+        self.ask_mincore(part, &mut [0u8; PAGES_AT_ONCE])
+            .is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
+    }
+
+    fn ask_mincore<'a>(&self, part: Range, pages: &'a mut [u8; PAGES_AT_ONCE]) -> Option<&'a [u8]> {
+        let pages = pages.get_mut(..part.length().div_ceil(platform::page_size()))?;
+        // SAFETY: the part lies inside the mapping and begins at a page; there is a byte for each of its pages.
+        let told = unsafe {
+            page_cache::resident(self.address().add(part.offset()), part.length(), pages)
+        };
+        told.then_some(&*pages)
     }
 
     fn insert_resident(&self, range: Range, stamp: Stamp) {

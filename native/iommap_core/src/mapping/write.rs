@@ -26,16 +26,19 @@ impl WritablePart<'_> {
         if mapping.is_private() || mapping.writebacks.load(Ordering::Acquire) != 0 {
             return false;
         }
-        if mapping.file.system().in_memory {
-            let stamp = mapping.writes.stamp();
-            let ready = self.0.is_ready_to_read();
-            if ready {
-                let pages = range.widened(platform::page_size());
-                mapping.writes.insert(pages, stamp);
-            }
-            return ready;
+        if mapping
+            .writes
+            .renew(range, |run| mapping.is_still_writable(run))
+        {
+            return true;
         }
-        mapping.writes.renew(range, |run| mapping.is_dirty(run))
+        let stamp = mapping.writes.stamp();
+        let ready = mapping.file.system().in_memory && self.0.is_ready_to_read();
+        if ready {
+            let pages = range.widened(platform::page_size());
+            mapping.writes.insert(pages, stamp);
+        }
+        ready
     }
 
     /// Starts to bring the part into memory, if it is not there, and does not wait for it.
@@ -106,20 +109,25 @@ impl WritablePart<'_> {
             return;
         }
         let pages = range.widened(platform::page_size());
-        if mapping.is_private() || mapping.file.system().in_memory {
+        if mapping.is_private() {
             mapping.writes.insert(pages, stamp);
         } else {
             // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
             mapping
                 .writes
-                .insert_and_renew(pages, stamp, |run| mapping.is_dirty(run));
+                .insert_and_renew(pages, stamp, |run| mapping.is_still_writable(run));
         }
     }
 }
 
 impl Mapping {
-    /// Whether the pages of a range wait to be written back, and are not being so, as far as the system tells.
-    fn is_dirty(&self, range: Range) -> bool {
-        page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
+    /// Whether pages that were written through this mapping before are written again without waiting, as far as the system tells:
+    /// in memory, where the file is nowhere else; and elsewhere waiting to be written back, and not being so.
+    fn is_still_writable(&self, range: Range) -> bool {
+        if self.file.system().in_memory {
+            self.query(range)
+        } else {
+            page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
+        }
     }
 }

@@ -1,6 +1,8 @@
 use super::*;
 use platform::page_size;
 
+const GROUP: usize = 16;
+
 fn range(offset: usize, length: usize) -> Range {
     Range::checked(offset as u64, length as u64, usize::MAX).unwrap()
 }
@@ -95,7 +97,7 @@ fn a_renewal_keeps_exactly_the_blocks_that_still_hold() {
             0x5555_5555,
             0x7fff_ffff,
         ] {
-            let cache = Residency::new(1 << 20, 0, 1).renewable(1000);
+            let cache = Residency::new(1 << 20, 0, 1).renewable(1000, GROUP * BLOCKS);
             let bit = |bits: u32, page: usize| bits >> page & 1 == 1;
             for page in (0..32).filter(|page| bit(inserted, *page)) {
                 cache.insert(range(page * page_size(), page_size()), cache.stamp());
@@ -112,9 +114,62 @@ fn a_renewal_keeps_exactly_the_blocks_that_still_hold() {
 }
 
 #[test]
+fn full_regions_beside_each_other_are_renewed_by_one_question() {
+    let cache = Residency::new(1 << 30, 0, 1).renewable(1000, GROUP * BLOCKS);
+    let region = cache.region_size();
+    let group = GROUP * region;
+    let later = |cache: &Residency| Stamp(cache.stamp().0.wrapping_add(500));
+    let age = |cache: &Residency| {
+        let old = Stamp(cache.stamp().0.wrapping_sub(500));
+        cache.insert(range(0, 3 * group), old);
+    };
+    let holds = |number: usize| {
+        let (entry, tag) = cache.entry(number);
+        fresh(entry.load(Ordering::Relaxed), tag, later(&cache), 500)
+    };
+    age(&cache);
+    let asked = std::cell::RefCell::new(Vec::new());
+    let ask = |answer: fn(Range) -> bool| {
+        let asked = &asked;
+        move |run: Range| {
+            asked.borrow_mut().push((run.offset(), run.length()));
+            answer(run)
+        }
+    };
+    assert!(cache.renew(range(group + 5 * region + 9, 64), ask(|_| true)));
+    assert_eq!(asked.take(), [(group, group)]);
+    assert!((GROUP..2 * GROUP).all(holds));
+    assert!(!holds(GROUP - 1) && !holds(2 * GROUP));
+    // Where one page of all does not hold, only the region is renewed that was asked for.
+    assert!(cache.renew(
+        range(7 * region, 1),
+        ask(|run| run.end() < 9 * page_size() * BLOCKS)
+    ));
+    assert_eq!(asked.take(), [(0, group), (7 * region, region)]);
+    assert!(holds(7) && !holds(6) && !holds(8));
+    // Nor is more asked about where one is not full.
+    let lacking = Residency::new(1 << 30, 0, 1).renewable(1000, GROUP * BLOCKS);
+    let old = Stamp(lacking.stamp().0.wrapping_sub(500));
+    lacking.insert(range(0, group - page_size()), old);
+    assert!(lacking.renew(range(3 * region, 1), ask(|_| true)));
+    assert_eq!(asked.take(), [(3 * region, region)]);
+    // Nor of regions that are longer than what is asked about at once.
+    let huge = Residency::new(1 << 40, 0, 16).renewable(1000, BLOCKS);
+    huge.insert(range(0, huge.region_size()), huge.stamp());
+    assert!(!huge.renew_full(range(5, 1), ask(|_| true)));
+    assert!(huge.renew(range(5, 1), ask(|_| true)));
+    assert_eq!(asked.take(), [(0, huge.region_size())]);
+    // A small mapping's regions have less entries than are asked about at once.
+    let small = Residency::new(region, 0, 1).renewable(1000, GROUP * BLOCKS);
+    small.insert(range(0, region), small.stamp());
+    assert!(small.renew(range(5, 1), ask(|_| true)));
+    assert_eq!(asked.take(), [(0, region)]);
+}
+
+#[test]
 fn what_is_inserted_in_an_ended_entry_keeps_the_blocks_that_still_hold() {
     // Only those that were there, and are not inserted now; none of an entry that cannot be renewed.
-    let cache = Residency::new(1 << 20, 2, 1).renewable(1000);
+    let cache = Residency::new(1 << 20, 2, 1).renewable(1000, GROUP * BLOCKS);
     let now = cache.stamp();
     let later = |ticks: u32| Stamp(now.0.wrapping_add(ticks));
     let still = |held: u32| {
