@@ -180,10 +180,10 @@ prebuilt:           ## libraries for those without Rust, in _build/prebuilt, and
 release-check:      ## do versions, changelog, docs, metadata, sums and tag agree?
 	@release/check
 
-matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [TARGETS="test-ct"]
+matrix: matrix-trixie matrix-sid ## all of this on Debian 13 and on unstable, in roots: make matrix-sid [ONLY="test-ct"]
 matrix-trixie matrix-sid: matrix-%:
 	@./setup.sh roots
-	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(TARGETS)
+	SOAK_SECONDS=$(or $(SECONDS),120) test/matrix.sh $* $(ONLY)
 
 ci:                 ## what continuous integration runs
 	.ci/run
