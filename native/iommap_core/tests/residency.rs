@@ -6,8 +6,8 @@ use iommap_core::{Access, Data, Error, Hint, Segment, Wait, NON_BLOCKING_MAX};
 #[cfg(target_os = "linux")]
 use rig::{in_its_own_process, set_size, small_disk};
 use rig::{
-    open_for, page, pattern, pread, pread_as, pwrite, pwrite_as, pwrite_segments, show, skip,
-    wait_until, AHandle, Scratch,
+    open_for, open_private, page, pattern, pread, pread_as, pwrite, pwrite_as, pwrite_segments,
+    show, skip, wait_until, AHandle, Scratch,
 };
 use std::fs::File;
 use std::path::Path;
@@ -508,6 +508,24 @@ fn a_page_that_is_still_dirty_is_written_at_once_when_its_lifetime_is_over() {
     File::open(&path).unwrap().sync_all().unwrap();
     std::thread::sleep(LIFETIME);
     assert_eq!(non_blocking(3), Err(Error::WouldBlock));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_a_private_mapping_wrote_is_written_at_once_when_its_lifetime_is_over() {
+    // It is memory of its own, and no file's to be written back. Another page must first be known to be written.
+    let scratch = Scratch::new();
+    let path = scratch.file(PAGES * page());
+    let handle = open_private(&path);
+    let non_blocking =
+        |number: usize| pwrite_as(&handle, Wait::NonBlocking, (number * page()) as u64, b"x");
+    pwrite(&handle, 3 * page(), b"y").unwrap();
+    std::thread::sleep(LIFETIME);
+    pwrite(&handle, 4 * page(), b"y").unwrap(); // inserted where the entry has ended
+    assert_eq!(non_blocking(3), Ok(()));
+    std::thread::sleep(LIFETIME);
+    assert_eq!(non_blocking(4), Ok(()));
+    assert_eq!(non_blocking(5), Err(Error::WouldBlock));
 }
 
 #[test]

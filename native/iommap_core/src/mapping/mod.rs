@@ -137,7 +137,7 @@ impl Mapping {
         });
         let capacity = memory.capacity();
         let written = if kind.writable { capacity } else { 0 };
-        let writes = residency_of_writes(written, &file);
+        let writes = residency_of_writes(written, &file, options.private);
         let locked = Arc::new(AtomicBool::new(false));
         let facts = Facts {
             slot: *slot,
@@ -350,9 +350,10 @@ impl Part<'_> {
     }
 }
 
-fn residency_of_writes(size: usize, file: &BackingFile) -> Residency {
+fn residency_of_writes(size: usize, file: &BackingFile, private: bool) -> Residency {
     let system = file.system();
-    if system.in_memory || page_cache::has_cachestat() && !system.is_stacked {
+    let is_memory = private || system.in_memory;
+    if is_memory || page_cache::has_cachestat() && !system.is_stacked {
         Residency::new(size, WRITE_LIFETIME, 1).renewable(RENEWABLE, WRITE_RENEWED)
     } else {
         Residency::new(size, LONG_WRITE_LIFETIME, 1)

@@ -17,13 +17,13 @@ impl WritablePart<'_> {
         range.length() == 0 || mapping.writes.contains(range) || self.is_still_ready_to_write()
     }
 
-    /// Asks whether writing the part waits for nothing, though it was not written just now: a page in memory is all that
-    /// is needed where the file is nowhere else; and elsewhere, that pages which this mapping wrote before are still dirty, and
-    /// so may be written. (A private mapping must know first which pages it writes.)
+    /// Asks whether writing the part waits for nothing, though it was not written just now: as pages that this mapping wrote before
+    /// still can be; and where the file is nowhere else, also the first time. (A private mapping must know first which pages it
+    /// writes.)
     #[cold]
     fn is_still_ready_to_write(self) -> bool {
         let Part { mapping, range } = self.0;
-        if mapping.is_private() || mapping.writebacks.load(Ordering::Acquire) != 0 {
+        if mapping.writebacks.load(Ordering::Acquire) != 0 {
             return false;
         }
         if mapping
@@ -33,7 +33,8 @@ impl WritablePart<'_> {
             return true;
         }
         let stamp = mapping.writes.stamp();
-        let ready = mapping.file.system().in_memory && self.0.is_ready_to_read();
+        let ready =
+            mapping.file.system().in_memory && !mapping.is_private() && self.0.is_ready_to_read();
         if ready {
             let pages = range.widened(platform::page_size());
             mapping.writes.insert(pages, stamp);
@@ -109,22 +110,18 @@ impl WritablePart<'_> {
             return;
         }
         let pages = range.widened(platform::page_size());
-        if mapping.is_private() {
-            mapping.writes.insert(pages, stamp);
-        } else {
-            // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
-            mapping
-                .writes
-                .insert_and_renew(pages, stamp, |run| mapping.is_still_writable(run));
-        }
+        // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
+        mapping
+            .writes
+            .insert_and_renew(pages, stamp, |run| mapping.is_still_writable(run));
     }
 }
 
 impl Mapping {
     /// Whether pages that were written through this mapping before are written again without waiting, as far as the system tells:
-    /// in memory, where the file is nowhere else; and elsewhere waiting to be written back, and not being so.
+    /// in memory, where nothing is written back to a file; and elsewhere waiting to be written back, and not being so.
     fn is_still_writable(&self, range: Range) -> bool {
-        if self.file.system().in_memory {
+        if self.file.system().in_memory || self.is_private() {
             self.query(range)
         } else {
             page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
