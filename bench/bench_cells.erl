@@ -145,7 +145,9 @@ readers(#{read := Path, handle := Handle, floor := Floor, tables := #{} = Tables
     Reader = #{argument => Length, mask => ?ANYWHERE(Length), expect => Answer},
     readers(Reader, Path, Handle, Floor)
     ++ [Reader#{name => part, open => fun() -> view(Path) end, call => fun binary:part/3, expect := Bytes},
-        Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3, expect := Bytes,
+        %% Of any contents: other cases write to the table.
+        Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3,
+                expect := fun(Answer, _) -> byte_size(Answer) =:= Length end,
                 argument := 2}]
     ++ [Reader#{name => other, open => fun() -> none end, call => fun line/3, expect := Bytes} || Length =:= ?LINE_SIZE].
 
