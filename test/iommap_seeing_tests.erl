@@ -379,8 +379,12 @@ stats_tell_why_a_call_moved_test_() ->
             with_mapping(bytes(100), fun(Other, _) ->
                 {ok, View} = iommap:region_binary(Other, 0, 100),
                 ?assertEqual(#{moved_pages => 1}, counted(fun() -> ok = iommap:pwrite(Handle, 0, View) end))
-            end),
-            test_processes:during([fun() -> ok = iommap:pwrite(Handle, 0, Long) end], fun() ->
+            end)
+        end),
+        %% Long enough that the one who writes is interrupted while it holds the lock, also on a machine that is busy.
+        Longer = zeros(64 bsl 20),
+        with_mapping(Longer, fun(Handle, _Path) ->
+            test_processes:during([fun() -> ok = iommap:pwrite(Handle, 0, Longer) end], fun() ->
                 ok = test_processes:eventually(fun() ->
                     maps:is_key(moved_lock, counted(fun() -> {ok, _} = iommap:position(Handle) end))
                 end)
