@@ -96,7 +96,7 @@ impl Mapping {
     /// Asks the kernel which pages around the range are in memory, and keeps the answer. Of a file whose server may hang nothing
     /// is kept: a page that was dropped meanwhile would be asked of the server.
     #[cold]
-    pub(super) fn query(&self, range: Range) -> bool {
+    fn query(&self, range: Range) -> bool {
         if range.length() == 0 {
             return true;
         }
@@ -164,8 +164,9 @@ impl Mapping {
         all
     }
 
-    /// Whether all pages of `part`, which begins at a page, are in memory: of at most as many as are asked about at once.
-    fn is_resident(&self, part: Range) -> bool {
+    /// Whether all pages of `part`, which begins at a page, are in memory: of at most as many as are asked about at once. Only
+    /// where `mincore(2)` is reliable.
+    pub(super) fn is_resident(&self, part: Range) -> bool {
         self.ask_mincore(part, &mut [0u8; PAGES_AT_ONCE])
             .is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
     }

@@ -122,7 +122,7 @@ impl Mapping {
     /// in memory, where nothing is written back to a file; and elsewhere waiting to be written back, and not being so.
     fn is_still_writable(&self, range: Range) -> bool {
         if self.file.system().in_memory || self.is_private() {
-            self.query(range)
+            self.file.mincore_is_reliable() && self.is_resident(range)
         } else {
             page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
         }
