@@ -14,7 +14,8 @@
 //!
 //! What is promised: a hit means that the pages were in memory at most `lifetime` ticks ago. The kernel may have dropped
 //! one since; the access then takes a page fault on the spot, and nothing else is lost. (Stamps wrap after four
-//! hours of an entry lying untouched: it looks fresh again for one part in fifty thousand of that time.)
+//! hours of an entry lying untouched, of which each `invalidate` takes half a minute: it looks fresh again for one part in fifty
+//! thousand of that time.)
 //! `test/loom` tries this source under the interleavings with few preemptions, and `tests/residency_model.rs` what comes of another order of steps.
 
 use crate::range::Range;
@@ -113,11 +114,18 @@ impl Residency {
 
     /// Inserts the whole blocks of the range, in answer to a question that was put at `stamp`.
     pub fn insert(&self, range: Range, stamp: Stamp) {
-        self.insert_and_renew(range, stamp, |_| false);
+        self.insert_with(range, stamp, |_, _| 0);
     }
 
     /// The same, and inserts anew what `holds` of the blocks that share an entry with those, if the entry has ended and can be renewed.
     pub fn insert_and_renew(&self, range: Range, stamp: Stamp, holds: impl Fn(Range) -> bool) {
+        self.insert_with(range, stamp, |region, others| {
+            held_blocks(others, u32::MAX, &|run| holds(self.range_of(region, run)))
+        });
+    }
+
+    /// `renewed` tells which other blocks of a region are inserted anew.
+    fn insert_with(&self, range: Range, stamp: Stamp, renewed: impl Fn(usize, u32) -> u32) {
         let start = range.offset().next_multiple_of(1 << self.block);
         let end = range.end() & !((1 << self.block) - 1);
         if start >= end {
@@ -132,9 +140,8 @@ impl Residency {
             let joined = if fresh(word, tag, stamp, self.lifetime) {
                 word | pack(inserted, 0, Stamp(0))
             } else if fresh(word, tag, stamp, self.renewable) {
-                let held = |run| holds(self.range_of(region, run));
-                let renewed = held_blocks(blocks(word) & !inserted, u32::MAX, &held);
-                pack(renewed | inserted, tag, stamp)
+                let others = renewed(region, blocks(word) & !inserted);
+                pack(others | inserted, tag, stamp)
             } else {
                 pack(inserted, tag, stamp)
             };
@@ -143,25 +150,34 @@ impl Residency {
     }
 
     /// Inserts anew what `holds` of the blocks that share an entry with those of the range, if they were inserted not too long
-    /// ago; whether all of the range was.
+    /// ago; whether all of the range is fresh then. Ends at the first region that is not.
     pub fn renew(&self, range: Range, holds: impl Fn(Range) -> bool) -> bool {
         let stamp = self.stamp();
-        let mut all = true;
-        for (region, wanted) in self.regions(range) {
-            let (entry, tag) = self.entry(region);
-            let word = entry.load(Ordering::Relaxed);
-            if !fresh(word, tag, stamp, self.renewable) || blocks(word) & wanted != wanted {
-                return false;
-            }
-            if self.renew_group(region, stamp, &holds) {
-                continue;
-            }
-            let held = |run| holds(self.range_of(region, run));
-            let renewed = held_blocks(blocks(word), u32::MAX, &held);
-            entry.store(pack(renewed, tag, stamp), Ordering::Relaxed);
-            all &= renewed & wanted == wanted;
+        let mut asked = None;
+        self.regions(range).all(|(region, wanted)| {
+            self.holds(region, wanted, stamp)
+                || asked.replace(self.group_of(region)) != Some(self.group_of(region))
+                    && self.renew_group(region, stamp, &holds)
+                || self.renew_region(region, wanted, stamp, &holds)
+        })
+    }
+
+    fn renew_region(
+        &self,
+        region: usize,
+        wanted: u32,
+        stamp: Stamp,
+        holds: &impl Fn(Range) -> bool,
+    ) -> bool {
+        let (entry, tag) = self.entry(region);
+        let word = entry.load(Ordering::Relaxed);
+        if !fresh(word, tag, stamp, self.renewable) || blocks(word) & wanted != wanted {
+            return false;
         }
-        all
+        let held = |run| holds(self.range_of(region, run));
+        let renewed = held_blocks(blocks(word), u32::MAX, &held);
+        entry.store(pack(renewed, tag, stamp), Ordering::Relaxed);
+        renewed & wanted == wanted
     }
 
     /// Renews the regions of the group in which the range lies, if all of it was inserted not too long ago, and holds: what is used
@@ -172,6 +188,10 @@ impl Residency {
             (Some((region, _)), None) => self.renew_group(region, self.stamp(), &holds),
             _ => false,
         }
+    }
+
+    fn group_of(&self, region: usize) -> usize {
+        region / self.group.max(1)
     }
 
     fn renew_group(&self, region: usize, stamp: Stamp, holds: &impl Fn(Range) -> bool) -> bool {

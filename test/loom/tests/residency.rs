@@ -1,6 +1,7 @@
 //! What the residency cache promises, under every interleaving of those who ask the kernel and insert its answer, of who drops
 //! pages and invalidates, and of who relies on what the cache contains.
 
+use iommap_loom::clock;
 use iommap_loom::model;
 use iommap_loom::platform::page_size;
 use iommap_loom::range::Range;
@@ -9,29 +10,45 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-/// The first pages of a mapping, which share an entry of its cache.
+/// Two parts of a mapping: pages, which share an entry of its cache, or regions, which have one each.
 struct Mapping {
     cache: Residency,
+    /// How long a part is.
+    length: usize,
     /// Which of them the kernel has in memory; it orders those who ask and those who drop.
     resident: Mutex<[bool; 2]>,
     invalidated: AtomicBool,
 }
 
 impl Mapping {
-    fn new() -> Arc<Mapping> {
+    fn of_pages() -> Arc<Mapping> {
+        Mapping::new(page_size())
+    }
+
+    fn of_regions() -> Arc<Mapping> {
+        Mapping::new(32 * page_size())
+    }
+
+    fn new(length: usize) -> Arc<Mapping> {
+        clock::set(1);
         Arc::new(Mapping {
-            cache: Residency::new(2 * page_size(), 1000, 1),
+            cache: Residency::new(2 * length, 10, 1).renewable(1000, 64),
+            length,
             resident: Mutex::new([true; 2]),
             invalidated: AtomicBool::new(false),
         })
     }
 
-    /// Asks about a page, and inserts the answer.
-    fn ask(&self, page: usize) {
+    fn range(&self, part: usize) -> Range {
+        Range::between(part * self.length, (part + 1) * self.length)
+    }
+
+    /// Asks about a part, and inserts the answer.
+    fn ask(&self, part: usize) {
         let stamp = self.cache.stamp();
-        let resident = self.resident.lock().unwrap()[page];
+        let resident = self.resident.lock().unwrap()[part];
         if resident {
-            self.cache.insert(page_range(page), stamp);
+            self.cache.insert(self.range(part), stamp);
         }
     }
 
@@ -42,21 +59,25 @@ impl Mapping {
         self.invalidated.store(true, Ordering::Release);
     }
 
-    fn contains(&self, page: usize) -> bool {
-        self.cache.contains(page_range(page))
+    fn contains(&self, part: usize) -> bool {
+        self.cache.contains(self.range(part))
     }
 
-    /// Has the pages that the cache contains renewed if the kernel still has them.
-    fn renew(&self, page: usize) -> bool {
-        self.cache.renew(page_range(page), |run| {
-            let resident = self.resident.lock().unwrap();
-            (0..2).all(|page| !run.overlaps(page_range(page)) || resident[page])
-        })
+    fn holds(&self, run: Range) -> bool {
+        let resident = self.resident.lock().unwrap();
+        (0..2).all(|part| !run.overlaps(self.range(part)) || resident[part])
     }
-}
 
-fn page_range(page: usize) -> Range {
-    Range::between(page * page_size(), (page + 1) * page_size())
+    /// Has what the cache contains renewed if the kernel still has it.
+    fn renew(&self, part: usize) -> bool {
+        self.cache.renew(self.range(part), |run| self.holds(run))
+    }
+
+    /// The same of both regions together.
+    fn renew_both(&self, part: usize) -> bool {
+        self.cache
+            .renew_full(self.range(part), |run| self.holds(run))
+    }
 }
 
 fn spawn(
@@ -77,7 +98,7 @@ fn relies_on_nothing_once_invalidated(mapping: &Mapping) {
 #[test]
 fn what_was_dropped_and_invalidated_is_not_believed() {
     model(3, || {
-        let mapping = Mapping::new();
+        let mapping = Mapping::of_pages();
         let others = [
             spawn(&mapping, |mapping| mapping.ask(0)),
             spawn(&mapping, |mapping| mapping.ask(1)),
@@ -94,9 +115,10 @@ fn what_was_dropped_and_invalidated_is_not_believed() {
 #[test]
 fn what_was_dropped_and_invalidated_is_not_renewed() {
     model(3, || {
-        let mapping = Mapping::new();
+        let mapping = Mapping::of_pages();
         mapping.ask(0);
         mapping.ask(1);
+        clock::set(100); // ended, and not too old to be renewed
         let others = [
             spawn(&mapping, |mapping| {
                 mapping.renew(1);
@@ -113,9 +135,32 @@ fn what_was_dropped_and_invalidated_is_not_renewed() {
 }
 
 #[test]
+fn regions_that_were_dropped_and_invalidated_are_not_renewed_together() {
+    model(3, || {
+        let mapping = Mapping::of_regions();
+        mapping.ask(0);
+        mapping.ask(1);
+        clock::set(100);
+        let others = [
+            spawn(&mapping, |mapping| {
+                mapping.renew_both(1);
+            }),
+            spawn(&mapping, |mapping| mapping.ask(0)),
+            spawn(&mapping, Mapping::drop_pages),
+        ];
+        relies_on_nothing_once_invalidated(&mapping);
+        for other in others {
+            other.join().unwrap();
+        }
+        relies_on_nothing_once_invalidated(&mapping);
+        assert!(!mapping.renew_both(0) && !mapping.renew_both(1));
+    });
+}
+
+#[test]
 fn what_is_contained_was_asked_about() {
     model(3, || {
-        let mapping = Mapping::new();
+        let mapping = Mapping::of_pages();
         let asking = spawn(&mapping, |mapping| mapping.ask(0));
         assert!(!mapping.contains(1));
         asking.join().unwrap();

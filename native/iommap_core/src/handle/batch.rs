@@ -8,6 +8,9 @@ use crate::lock::Lock;
 use crate::mapping::{Mapping, Part, WritablePart};
 use std::cell::Cell;
 
+/// How many parts a call that must not wait asks the system about: each such question may take it ten microseconds.
+const MOST_QUESTIONS: usize = 64;
+
 /// An offset and a length, in bytes.
 pub type Span = (u64, u64);
 
@@ -43,7 +46,11 @@ impl<V> Handle<V> {
             }
         })?;
         // Asks about all of them before the first is copied.
-        if !parts.iter().all(|part| part.is_ready_to_read()) {
+        if !all_ready(
+            &parts,
+            |part| part.is_known_ready_to_read(),
+            |part| part.is_ready_to_read(),
+        ) {
             return Err(Error::WouldBlock);
         }
         mapping.check_not_faulted()?; // no part may be there to find out
@@ -114,7 +121,11 @@ impl<V> Handle<V> {
         let mapping = &opened(&writing)?.mapping;
         let parts = writable_parts(mapping, writes)?;
         mapping.check_not_faulted()?; // no part may be there to find out
-        if !parts.iter().all(|(part, _)| part.is_ready_to_write()) {
+        if !all_ready(
+            &parts,
+            |(part, _)| part.is_known_ready_to_write(),
+            |(part, _)| part.is_ready_to_write(),
+        ) {
             return Err(Error::WouldBlock);
         }
         for (part, data) in parts {
@@ -164,6 +175,18 @@ impl<V> Handle<V> {
         };
         self.two_phase(prepare, Lock::write, write)
     }
+}
+
+/// Whether all of them are ready, found out by a bounded number of questions.
+fn all_ready<P>(
+    parts: &[P],
+    is_known_ready: impl Fn(&P) -> bool,
+    is_ready: impl Fn(&P) -> bool,
+) -> bool {
+    let mut questions = 0..MOST_QUESTIONS;
+    parts
+        .iter()
+        .all(|part| is_known_ready(part) || questions.next().is_some() && is_ready(part))
 }
 
 /// The sum, which saturates: whatever is so long fits into no mapping.

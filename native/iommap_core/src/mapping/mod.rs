@@ -57,11 +57,12 @@ const READ_LIFETIME: u32 = 4;
 const WRITE_LIFETIME: u32 = 4;
 /// And where it does not tell: about a second. The kernel cleans pages after five seconds or more.
 const LONG_WRITE_LIFETIME: u32 = 16;
-/// How long after it was read or written a page may be found to be ready still: half a minute, after which the kernel cleans all.
+/// How long after it was read or written a page may be found to be ready still: half a minute. By then the kernel has cleaned
+/// what was written.
 const RENEWABLE: u32 = 480;
-/// How many pages are renewed at once: of those that were written many, as they are mapped, and `mincore(2)` tells of them in a
-/// microsecond; of those that were read fewer, as they may be in memory but not mapped, where it takes ten.
-const WRITE_RENEWED: usize = 512;
+/// How many pages are asked about at once then: of those that were written many, as they are mapped, and the system tells of them in
+/// one to three microseconds; of those that were read fewer, as they may be in memory but not mapped, where it takes ten.
+const WRITE_RENEWED: usize = read::PAGES_AT_ONCE;
 const READ_RENEWED: usize = 128;
 
 /// The most pages of one block of the cache for reading, in a mapping too big for a block of each.
@@ -352,8 +353,12 @@ impl Part<'_> {
 
 fn residency_of_writes(size: usize, file: &BackingFile, private: bool) -> Residency {
     let system = file.system();
-    let is_memory = private || system.in_memory;
-    if is_memory || page_cache::has_cachestat() && !system.is_stacked {
+    let told = if private || system.in_memory {
+        page_cache::HAS_MINCORE && file.mincore_is_reliable()
+    } else {
+        page_cache::has_cachestat() && !system.is_stacked
+    };
+    if told {
         Residency::new(size, WRITE_LIFETIME, 1).renewable(RENEWABLE, WRITE_RENEWED)
     } else {
         Residency::new(size, LONG_WRITE_LIFETIME, 1)

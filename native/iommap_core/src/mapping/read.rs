@@ -11,13 +11,19 @@ use crate::residency::Stamp;
 use crate::stats::{self, Counter};
 
 /// How many pages are asked about in one system call.
-const PAGES_AT_ONCE: usize = 512;
+pub(super) const PAGES_AT_ONCE: usize = 512;
 
 impl Part<'_> {
-    /// Whether the pages of the part are in memory, as far as was found out lately.
+    /// Whether the pages of the part are in memory, as far as was found out lately, or is now.
     #[inline(always)]
     pub fn is_ready_to_read(self) -> bool {
-        self.mapping.reads.contains(self.range) || self.mapping.query(self.range)
+        self.is_known_ready_to_read() || self.mapping.query(self.range)
+    }
+
+    /// The same without a question.
+    #[inline(always)]
+    pub fn is_known_ready_to_read(self) -> bool {
+        self.mapping.reads.contains(self.range)
     }
 
     /// Copies the part out, to a buffer that is as long.

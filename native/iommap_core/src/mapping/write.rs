@@ -1,4 +1,4 @@
-//! Writes: asks which pages can be written without waiting (`cachestat(2)`), faults them in, copies in.
+//! Writes: asks which pages can be written without waiting (`cachestat(2)`, `mincore(2)`), faults them in, copies in.
 
 use super::{Mapping, Part, WritablePart};
 use crate::buffer::Data;
@@ -10,11 +10,17 @@ use crate::residency::Stamp;
 use std::sync::atomic::Ordering;
 
 impl WritablePart<'_> {
-    /// Whether the pages of the part were written lately, so that writing them again waits for nothing.
+    /// Whether writing the pages of the part waits for nothing, as they were written lately, or are found to be ready still.
     #[inline]
     pub fn is_ready_to_write(self) -> bool {
+        self.is_known_ready_to_write() || self.is_still_ready_to_write()
+    }
+
+    /// The same without a question.
+    #[inline]
+    pub fn is_known_ready_to_write(self) -> bool {
         let Part { mapping, range } = self.0;
-        range.length() == 0 || mapping.writes.contains(range) || self.is_still_ready_to_write()
+        range.length() == 0 || mapping.writes.contains(range)
     }
 
     /// Asks whether writing the part waits for nothing, though it was not written just now: as pages that this mapping wrote before
@@ -26,9 +32,8 @@ impl WritablePart<'_> {
         if mapping.writebacks.load(Ordering::Acquire) != 0 {
             return false;
         }
-        if mapping
-            .writes
-            .renew(range, |run| mapping.is_still_writable(run))
+        let is_still_writable = |run| mapping.is_still_writable(run);
+        if mapping.tells_what_is_still_writable() && mapping.writes.renew(range, is_still_writable)
         {
             return true;
         }
@@ -110,10 +115,15 @@ impl WritablePart<'_> {
             return;
         }
         let pages = range.widened(platform::page_size());
-        // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
-        mapping
-            .writes
-            .insert_and_renew(pages, stamp, |run| mapping.is_still_writable(run));
+        if mapping.tells_what_is_still_writable() {
+            // Or a writer that comes to a region seldom would have nothing to renew but the page it wrote last.
+            let is_still_writable = |run| mapping.is_still_writable(run);
+            mapping
+                .writes
+                .insert_and_renew(pages, stamp, is_still_writable);
+        } else {
+            mapping.writes.insert(pages, stamp);
+        }
     }
 }
 
@@ -121,10 +131,19 @@ impl Mapping {
     /// Whether pages that were written through this mapping before are written again without waiting, as far as the system tells:
     /// in memory, where nothing is written back to a file; and elsewhere waiting to be written back, and not being so.
     fn is_still_writable(&self, range: Range) -> bool {
-        if self.file.system().in_memory || self.is_private() {
-            self.file.mincore_is_reliable() && self.is_resident(range)
+        if self.is_written_in_memory() {
+            self.is_resident(range)
         } else {
             page_cache::is_dirty(self.file.fd(), self.file_offset(range), range.length())
         }
+    }
+
+    /// Whether what `is_still_writable` says is true.
+    fn tells_what_is_still_writable(&self) -> bool {
+        !self.is_written_in_memory() || self.file.mincore_is_reliable()
+    }
+
+    fn is_written_in_memory(&self) -> bool {
+        self.file.system().in_memory || self.is_private()
     }
 }

@@ -13,6 +13,9 @@ use std::os::fd::RawFd;
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 
+/// Whether the system tells which pages are in memory.
+pub const HAS_MINCORE: bool = cfg!(not(target_os = "openbsd"));
+
 /// Tells for each page of a page-aligned range, in the lowest bit of a byte each, whether an access finds it in
 /// memory. `false` if the system cannot tell.
 ///

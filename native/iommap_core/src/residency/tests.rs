@@ -3,6 +3,11 @@ use platform::page_size;
 
 const GROUP: usize = 16;
 
+/// A stamp of half a minute ago.
+fn old(cache: &Residency) -> Stamp {
+    Stamp(cache.stamp().0.wrapping_sub(500))
+}
+
 fn range(offset: usize, length: usize) -> Range {
     Range::checked(offset as u64, length as u64, usize::MAX).unwrap()
 }
@@ -100,7 +105,7 @@ fn a_renewal_keeps_exactly_the_blocks_that_still_hold() {
             let cache = Residency::new(1 << 20, 0, 1).renewable(1000, GROUP * BLOCKS);
             let bit = |bits: u32, page: usize| bits >> page & 1 == 1;
             for page in (0..32).filter(|page| bit(inserted, *page)) {
-                cache.insert(range(page * page_size(), page_size()), cache.stamp());
+                cache.insert(range(page * page_size(), page_size()), old(&cache));
             }
             let first = inserted.trailing_zeros() as usize;
             let renewed = cache.renew(range(first * page_size(), 10), still(held));
@@ -119,15 +124,11 @@ fn full_regions_beside_each_other_are_renewed_by_one_question() {
     let region = cache.region_size();
     let group = GROUP * region;
     let later = |cache: &Residency| Stamp(cache.stamp().0.wrapping_add(500));
-    let age = |cache: &Residency| {
-        let old = Stamp(cache.stamp().0.wrapping_sub(500));
-        cache.insert(range(0, 3 * group), old);
-    };
     let holds = |number: usize| {
         let (entry, tag) = cache.entry(number);
         fresh(entry.load(Ordering::Relaxed), tag, later(&cache), 500)
     };
-    age(&cache);
+    cache.insert(range(0, 3 * group), old(&cache));
     let asked = std::cell::RefCell::new(Vec::new());
     let ask = |answer: fn(Range) -> bool| {
         let asked = &asked;
@@ -147,21 +148,46 @@ fn full_regions_beside_each_other_are_renewed_by_one_question() {
     ));
     assert_eq!(asked.take(), [(0, group), (7 * region, region)]);
     assert!(holds(7) && !holds(6) && !holds(8));
+    // Of a range that touches many, the group is asked about once, and what is fresh by then not again.
+    cache.insert(range(0, group), old(&cache));
+    assert!(cache.renew(range(0, group), ask(|_| true)));
+    assert_eq!(asked.take(), [(0, group)]);
+    assert!(cache.renew(range(3, region), ask(|_| true)));
+    assert_eq!(asked.take(), []);
+    cache.insert(range(2 * group, group), old(&cache));
+    assert!(cache.renew(
+        range(2 * group, 2 * region),
+        ask(|run| run.length() <= BLOCKS * page_size())
+    ));
+    assert_eq!(
+        asked.take(),
+        [
+            (2 * group, group),
+            (2 * group, region),
+            (2 * group + region, region)
+        ]
+    );
+    // And no more once something does not hold.
+    cache.insert(range(2 * group, group), old(&cache));
+    assert!(!cache.renew(range(2 * group, group), ask(|_| false)));
+    assert!(asked
+        .take()
+        .iter()
+        .all(|(offset, length)| *length == group || *offset < 2 * group + region));
     // Nor is more asked about where one is not full.
     let lacking = Residency::new(1 << 30, 0, 1).renewable(1000, GROUP * BLOCKS);
-    let old = Stamp(lacking.stamp().0.wrapping_sub(500));
-    lacking.insert(range(0, group - page_size()), old);
+    lacking.insert(range(0, group - page_size()), old(&lacking));
     assert!(lacking.renew(range(3 * region, 1), ask(|_| true)));
     assert_eq!(asked.take(), [(3 * region, region)]);
     // Nor of regions that are longer than what is asked about at once.
     let huge = Residency::new(1 << 40, 0, 16).renewable(1000, BLOCKS);
-    huge.insert(range(0, huge.region_size()), huge.stamp());
+    huge.insert(range(0, huge.region_size()), old(&huge));
     assert!(!huge.renew_full(range(5, 1), ask(|_| true)));
     assert!(huge.renew(range(5, 1), ask(|_| true)));
     assert_eq!(asked.take(), [(0, huge.region_size())]);
     // A small mapping's regions have less entries than are asked about at once.
     let small = Residency::new(region, 0, 1).renewable(1000, GROUP * BLOCKS);
-    small.insert(range(0, region), small.stamp());
+    small.insert(range(0, region), old(&small));
     assert!(small.renew(range(5, 1), ask(|_| true)));
     assert_eq!(asked.take(), [(0, region)]);
 }
