@@ -147,7 +147,7 @@ readers(#{read := Path, handle := Handle, floor := Floor, tables := #{} = Tables
     ++ [Reader#{name => part, open => fun() -> view(Path) end, call => fun binary:part/3, expect := Bytes},
         %% Of any contents: other cases write to the table.
         Reader#{name => ets, open => fun() -> Table end, call => fun ets:lookup_element/3,
-                expect := fun(Answer, _) -> byte_size(Answer) =:= Length end,
+                expect := fun(Element, _) -> byte_size(Element) =:= Length end,
                 argument := 2}]
     ++ [Reader#{name => other, open => fun() -> none end, call => fun line/3, expect := Bytes} || Length =:= ?LINE_SIZE].
 
