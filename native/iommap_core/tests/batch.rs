@@ -170,3 +170,24 @@ fn long_writes_never_run_where_they_must_not_wait() {
     assert_eq!(write(Wait::NonBlocking, b""), Ok(()));
     assert_eq!(write(Wait::NonBlocking, b"x"), Err((0, Error::TooLong)));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_batch_that_must_not_wait_asks_about_so_many_of_its_ranges_and_moves() {
+    // Each is in another region of what the system is asked about at once. What it was asked is not asked again.
+    const MOST: usize = 64;
+    const REGION: usize = 32;
+    let scratch = Scratch::new();
+    let path = scratch.file((MOST + 1) * REGION * page());
+    let spans: Vec<Span> = (0..=MOST)
+        .map(|number| ((number * REGION * page()) as u64, 8))
+        .collect();
+    let handle = open_for(&path, Access::ReadWrite);
+    assert_eq!(
+        pread_all(&handle, Wait::NonBlocking, &spans),
+        Err(Error::WouldBlock)
+    );
+    assert!(pread_all(&handle, Wait::NonBlocking, &spans).is_ok());
+    let fresh = open_for(&path, Access::ReadWrite);
+    assert!(pread_all(&fresh, Wait::NonBlocking, &spans[1..]).is_ok());
+}
