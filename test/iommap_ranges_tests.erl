@@ -6,6 +6,7 @@
 
 -import(test_files, [with_file/2, with_mapping/2, with_mapping/4]).
 -import(test_pattern, [bytes/1, page/0]).
+-import(test_system, [pages/2]).
 
 -define(MODES, [read, write, read_write]).
 -define(LARGEST, 16#FFFFFFFFFFFFFFFF).
@@ -219,23 +220,23 @@ lock_locks_whole_pages_once_test() ->
     %% The pages that a range touches are locked, twice is once, and one unlock undoes all; info tells when all are.
     with_locks(fun(Handle, Path) ->
         ?assertEqual(ok, iommap:lock(Handle, page() + 5, 1)),
-        ?assertEqual([1], flagged(Path, <<"lo">>)),
+        ?assertEqual([1], pages(Path, <<"lo">>)),
         ?assertEqual(ok, iommap:lock(Handle, 2 * page() - 1, 2)),
         ?assertEqual(ok, iommap:lock(Handle, 5 * page(), page())),
-        ?assertEqual([1, 2, 5], flagged(Path, <<"lo">>)),
+        ?assertEqual([1, 2, 5], pages(Path, <<"lo">>)),
         ?assertMatch({ok, #{locked := false}}, iommap:info(Handle)),
         ?assertEqual(ok, iommap:unlock(Handle, 2 * page() - 1, 1)),
-        ?assertEqual([2, 5], flagged(Path, <<"lo">>)),
+        ?assertEqual([2, 5], pages(Path, <<"lo">>)),
         ?assertEqual(ok, iommap:lock(Handle, 0, 7 * page() + 100)),
-        ?assertEqual(lists:seq(0, 7), flagged(Path, <<"lo">>)),
+        ?assertEqual(lists:seq(0, 7), pages(Path, <<"lo">>)),
         ?assertMatch({ok, #{locked := true}}, iommap:info(Handle)),
         ?assertEqual(ok, iommap:unlock(Handle, 7 * page() + 99, 1)),
-        ?assertEqual(lists:seq(0, 6), flagged(Path, <<"lo">>)),
+        ?assertEqual(lists:seq(0, 6), pages(Path, <<"lo">>)),
         ?assertMatch({ok, #{locked := false}}, iommap:info(Handle)),
         ?assertEqual(ok, iommap:unlock(Handle, 0, 7 * page() + 100)),
-        ?assertEqual([], flagged(Path, <<"lo">>)),
+        ?assertEqual([], pages(Path, <<"lo">>)),
         ?assertEqual([ok, ok], [Call(Handle, page(), 0) || Call <- [fun iommap:lock/3, fun iommap:unlock/3]]),
-        ?assertEqual([], flagged(Path, <<"lo">>))
+        ?assertEqual([], pages(Path, <<"lo">>))
     end).
 
 locked_pages_are_in_memory_and_stay_there_test_() ->
@@ -249,8 +250,8 @@ locked_pages_are_in_memory_and_stay_there_test_() ->
              ?assertEqual({ok, 3 * page()}, iommap:resident(Handle, 2 * page(), 3 * page())),
              test_system:can_see_pages() andalso begin
                  ?assertEqual(3 * page(), test_system:locked(Path)),
-                 ?assertEqual([2, 3, 4], flagged(Path, <<"lo">>)),
-                 ?assertEqual([], flagged(Path, anonymous))
+                 ?assertEqual([2, 3, 4], pages(Path, <<"lo">>)),
+                 ?assertEqual([], pages(Path, anonymous))
              end
          end) || Mode <- ?MODES, Sharing <- [shared, private]]
     end}.
@@ -266,7 +267,7 @@ locks_are_kept_by_truncate_and_remap_test_() ->
              Kept = fun(Pages, Resize) ->
                  Shown = case Beside of "" -> none; _ -> iommap:region_binary(Handle, 0, 1) end,
                  Resize(),
-                 ?assertEqual({Pages, Pages}, {Pages, flagged(Path, <<"lo">>)}),
+                 ?assertEqual({Pages, Pages}, {Pages, pages(Path, <<"lo">>)}),
                  ?assertMatch({ok, #{locked := false}}, iommap:info(Handle)),
                  Shown
              end,
@@ -286,18 +287,18 @@ the_option_lock_holds_until_something_is_unlocked_test() ->
     %% What a mapping that was opened with lock grows by is locked, too; from the first unlock on, only what was.
     with_locks([lock], fun(Handle, Path) ->
         ok = iommap:truncate(Handle, 9 * page()),
-        ?assertEqual(lists:seq(0, 8), flagged(Path, <<"lo">>)),
+        ?assertEqual(lists:seq(0, 8), pages(Path, <<"lo">>)),
         ?assertMatch({ok, #{locked := true}}, iommap:info(Handle)),
         ok = iommap:truncate(Handle, 2 * page()),
-        ?assertEqual([0, 1], flagged(Path, <<"lo">>)),
+        ?assertEqual([0, 1], pages(Path, <<"lo">>)),
         ok = iommap:truncate(Handle, 3 * page()),
-        ?assertEqual([0, 1, 2], flagged(Path, <<"lo">>)),
+        ?assertEqual([0, 1, 2], pages(Path, <<"lo">>)),
         ok = iommap:unlock(Handle, 0, 1),
         ok = iommap:truncate(Handle, 5 * page()),
-        ?assertEqual([1, 2], flagged(Path, <<"lo">>)),
+        ?assertEqual([1, 2], pages(Path, <<"lo">>)),
         ok = iommap:lock(Handle, 0, 5 * page()),
         ok = iommap:truncate(Handle, 6 * page()),
-        ?assertEqual(lists:seq(0, 4), flagged(Path, <<"lo">>)),
+        ?assertEqual(lists:seq(0, 4), pages(Path, <<"lo">>)),
         ?assertMatch({ok, #{locked := false}}, iommap:info(Handle))
     end).
 
@@ -309,7 +310,7 @@ what_is_locked_of_a_page_is_locked_when_it_fills_test() ->
         ?assertMatch({ok, #{locked := true}}, iommap:info(Handle)),
         ok = iommap:truncate(Handle, 8 * page() + 1),
         ?assertMatch({ok, #{locked := false}}, iommap:info(Handle)),
-        ?assertEqual(lists:seq(0, 7), flagged(Path, <<"lo">>))
+        ?assertEqual(lists:seq(0, 7), pages(Path, <<"lo">>))
     end).
 
 lock_of_pages_that_the_file_lost_is_sigbus_test() ->
@@ -322,9 +323,9 @@ lock_of_pages_that_the_file_lost_is_sigbus_test() ->
              [?assertEqual({error, sigbus}, iommap:lock(Handle, Offset, Length))
                  || {Offset, Length} <- [{0, 7 * page()}, {3 * page(), 1}, {5 * page(), page()}]],
              ?assertEqual(ok, iommap:unlock(Handle, 3 * page(), 4 * page())),
-             ?assertEqual([], flagged(Path, <<"lo">>)),
+             ?assertEqual([], pages(Path, <<"lo">>)),
              ?assertEqual(ok, iommap:lock(Handle, page(), page() + 10)),
-             ?assertEqual([1, 2], flagged(Path, <<"lo">>)),
+             ?assertEqual([1, 2], pages(Path, <<"lo">>)),
              ?assertEqual(ok, iommap:unlock(Handle, 0, 7 * page()))
          end,
          Lost(),
@@ -339,22 +340,6 @@ with_locks(Test) ->
 
 with_locks(Options, Test) ->
     test_system:can_see_pages() andalso with_mapping(bytes(7 * page() + 100), read_write, Options, Test).
-
-%% The pages of a mapped file, by number, that have a flag of the kernel's or a copy of their own; in a list as often as mapped.
-flagged(Path, Flag) ->
-    {ok, Smaps} = file:read_file("/proc/self/smaps"),
-    Header = "^([0-9a-f]+)-([0-9a-f]+) \\S+ ([0-9a-f]+) \\S+ \\d+ +(.*)$",
-    {match, Found} = re:run(Smaps, Header ++ "(?s)(.*?)^VmFlags: ([^\n]*)",
-                            [global, multiline, {capture, all_but_first, binary}]),
-    lists:sort([Page || [Start, End, Offset, Name, Details, Flags] <- Found, Name =:= list_to_binary(Path),
-        is_flagged(Flag, Details, Flags),
-        Page <- lists:seq(hex(Offset) div page(), (hex(Offset) + hex(End) - hex(Start)) div page() - 1)]).
-
-is_flagged(anonymous, Details, _) -> re:run(Details, "Anonymous: +0 kB") =:= nomatch;
-is_flagged(Flag, _, Flags) -> lists:member(Flag, binary:split(Flags, <<" ">>, [global])).
-
-hex(Digits) ->
-    binary_to_integer(Digits, 16).
 
 %% Hints
 
@@ -420,9 +405,9 @@ lasting_hints_are_set_for_the_pages_of_a_range_test_() ->
          [with_mapping(bytes(8 * page() - 1), Mode, [Sharing], fun(Handle, Path) ->
               ?assertEqual(ok, iommap:advise(Handle, 2 * page() - 1, 2, Hint)),
               ?assertEqual(ok, iommap:advise(Handle, 6 * page() + 5, 0, Hint)),
-              ?assertEqual([1, 2, 6, 7], flagged(Path, Flag)),
+              ?assertEqual([1, 2, 6, 7], pages(Path, Flag)),
               ?assertEqual(ok, iommap:advise(Handle, 2 * page() + 5, 4 * page(), Opposite)),
-              ?assertEqual([1, 7], flagged(Path, Flag))
+              ?assertEqual([1, 7], pages(Path, Flag))
           end) || Mode <- ?MODES, Sharing <- [shared, private]]
      end} || test_system:can_see_pages(), {Hint, Flag, Opposite} <- lasting()].
 
@@ -433,7 +418,7 @@ lasting_hints_are_kept_by_truncate_and_remap_test_() ->
     %% A hint stays where it was set, in place and in a fresh mapping; one up to the end holds for what the mapping grows by.
     [{lists:flatten(io_lib:format("~p ~p", [Hint, Sharing])), fun() ->
          with_mapping(bytes(8 * page() - 1), read_write, [Sharing], fun(Handle, Path) ->
-             Kept = fun(Pages, Resize) -> Resize(), ?assertEqual({Pages, Pages}, {Pages, flagged(Path, Flag)}) end,
+             Kept = fun(Pages, Resize) -> Resize(), ?assertEqual({Pages, Pages}, {Pages, pages(Path, Flag)}) end,
              Truncate = fun(Size) -> fun() -> ok = iommap:truncate(Handle, Size) end end,
              Remap = fun(Size) -> fun() -> ok = test_system:truncate(Path, Size), {ok, Size} = iommap:remap(Handle) end end,
              ok = iommap:advise(Handle, page(), 2 * page(), Hint),
@@ -467,7 +452,7 @@ lasting_hints_and_locks_come_between_no_resize_test_() ->
                      fun() -> iommap:advise(Handle, 0, 2 * page(), Hint) end,
                      fun() -> Lock(Handle, page(), page()) end]),
                  ok = iommap:truncate(Handle, 2 * page()),
-                 ?assertEqual({Round, Expected, Locked}, {Round, flagged(Path, <<"rr">>), flagged(Path, <<"lo">>)})
+                 ?assertEqual({Round, Expected, Locked}, {Round, pages(Path, <<"rr">>), pages(Path, <<"lo">>)})
              end || Round <- lists:seq(1, 200)]
         end)
     end}.

@@ -77,6 +77,21 @@ truncate_keeps_private_changes_under_views_test() ->
          ?assertEqual(<<"changed", (binary:part(Bytes, 7, page() - 7))/binary>>, View)
      end) || Size <- [page(), 2 * page(), 100 * page()]].
 
+truncate_makes_no_page_private_test() ->
+    %% A page of a private mapping that nothing was written to still shows what others write: also the one in which the mapping
+    %% ended, though it was locked, or written without a byte.
+    [with_mapping(bytes(100), read_write, [private, {reserve, Reserve}], fun(Handle, Path) ->
+         ?assertEqual(ok, Before(Handle)),
+         ?assertEqual(ok, iommap:truncate(Handle, 9 * page())),
+         {ok, File} = file:open(Path, [raw, read, write]),
+         ok = file:pwrite(File, 5, <<"others">>),
+         ok = file:close(File),
+         ?assertEqual({Reserve, {ok, <<"others">>}}, {Reserve, iommap:pread(Handle, 5, 6)})
+     end) || Reserve <- [0, 20 * page()],
+             Before <- [fun(Handle) -> iommap:lock(Handle, 0, 100) end,
+                        fun(Handle) -> iommap:pwrite(Handle, 50, <<>>) end,
+                        fun(Handle) -> iommap:pwrite(Handle, [{50, <<>>}, {100, []}]) end]].
+
 truncate_allocates_the_blocks_test() ->
     %% The room of a mapping that grew is really there, not a hole.
     with_mapping(bytes(10), fun(Handle, Path) ->

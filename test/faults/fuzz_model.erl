@@ -308,19 +308,9 @@ opened(Slot, Source, Mode, Options, {Id, Model}) ->
     {Start, Limit} = {last(offset, Options, 0), last(length, Options, infinity)},
     Mapping = #mapping{inode = Id, start = Start, limit = Limit, size = shown(Start, Limit, file_size(Id, Model)),
                        private = Private, family = Model#model.next},
-    Eager = Private andalso Mode =/= read andalso [] =/= [Option || Option <- Options, lists:member(Option, [lock, populate])],
     MayWrite = Mode =/= read orelse not is_list(Source) andalso may_write(Source, Model),
     Handle = #handle{mapping = 0, mode = Mode, source = Source, may_write = MayWrite, follow = lists:member(follow, Options)},
-    map(Slot, Handle, own_all(Eager, Mapping, Model), Model).
-
-%% Locking or prefetching a private mapping may have made all its pages its own.
-own_all(false, Mapping, _) ->
-    Mapping;
-own_all(true, #mapping{size = Size} = Mapping, Model) ->
-    {Seen, _} = visible(Mapping, Model),
-    Pages = lists:seq(0, (Size - 1) div page()),
-    Whole = fuzz_bytes:sized(Seen, round_up(Size)),
-    Mapping#mapping{own = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Whole, Page * page(), page()), sure = 0}} || Page <- Pages])}.
+    map(Slot, Handle, Mapping, Model).
 
 map(Slot, Handle, Mapping, #model{next = Next, mappings = Mappings, handles = Handles} = Model) ->
     Model#model{next = Next + 1, mappings = Mappings#{Next => Mapping},
@@ -488,11 +478,17 @@ write_each([{Offset, Data} | Rest], N, Slot, IsIntact, Model) ->
 touched(Slot, #model{mappings = Mappings} = Model) ->
     case mapped(Slot, Model) of
         {ok, #handle{mapping = Id}, #mapping{private = true, own = Own} = Mapping} ->
-            #mapping{own = All} = own_all(true, Mapping, Model),
+            #mapping{own = All} = own_all(Mapping, Model),
             Model#model{mappings = Mappings#{Id := Mapping#mapping{own = maps:merge(All, Own)}}};
         _ ->
             Model
     end.
+
+own_all(#mapping{size = Size} = Mapping, Model) ->
+    {Seen, _} = visible(Mapping, Model),
+    Pages = lists:seq(0, (Size - 1) div page()),
+    Whole = fuzz_bytes:sized(Seen, round_up(Size)),
+    Mapping#mapping{own = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Whole, Page * page(), page()), sure = 0}} || Page <- Pages])}.
 
 numbered({ok, Model}, _) -> {ok, Model};
 numbered({{error, Reason}, Model}, N) -> {{error, {N, Reason}}, Model}.
@@ -729,13 +725,12 @@ fit(Slot, #handle{mapping = Before, mode = Mode} = Handle, Size, #model{mappings
     Again = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(File, Page * page(), page()), sure = 0}}
         || Page <- maps:keys(Mapping#mapping.written), Page * page() < Keep]),
     Fitted = Fresh#mapping{family = Next, own = maps:merge(Again, maps:filtermap(Carry, Own))},
-    Ended = lists:foldl(fun(End, Grown) -> own_end(Mode, End, Grown, Model) end, Fitted, [Keep, Size]),
+    Ended = own_end(Mode, Size, Fitted, Model),
     Added = Ended#mapping{own = maps:without(maps:keys(Fitted#mapping.own), Ended#mapping.own)},
     Kin = maps:map(fun(_, Kin) -> show_kin(Added, Kin, Model) end, Mappings),
     map(Slot, Handle, Ended, Model#model{mappings = Kin}).
 
-%% The page with an end may be made a private mapping's own: with the old end if it is locked, as what others appended is written
-%% to it; with the new end as what it had behind that must be zero, should it grow.
+%% The page with the end may be made a private mapping's own, as what it had behind that must be zero, should it grow.
 own_end(Mode, End, #mapping{private = true, size = Size, own = Own} = Mapping, Model) when Mode =/= read ->
     {Page, Rest} = {End div page(), End rem page()},
     case Rest > 0 andalso not is_map_key(Page, Own) of

@@ -16,6 +16,7 @@
 -export([can_see_pages/0]).
 -export([dirty/1]).
 -export([flags/1]).
+-export([pages/2, page_flags/1]).
 -export([locked/0, locked/1]).
 -export([told/2]).
 -export([is_root/0]).
@@ -145,10 +146,35 @@ dirty(Path) ->
 %% What the kernel knows of each address range of a mapped file, in its two-letter words.
 -spec flags(file:filename()) -> [[binary()]].
 flags(Path) ->
-    [begin
-         {match, [Flags]} = re:run(Range, "VmFlags: (.*)", [{capture, all_but_first, binary}]),
-         binary:split(Flags, <<" ">>, [global, trim_all])
-     end || Range <- range_details(Path)].
+    [flags_of(Range) || Range <- range_details(Path)].
+
+%% The pages of a mapped file, by number, that have a flag of the kernel's or a copy of their own; in a list as often as mapped.
+-spec pages(file:filename(), Flag :: binary() | anonymous) -> [non_neg_integer()].
+pages(Path, Flag) ->
+    lists:sort([Page || {Pages, Flags} <- page_flags(Path), lists:member(Flag, Flags), Page <- Pages]).
+
+%% For each address range of a mapped file: its pages, by number, and what they have.
+-spec page_flags(file:filename()) -> [{[non_neg_integer()], [binary() | anonymous]}].
+page_flags(Path) ->
+    {ok, Smaps} = file:read_file("/proc/self/smaps"),
+    Name = unicode:characters_to_binary([Path, "\n"]),
+    [{page_numbers(lists:last(binary:split(Before, <<"\n">>, [global]))),
+      [anonymous || kilobytes("Anonymous", After) > 0] ++ flags_of(After)}
+     || {Place, Length} <- binary:matches(Smaps, Name),
+        <<Before:Place/binary, _:Length/binary, After/binary>> <- [Smaps]].
+
+page_numbers(Header) ->
+    [Addresses, _, Offset | _] = binary:split(Header, <<" ">>, [global]),
+    [Start, End] = binary:split(Addresses, <<"-">>),
+    Page = test_pattern:page(),
+    lists:seq(hex(Offset) div Page, (hex(Offset) + hex(End) - hex(Start)) div Page - 1).
+
+hex(Digits) ->
+    binary_to_integer(Digits, 16).
+
+flags_of(Range) ->
+    {match, [Flags]} = re:run(Range, "VmFlags: (.*)", [{capture, all_but_first, binary}]),
+    binary:split(Flags, <<" ">>, [global, trim_all]).
 
 %% What is told of each range of a mapped file, and then of those that follow it.
 range_details(Path) ->

@@ -58,9 +58,13 @@ impl Range {
         self.offset + self.length
     }
 
-    /// The range with both ends moved outwards to multiples of `unit`, a power of two. It may end after the mapping.
+    /// The range with both ends moved outwards to multiples of `unit`, a power of two. It may end after the mapping. Of no byte it
+    /// makes none: a page of which nothing was touched is no page that was.
     pub fn widened(self, unit: usize) -> Range {
         debug_assert!(unit.is_power_of_two());
+        if self.length == 0 {
+            return self;
+        }
         let offset = self.offset & !(unit - 1);
         let end = self.end().next_multiple_of(unit);
         Range {
@@ -191,6 +195,10 @@ mod tests {
                     continue;
                 };
                 let wide = range.widened(PAGE as usize);
+                if range.length() == 0 {
+                    assert_eq!(wide, range);
+                    continue;
+                }
                 assert!(wide.offset() <= range.offset() && wide.end() >= range.end());
                 assert_eq!(wide.offset() % PAGE as usize, 0);
                 assert_eq!(wide.length() % PAGE as usize, 0);

@@ -3,7 +3,7 @@
 use super::{Mapping, Part, WritablePart};
 use crate::buffer::{Data, Segment};
 use crate::fault::guard;
-use crate::platform::{self, page_cache};
+use crate::platform::{self, memory, page_cache};
 use crate::range::Range;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -33,8 +33,9 @@ impl Mapping {
         let page_size = platform::page_size();
         let rest = Range::between(end, end.next_multiple_of(page_size));
         let is_own = |private_pages: &Mutex<BTreeSet<usize>>| {
+            let was_copied = || memory::locking_copies() && self.is_page_locked(end);
             self.kind.writable
-                && (self.is_page_locked(end) || private_pages.lock().contains(&(end / page_size)))
+                && (private_pages.lock().contains(&(end / page_size)) || was_copied())
         };
         if rest.length() == 0 || !self.private_pages.as_ref().is_some_and(is_own) {
             return;

@@ -257,18 +257,28 @@ pub fn lock(address: usize, length: usize) -> Result<(), Error> {
 /// Locks the pages of a part of a mapping that are in memory, and every other one as soon as it is (`mlock2(2)`). Where the
 /// system cannot do that, it locks all of them now, whatever that costs.
 pub fn lock_on_fault(address: usize, length: usize) -> Result<(), Error> {
-    #[cfg(target_os = "linux")]
-    {
-        const MLOCK_ONFAULT: libc::c_uint = 1;
-        // SAFETY: the call changes no memory; it fails where nothing is mapped.
-        match done(unsafe {
-            libc::syscall(libc::SYS_mlock2, address, length, MLOCK_ONFAULT) as i32
-        }) {
-            Err(Error::System(libc::ENOSYS)) => {}
-            answer => return answer,
-        }
+    match mlock2(address, length) {
+        Err(Error::System(libc::ENOSYS)) => lock(address, length),
+        answer => answer,
     }
-    lock(address, length)
+}
+
+/// Whether `lock_on_fault` makes copies of the pages of a private mapping.
+pub fn locking_copies() -> bool {
+    static COPIES: OnceLock<bool> = OnceLock::new();
+    *COPIES.get_or_init(|| mlock2(0, 0) == Err(Error::System(libc::ENOSYS)))
+}
+
+#[cfg(target_os = "linux")]
+fn mlock2(address: usize, length: usize) -> Result<(), Error> {
+    const MLOCK_ONFAULT: libc::c_uint = 1;
+    // SAFETY: the call changes no memory; it fails where nothing is mapped.
+    done(unsafe { libc::syscall(libc::SYS_mlock2, address, length, MLOCK_ONFAULT) as i32 })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mlock2(_address: usize, _length: usize) -> Result<(), Error> {
+    Err(Error::System(libc::ENOSYS))
 }
 
 /// Unlocks the pages of a part of a mapping (`munlock(2)`).
