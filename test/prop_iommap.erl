@@ -14,6 +14,7 @@
 
 -import(test_files, [with_directory/1]).
 -import(test_pattern, [bytes/1, zeros/1, page/0]).
+-import(test_property, [holds/1]).
 
 %% Longer than what is copied on a normal scheduler.
 -define(LARGE, 1_500_000).
@@ -94,6 +95,8 @@ call_on_changing_file() ->
     frequency([
         {4, {pread, place(), place()}},
         {4, {pwrite, place(), data()}},
+        {2, {pread, list({place(), place()})}},
+        {2, {pwrite, list({place(), data()})}},
         {3, {resize_by_another, size_place()}},
         {1, forget}
     ]).
@@ -147,6 +150,10 @@ made({list, First, Second}) -> [made(First), made(Second)];
 made({improper, First, Tail}) -> [made(First) | Tail];
 made(Leaf) -> Leaf.
 
+resolve_write({Offset, Data}, Size) ->
+    From = resolve(Offset, Size),
+    {From, resolve_data(Data, From, Size)}.
+
 %% A length beyond all memory stands for one byte too many.
 resolve_data({iodata, Data}, _Offset, _Size) ->
     made(Data);
@@ -174,13 +181,6 @@ repeat(Byte, Length) ->
 
 runs(Size, Options, Calls) ->
     holds(fun() -> run(Size, Options, Calls) end).
-
-%% PropEr takes no exceptions from properties on OTP 25, so the assertion that failed is shown with the counterexample.
-holds(Run) ->
-    ?WHENFAIL(io:format("~n~p~n", [get(wrong)]),
-        try Run()
-        catch error:Reason:Stack -> put(wrong, {Reason, Stack}), false
-        end).
 
 run(Size, Options, Calls) ->
     with_directory(fun(Directory) ->
@@ -230,7 +230,7 @@ answer({pread, Places}, #state{handle = Handle, size = Size, mapping = Oracle} =
     ?assertEqual(Expected, iommap:pread(Handle, Ranges)),
     State;
 answer({pwrite, Places}, #state{handle = Handle, size = Size} = State) ->
-    Writes = [begin From = resolve(Offset, Size), {From, resolve_data(Data, From, Size)} end || {Offset, Data} <- Places],
+    Writes = [resolve_write(Place, Size) || Place <- Places],
     case expected_of_all([{From, iolist_size(Data)} || {From, Data} <- Writes], Size, fun() -> ok end) of
         ok ->
             ?assertEqual(ok, iommap:pwrite(Handle, Writes)),
@@ -302,7 +302,7 @@ answer_batch({pread, Places}, Handle, File, Size) ->
     {ok, Read} = file:pread(File, Ranges),
     ?assertEqual({ok, [case Bytes of eof -> <<>>; _ -> Bytes end || Bytes <- Read]}, iommap:pread(Handle, Ranges));
 answer_batch({pwrite, Places}, Handle, File, Size) ->
-    Resolved = [{resolve(Offset, Size), resolve_data(Data, resolve(Offset, Size), Size)} || {Offset, Data} <- Places],
+    Resolved = [resolve_write(Place, Size) || Place <- Places],
     Writes = [Write || {From, Data} = Write <- Resolved, From + iolist_size(Data) =< Size],
     ?assertEqual(file:pwrite(File, Writes), iommap:pwrite(Handle, Writes)).
 
@@ -316,30 +316,37 @@ run_on_changing_file(Size, Calls) ->
         ok =:= iommap:close(State#state.handle)
     end).
 
-answer_on_changing_file({pread, Offset, Length}, #state{handle = Handle, size = Size, file = File} = State) ->
-    {From, Count} = resolve(Offset, Length, Size),
-    Expected = expected(From, Count, Size, fun() ->
-        case Count =:= 0 orelse From + Count =< backed(File) of
-            true -> {ok, read(with_size(File, max(From + Count, length_of(File))), From, Count)};
-            false -> {error, sigbus}
-        end
-    end),
+answer_on_changing_file({pread, Offset, Length}, #state{handle = Handle, size = Size} = State) ->
+    {From, Count} = Range = resolve(Offset, Length, Size),
+    Expected = expected(From, Count, Size, fun() -> backed_or_sigbus([Range], State, fun([Bytes]) -> Bytes end) end),
     ?assertEqual(Expected, iommap:pread(Handle, From, Count)),
     State;
-answer_on_changing_file({pwrite, Offset, Data}, #state{handle = Handle, size = Size, file = File} = State) ->
-    From = resolve(Offset, Size),
-    Written = resolve_data(Data, From, Size),
-    {End, FileEnd, Backed} = {From + iolist_size(Written), length_of(File), backed(File)},
-    if
-        End =< Size, End =< FileEnd ->
+answer_on_changing_file({pread, Places}, #state{handle = Handle, size = Size} = State) ->
+    Ranges = [resolve(Offset, Length, Size) || {Offset, Length} <- Places],
+    Expected = expected_of_all(Ranges, Size, fun() -> backed_or_sigbus(Ranges, State, fun(Parts) -> Parts end) end),
+    ?assertEqual(Expected, iommap:pread(Handle, Ranges)),
+    State;
+answer_on_changing_file({pwrite, Offset, Data}, #state{handle = Handle, size = Size} = State) ->
+    Write = {From, Written} = resolve_write({Offset, Data}, Size),
+    case {From + iolist_size(Written) =< Size, written_or_lost([Write], State#state.file)} of
+        {true, {ok, File}} ->
             ?assertEqual(ok, iommap:pwrite(Handle, From, Written)),
-            State#state{file = write(File, From, Written)};
-        End =< Size, From < End, From >= Backed ->
-            ?assertEqual({error, sigbus}, iommap:pwrite(Handle, From, Written)),
+            State#state{file = File};
+        {true, {{error, {0, Reason}}, _}} ->
+            ?assertEqual({error, Reason}, iommap:pwrite(Handle, From, Written)),
             State;
-        true ->
-            %% Of data across the file's end a part may be written, so that is not tried.
+        _ ->
             State
+    end;
+answer_on_changing_file({pwrite, Places}, #state{handle = Handle, size = Size} = State) ->
+    Resolved = [resolve_write(Place, Size) || Place <- Places],
+    Writes = [Write || {From, Data} = Write <- Resolved, From + iolist_size(Data) =< Size],
+    case written_or_lost(Writes, State#state.file) of
+        across ->
+            State;
+        {Answer, File} ->
+            ?assertEqual(Answer, iommap:pwrite(Handle, Writes)),
+            State#state{file = File}
     end;
 answer_on_changing_file({resize_by_another, Place}, #state{path = Path, size = Size, file = File} = State) ->
     NewSize = resolve(Place, Size),
@@ -347,6 +354,27 @@ answer_on_changing_file({resize_by_another, Place}, #state{path = Path, size = S
     State#state{file = with_size(File, NewSize)};
 answer_on_changing_file(forget, State) ->
     answer(forget, State).
+
+%% What is read of ranges of the mapping: zeros behind the end of the file, in its last page.
+backed_or_sigbus(Ranges, #state{file = File, size = Size}, Answer) ->
+    case [Lost || {From, Count} = Lost <- Ranges, Count > 0, From + Count > backed(File)] of
+        [] -> {ok, Answer([read(with_size(File, max(Size, length_of(File))), From, Count) || {From, Count} <- Ranges])};
+        _ -> {error, sigbus}
+    end.
+
+%% What writes to the mapping answer one after another, and the file then. Of data across the file's end a part may be written, so
+%% that is not tried.
+written_or_lost(Writes, File) ->
+    written_or_lost(Writes, 0, File).
+
+written_or_lost([], _, File) -> {ok, File};
+written_or_lost([{From, Data} | Rest], Count, File) ->
+    End = From + iolist_size(Data),
+    case {length_of(File), backed(File)} of
+        {FileEnd, _} when End =< FileEnd -> written_or_lost(Rest, Count + 1, write(File, From, Data));
+        {_, Backed} when From < End, From >= Backed -> {{error, {Count, sigbus}}, File};
+        _ -> across
+    end.
 
 length_of({binary, Contents}) -> byte_size(Contents).
 

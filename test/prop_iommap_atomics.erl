@@ -11,6 +11,7 @@
 
 -import(test_files, [with_mapping/2]).
 -import(test_pattern, [zeros/1]).
+-import(test_property, [holds/1]).
 
 -define(WORDS, 3).
 -define(EDGES, [0, 1, -1, 1 bsl 59, -(1 bsl 59) - 1, 1 bsl 62, 1 bsl 63 - 1, 1 bsl 63, 1 bsl 63 + 1, -(1 bsl 63), -(1 bsl 63) - 1,
@@ -72,11 +73,7 @@ option() ->
 %% Running them
 
 agree(Signed, Calls) ->
-    %% PropEr takes no exceptions from properties on OTP 25, so the assertion that failed is shown with the counterexample.
-    ?WHENFAIL(io:format("~n~p~n", [get(wrong)]),
-        try run(Signed, Calls)
-        catch error:Reason:Stack -> put(wrong, {Reason, Stack}), false
-        end).
+    holds(fun() -> run(Signed, Calls) end).
 
 run(Signed, Calls) ->
     with_mapping(zeros(8 * (?WORDS + 2)), fun(Handle, _) ->

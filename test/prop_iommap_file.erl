@@ -10,6 +10,7 @@
 
 -import(test_files, [with_directory/1]).
 -import(test_pattern, [bytes/1, page/0]).
+-import(test_property, [holds/1]).
 
 prop_a_device_is_a_raw_file() ->
     %% After any run of calls answers, position, size and contents are those of a raw file, whatever the mode.
@@ -71,6 +72,9 @@ data() ->
 %% Running
 
 runs(Size, Open, Modes, Calls) ->
+    holds(fun() -> run(Size, Open, Modes, Calls) end).
+
+run(Size, Open, Modes, Calls) ->
     with_directory(fun(Directory) ->
         [Raw, Device] = Paths = [filename:join(Directory, Name) || Name <- ["raw", "device"]],
         [ok = file:write_file(Path, bytes(Size)) || Path <- Paths],

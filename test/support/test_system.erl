@@ -17,6 +17,7 @@
 -export([dirty/1]).
 -export([flags/1]).
 -export([pages/2, page_flags/1]).
+-export([sides/1]).
 -export([locked/0, locked/1]).
 -export([told/2]).
 -export([is_root/0]).
@@ -114,6 +115,24 @@ range_lines() ->
 
 names(Path, Target) ->
     Target =:= Path orelse Target =:= Path ++ " (deleted)".
+
+%% What lies on either side of where a file is mapped, each time: the rights to it, or `none' of a gap.
+-spec sides(file:filename()) -> [{Before :: binary() | none, After :: binary() | none}].
+sides(Path) ->
+    Name = unicode:characters_to_binary(Path),
+    Ranges = [{Addresses, Rights, lists:last(Rest) =:= Name} || Line <- range_lines(),
+              [Place, Rights | Rest] <- [binary:split(Line, <<" ">>, [global, trim_all])],
+              Addresses <- [list_to_tuple(binary:split(Place, <<"-">>))]],
+    sides_of([{{none, none}, none, false} | Ranges] ++ [{{none, none}, none, false}]).
+
+sides_of([{{_, Start}, Before, false}, {{Start, _}, _, true} = Mapped | Rest]) -> sides_of(Before, [Mapped | Rest]);
+sides_of([{_, _, false}, {_, _, true} = Mapped | Rest]) -> sides_of(none, [Mapped | Rest]);
+sides_of([_ | Rest]) -> sides_of(Rest);
+sides_of([]) -> [].
+
+sides_of(Before, [{{_, Next}, _, true}, {{Next, _}, _, true} = Mapped | Rest]) -> sides_of(Before, [Mapped | Rest]);
+sides_of(Before, [{{_, End}, _, true}, {{End, _}, After, false} = Range | Rest]) -> [{Before, After} | sides_of([Range | Rest])];
+sides_of(Before, [_ | Rest]) -> [{Before, none} | sides_of(Rest)].
 
 %% The descriptors and the address ranges that this VM has of a file.
 -spec held(file:filename()) -> {[string()], [binary()]}.
