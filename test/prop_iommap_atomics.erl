@@ -7,6 +7,7 @@
 
 -export([prop_any_call_is_what_atomics_does/0]).
 -export([prop_a_run_of_calls_is_what_atomics_does/0]).
+-export([prop_no_update_is_lost/0]).
 -export([prop_new_takes_the_options_that_atomics_takes/0]).
 
 -import(test_files, [with_mapping/2]).
@@ -27,6 +28,19 @@ prop_a_run_of_calls_is_what_atomics_does() ->
     %% So do any calls one after another, also when the mapping is resized, remapped and synced between them.
     ?FORALL({Signed, Calls}, {boolean(), list(frequency([{9, call()}, {1, oneof([truncate, remap, sync])}]))},
         agree(Signed, Calls)).
+
+prop_no_update_is_lost() ->
+    %% Whatever several processes add to a word at the same time, however often: it holds the sum.
+    ?FORALL(Adds, ?LET(Count, range(2, 4), vector(Count, {oneof([add, add_get, sub, sub_get]), range(-1000, 1000)})),
+        with_mapping(zeros(8), fun(Handle, _) ->
+            Array = iommap_atomics:new(Handle, 0, 1, []),
+            Times = 5000,
+            _ = test_processes:together([fun() ->
+                [iommap_atomics:Verb(Array, 1, Number) || _ <- lists:seq(1, Times)]
+            end || {Verb, Number} <- Adds]),
+            Sum = lists:sum([if Verb =:= sub; Verb =:= sub_get -> -Number; true -> Number end || {Verb, Number} <- Adds]),
+            Times * Sum =:= iommap_atomics:get(Array, 1)
+        end)).
 
 prop_new_takes_the_options_that_atomics_takes() ->
     %% Options of any kind are taken or refused as OTP does.

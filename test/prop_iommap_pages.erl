@@ -30,8 +30,9 @@ prop_each_page_is_as_it_was_asked_for() ->
     %% Whatever is hinted at, locked, written and synced, and however the mapping is resized: each page has the last that was said of
     %% it; a private mapping has copies of what was written, and no more; after a sync there is nothing to write back; and on either
     %% side lies memory that may be read.
-    ?FORALL({Size, Options, Calls}, {size(), options(), list(call())},
-        not test_system:can_see_pages() orelse holds(fun() -> run(Size, Options, Calls) end)).
+    numtests(200,
+        ?FORALL({Size, Options, Calls}, {size(), options(), list(call())},
+            not test_system:can_see_pages() orelse holds(fun() -> run(Size, Options, Calls) end))).
 
 run(Size, Options, Calls) ->
     with_mapping(bytes(Size), read_write, Options, fun(Handle, Path) ->
@@ -41,6 +42,7 @@ run(Size, Options, Calls) ->
             ?assertEqual(ok, ok(call(Call, Handle))),
             After = after_call(Call, Before),
             ?assertEqual({Call, expected(After)}, {Call, seen(After, Handle, Path)}),
+            ?assert(is_brought(Call, After, Path)),
             ?assertEqual({Call, [{<<"r--p">>, <<"r--p">>}]}, {Call, test_system:sides(Path)}),
             After
         end, Opened, Calls),
@@ -63,14 +65,15 @@ call() ->
         {4, {lock, range()}},
         {4, {unlock, range()}},
         {4, {pwrite, range()}},
+        {2, {oneof([populate_read, populate_write]), range()}},
         {2, sync},
         {3, {oneof([truncate, ensure_size]), size()}},
         {1, remap}
     ]).
 
-%% In thousandths of the mapping.
+%% In thousandths of the mapping; some of no byte.
 range() ->
-    ?LET({One, Other}, {edge(), edge()}, {min(One, Other), max(One, Other)}).
+    ?LET({One, Other}, oneof([{edge(), edge()}, {edge(), edge()}, ?LET(Edge, edge(), {Edge, Edge})]), {min(One, Other), max(One, Other)}).
 
 edge() ->
     frequency([{1, 0}, {1, 1000}, {4, range(0, 1000)}]).
@@ -78,6 +81,7 @@ edge() ->
 call({advise, Part, Hint}, Handle) -> on_range(Part, Handle, fun(Offset, Length) -> iommap:advise(Handle, Offset, Length, Hint) end);
 call({lock, Part}, Handle) -> on_range(Part, Handle, fun(Offset, Length) -> iommap:lock(Handle, Offset, Length) end);
 call({unlock, Part}, Handle) -> on_range(Part, Handle, fun(Offset, Length) -> iommap:unlock(Handle, Offset, Length) end);
+call({Hint, Part}, Handle) when Hint =:= populate_read; Hint =:= populate_write -> call({advise, Part, Hint}, Handle);
 call({pwrite, Part}, Handle) -> on_range(Part, Handle, fun(Offset, Length) -> iommap:pwrite(Handle, Offset, bytes(Length)) end);
 call(sync, Handle) -> iommap:sync(Handle);
 call({truncate, Size}, Handle) -> iommap:truncate(Handle, Size);
@@ -99,10 +103,10 @@ ok(Answer) -> Answer.
 
 after_call({advise, Part, Hint}, #state{size = Size, hints = Hints} = State) ->
     {Setting, _} = setting(Hint),
-    %% A length of 0 means up to the end, and that whatever comes behind it, too.
-    Pages = case span(Part, Size) of
+    %% Up to the end means whatever comes behind it, too.
+    Pages = case advised(Part, Size) of
         {Size, Size} -> [];
-        {From, To} when From =:= To; To =:= Size -> lists:seq(From div page(), 2 * ?PAGES);
+        {From, Size} -> lists:seq(From div page(), 2 * ?PAGES);
         Bytes -> pages(Bytes)
     end,
     State#state{hints = maps:merge(Hints, maps:from_list([{{Page, Setting}, Hint} || Page <- Pages]))};
@@ -113,6 +117,10 @@ after_call({unlock, Part}, #state{size = Size, locked = Locked} = State) ->
         [] -> State;
         Pages -> State#state{locked = ordsets:subtract(Locked, Pages), lock_all = false}
     end;
+after_call({populate_read, _}, State) ->
+    State;
+after_call({populate_write, _}, State) ->
+    State#state{is_synced = false};
 after_call({pwrite, Part}, #state{size = Size, copies = Copies} = State) ->
     State#state{copies = ordsets:union(Copies, pages(span(Part, Size))), is_synced = false};
 after_call(sync, State) ->
@@ -131,6 +139,20 @@ resized(#state{locked = Locked, lock_all = LockAll, copies = Copies} = State) ->
     Pages = all_pages(State),
     State#state{locked = if LockAll -> Pages; true -> ordsets:intersection(Locked, Pages) end,
                 copies = ordsets:intersection(Copies, Pages), is_synced = false}.
+
+%% A length of 0 means up to the end.
+advised(Part, Size) ->
+    case span(Part, Size) of
+        {Same, Same} -> {Same, Size};
+        Bytes -> Bytes
+    end.
+
+%% Whether the pages that a call brings in, or makes writable, are.
+is_brought({populate_read, Part}, State, Path) -> test_system:told("Rss", Path) >= populated(Part, State);
+is_brought({populate_write, Part}, #state{sharing = shared} = State, Path) -> test_system:dirty(Path) >= populated(Part, State);
+is_brought(_, _, _) -> true.
+
+populated(Part, #state{size = Size}) -> page() * length(pages(advised(Part, Size))).
 
 setting(normal) -> {access, none};
 setting(random) -> {access, <<"rr">>};

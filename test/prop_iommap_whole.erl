@@ -16,9 +16,9 @@ prop_no_read_sees_a_part_of_a_write() ->
     ?FORALL({Length, Works}, {length(), few(2, work())},
         test_property:holds_in_vm([?MODULE], fun(Vm) -> test_vm:call(Vm, ?MODULE, run, [Length, Works], ?PATIENCE) end)).
 
-%% Also such that a call of all of it is too long for a normal scheduler.
+%% Also such that a call of all of it is long for a normal scheduler, and too long.
 length() ->
-    frequency([{4, range(16, 4 * page())}, {4, range(16, 16 * page())}, {1, 300 * page()}]).
+    frequency([{4, range(16, 4 * page())}, {4, range(16, 16 * page())}, {1, 200 * page()}, {1, 300 * page()}]).
 
 %% What a process does, and how often each. After some hundred calls of a kind a handle prefers those; who calls seldom comes in between.
 work() ->
