@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .NOTPARALLEL:
-.PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan valgrind check-minimal check-instructions \
+.PHONY: build test lint docs demo examples bench bench-count bench-mechanisms bench-against bench-cold soak fuzz asan tsan ubsan valgrind check-minimal check-instructions \
         check-targets check-arm64 analyse durability cluster mutants cover matrix matrix-trixie matrix-sid ci clean help \
         test-core test-model test-injection test-eunit test-ct test-release test-properties test-consumers test-offline \
         fault-tools prebuilt dist release-check
@@ -156,6 +156,10 @@ asan:               ## the soak under AddressSanitizer: make asan [SECONDS=120]
 tsan:               ## the core's threads under ThreadSanitizer: make tsan [SECONDS=30]
 	@./setup.sh sanitizers
 	test/faults/tsan.sh $(SECONDS)
+
+ubsan:              ## cargo's tests of the core, with the C under UndefinedBehaviorSanitizer
+	@./setup.sh sanitizers
+	test/faults/ubsan.sh
 
 valgrind:           ## the core's threads under valgrind: make valgrind [SECONDS=30]
 	@./setup.sh sanitizers
