@@ -15,8 +15,9 @@
 
 prop_what_finds_no_room_does_nothing() ->
     %% A call that answers enospc leaves files, contents, blocks and mappings as they were; and there was less room than it asked for.
-    ?FORALL(Calls, non_empty(list(call())),
-        not test_system:is_root() orelse holds(fun() -> run(Calls) end)).
+    numtests(100,
+        ?FORALL(Calls, non_empty(list(call())),
+            not test_system:is_root() orelse holds(fun() -> run(Calls) end))).
 
 %% Calls
 

@@ -13,8 +13,9 @@
 
 prop_no_read_sees_a_part_of_a_write() ->
     %% Whoever reads, writes and resizes how often: what is read are the bytes of one write.
-    ?FORALL({Length, Works}, {length(), few(2, work())},
-        test_property:holds_in_vm([?MODULE], fun(Vm) -> test_vm:call(Vm, ?MODULE, run, [Length, Works], ?PATIENCE) end)).
+    numtests(100,
+        ?FORALL({Length, Works}, {length(), few(2, work())},
+            test_property:holds_in_vm([?MODULE], fun(Vm) -> test_vm:call(Vm, ?MODULE, run, [Length, Works], ?PATIENCE) end))).
 
 %% Also such that a call of all of it is long for a normal scheduler, and too long.
 length() ->

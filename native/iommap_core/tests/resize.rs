@@ -465,3 +465,36 @@ fn sync_close_and_collection_set_the_time_of_modification_of_a_file_in_memory() 
         assert_eq!(modified(), std::time::UNIX_EPOCH, "a private mapping");
     });
 }
+
+#[test]
+fn what_a_call_on_a_range_meets_of_a_resize_is_before_or_after_it() {
+    // Who syncs or brings in a range while another thread cuts it off by the same handle does so before, or finds it out of
+    // bounds: nothing was lost.
+    let scratch = Scratch::new();
+    let handle = open_for(&scratch.file(3 * page()), Access::ReadWrite);
+    std::thread::scope(|scope| {
+        let resizes = scope.spawn(|| {
+            for _ in 0..2000 {
+                handle.truncate(211).unwrap();
+                handle.truncate(3 * page() as u64).unwrap();
+            }
+        });
+        let mut answers = 0;
+        while !resizes.is_finished() {
+            let length = 2 * page() as u64;
+            for answer in [
+                handle.sync_range(0, length, true),
+                handle.advise(0, length, Hint::PopulateRead),
+                handle.advise(0, length, Hint::PopulateWrite),
+                handle.sync(true),
+            ] {
+                assert!(
+                    matches!(answer, Ok(()) | Err(Error::OutOfBounds)),
+                    "{answer:?}"
+                );
+                answers += 1;
+            }
+        }
+        assert!(answers > 0);
+    });
+}

@@ -151,29 +151,31 @@ impl<V> Handle<V> {
 
     /// Writes everything back and waits for it, or starts writing it back. Holds up nobody.
     pub fn sync(&self, asynchronously: bool) -> Result<(), Error> {
-        let mapping = self.mapping()?;
-        if asynchronously {
-            mapping.sync_async(mapping.whole())
-        } else {
-            mapping.sync(mapping.whole())
-        }
+        self.without_the_lock(|mapping| {
+            if asynchronously {
+                mapping.sync_async(mapping.whole())
+            } else {
+                mapping.sync(mapping.whole())
+            }
+        })
     }
 
     /// The same of a range, widened to pages. Of nothing, only tells what a sync of anything would.
     pub fn sync_range(&self, offset: u64, length: u64, asynchronously: bool) -> Result<(), Error> {
-        self.mapping()?.sync_range(offset, length, asynchronously)
+        self.without_the_lock(|mapping| mapping.sync_range(offset, length, asynchronously))
     }
 
     /// Tells the kernel what to expect of a range; of everything from `offset` on if `length` is 0.
     pub fn advise(&self, offset: u64, length: u64, hint: Hint) -> Result<(), Error> {
         let _one_at_a_time = hint.setting().map(|_| self.resizing.lock());
-        let mapping = self.mapping()?;
-        self.permit(hint != Hint::PopulateWrite || self.options.access.writes())?;
-        let length = match length {
-            0 => (mapping.size() as u64).saturating_sub(offset),
-            length => length,
-        };
-        mapping.part(offset, length)?.advise(hint)
+        self.without_the_lock(|mapping| {
+            self.permit(hint != Hint::PopulateWrite || self.options.access.writes())?;
+            let length = match length {
+                0 => (mapping.size() as u64).saturating_sub(offset),
+                length => length,
+            };
+            mapping.part(offset, length)?.advise(hint)
+        })
     }
 
     /// Locks the pages of a range in memory. Not more than before if that fails.
@@ -222,6 +224,26 @@ impl<V> Handle<V> {
         drop(mapping);
         let locked = lock(&self.lock);
         act(&opened(&locked)?.mapping, prepared)
+    }
+
+    /// Does something to the mapping on a counted reference, however long it takes. What a resize of this handle cut off meanwhile
+    /// is no fault: it is done to the mapping that came in its place then.
+    fn without_the_lock(
+        &self,
+        act: impl Fn(&Arc<Mapping>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut mapping = self.mapping()?;
+        loop {
+            let done = act(&mapping);
+            let present = match done {
+                Err(Error::Fault) => self.mapping()?,
+                done => return done,
+            };
+            if Arc::ptr_eq(&mapping, &present) {
+                return done;
+            }
+            mapping = present;
+        }
     }
 
     /// The first half of it: looks under the lock, and gives a counted reference.
