@@ -30,9 +30,15 @@ prop_each_page_is_as_it_was_asked_for() ->
     %% Whatever is hinted at, locked, written and synced, and however the mapping is resized: each page has the last that was said of
     %% it; a private mapping has copies of what was written, and no more; after a sync there is nothing to write back; and on either
     %% side lies memory that may be read.
-    numtests(200,
-        ?FORALL({Size, Options, Calls}, {size(), options(), list(call())},
-            not test_system:can_see_pages() orelse holds(fun() -> run(Size, Options, Calls) end))).
+    case test_system:can_see_pages() of
+        true ->
+            numtests(200,
+                ?FORALL({Size, Options, Calls}, {size(), options(), list(call())},
+                    holds(fun() -> run(Size, Options, Calls) end)));
+        false ->
+            io:format("Skipped: the system does not tell which pages a mapping has~n"),
+            true
+    end.
 
 run(Size, Options, Calls) ->
     with_mapping(bytes(Size), read_write, Options, fun(Handle, Path) ->
