@@ -181,7 +181,7 @@ zeros_are_at_hand(Mount, Path, Vm) ->
         put(held, {Handle, View}),
         ok = test_mounts:control(Mount, "slow", {hang, []}),
         ok = test_mounts:control(Mount, "slow", {hang_close, []}),
-        receive after 1500 -> ok end,
+        receive after 1500 -> ok end, % longer than it is believed unasked that pages are in memory
         Seen = {iommap:pread(Handle, 0, 100_000) =:= {ok, Zeros}, iommap:intact(View), View =:= Zeros},
         {0, 0} = {test_mounts:waiting(Mount, "slow"), test_mounts:closing(Mount, "slow")},
         Dropper ! drop,
