@@ -323,16 +323,11 @@ answer_batch({pwrite, Places}, Handle, File, Size) ->
 %% A mapping, from an offset on, whose file is cut and grown by another. The page in which the file ends shows zeros after the end.
 run_on_changing_file(Size, Offset, Room, Calls) ->
     with_directory(fun(Directory) ->
-        Path = filename:join(Directory, "mapped"),
-        ok = file:write_file(Path, bytes(Size)),
-        Options = [{offset, Offset}, {reserve, Room}],
-        {ok, Handle} = iommap:open(Path, read_write, Options),
-        File = {binary, bytes(Size)},
-        Opened = #state{handle = Handle, path = Path, offset = Offset, options = Options, size = Size - Offset,
-                        mapping = File, file = File},
+        State = start(Directory, Size, [shared, {offset, Offset}, {reserve, Room}]),
+        Opened = State#state{offset = Offset, size = Size - Offset, file = {binary, bytes(Size)}},
         #state{file = Now} = lists:foldl(fun answer_on_changing_file/2, Opened, Calls),
-        ?assertEqual({ok, read(Now, 0, length_of(Now))}, file:read_file(Path)),
-        ok =:= iommap:close(Handle)
+        ?assertEqual({ok, read(Now, 0, length_of(Now))}, file:read_file(State#state.path)),
+        ok =:= iommap:close(State#state.handle)
     end).
 
 answer_on_changing_file({pread, Offset, Length}, #state{handle = Handle, size = Size} = State) ->
@@ -480,7 +475,7 @@ views_agree(#state{size = Size, mapping = Oracle, views = Views}) ->
 
 %% The oracle. One file serves a shared mapping and its file, as both are the same bytes.
 
-oracle([shared], Path, Contents) ->
+oracle([shared | _], Path, Contents) ->
     {ok, File} = file:open(Path, [read, write, raw, binary]),
     ok = file:pwrite(File, 0, Contents),
     {file, File};
