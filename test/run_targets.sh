@@ -30,7 +30,7 @@ report() {
     title "$1: closing lines"
     # What a runner says last, and what it left out.
     cat "$logs"/*.log | without_colours |
-        grep -hE '^test result:|tests?, 0 failures|^  Failed: |^All [0-9]+ tests|^Failed [0-9]+ tests|^Consumers:|^Properties: |^soak: |^fuzz: |^Skipped: |[Ss]kipped|SKIPPED' |
+        grep -ahE '^test result:|tests?, 0 failures|^  Failed: |^All [0-9]+ tests|^Failed [0-9]+ tests|^Consumers:|^Properties: |^soak: |^fuzz: |^Skipped: |[Ss]kipped|SKIPPED' |
         sort | uniq -c | sed 's/^ *1 /    /; s/^  */    /' || true
     title "$1"
     printf '%s\n' "${results[@]}"
@@ -41,7 +41,7 @@ report() {
             /^make.*: \*\*\* / { for (i = NR - 30; i < NR; i++) if (i in kept) print kept[i]; print; delete kept; next }
             { kept[NR] = $0; delete kept[NR - 30] }'
         title "$1: of ${log##*/}, marked as failed"
-        without_colours <"$log" | grep -E -A 8 'FAILED|^  [0-9]+\) |\*failed\*|cancelled|^error|^failures:' | tail -n 60
+        without_colours <"$log" | grep -aE -A 8 'FAILED|^  [0-9]+\) |\*failed\*|cancelled|^error|^failures:' | tail -n 60
         title "$1: of ${log##*/}, the end"
         without_colours <"$log" | tail -n 15
     done

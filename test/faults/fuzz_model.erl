@@ -65,7 +65,8 @@
     zeroed = infinity :: non_neg_integer() | infinity,
     suspect = infinity :: non_neg_integer() | infinity,
     own = #{} :: #{non_neg_integer() => #page{}},
-    %% Pages of a private one that were ever written: what a fresh mapping takes over, also of one that a cut has made the file's.
+    %% Pages of a private one that were ever written, or were to be: what a fresh mapping takes over, also of one that a cut has made
+    %% the file's.
     written = #{} :: #{non_neg_integer() => []}
 }).
 
@@ -444,10 +445,11 @@ pwrite(Slot, Offset, Data, IsIntact, Model) ->
             if
                 Lost -> {{error, sigbus}, Model};
                 Length =:= 0 -> {ok, Model};
-                At >= Backed -> {{error, sigbus}, Model};
+                At >= Backed -> {{error, sigbus}, tried(Id, At, Length, Model)};
                 At + Length > Backed ->
                     %% Some of it may be written, or nothing: data that nobody knows the origin of is refused with the same error.
-                    {{error, sigbus}, written(Id, At, binary:part(Data, 0, Backed - At), some, Model)};
+                    Some = written(Id, At, binary:part(Data, 0, Backed - At), some, Model),
+                    {{error, sigbus}, tried(Id, At, Length, Some)};
                 true -> {ok, written(Id, At, Data, all, Model)}
             end;
         Error ->
@@ -479,7 +481,8 @@ touched(Slot, #model{mappings = Mappings} = Model) ->
     case mapped(Slot, Model) of
         {ok, #handle{mapping = Id}, #mapping{private = true, own = Own} = Mapping} ->
             #mapping{own = All} = own_all(Mapping, Model),
-            Model#model{mappings = Mappings#{Id := Mapping#mapping{own = maps:merge(All, Own)}}};
+            Touched = Mapping#mapping{own = maps:merge(All, Own), written = as_set(All)},
+            Model#model{mappings = Mappings#{Id := Touched}};
         _ ->
             Model
     end.
@@ -502,13 +505,24 @@ written(Id, Offset, Data, HowMuch, #model{mappings = Mappings} = Model) ->
             write_file(Offset, Data, HowMuch, Inode, Model)
     end.
 
+%% A private mapping does not tell pages that it wrote from lost ones that it was to write.
+tried(Id, Offset, Length, #model{mappings = Mappings} = Model) ->
+    #{Id := #mapping{written = Written} = Mapping} = Mappings,
+    Pages = maps:from_keys(pages(Offset, Length), []),
+    Model#model{mappings = Mappings#{Id := Mapping#mapping{written = maps:merge(Written, Pages)}}}.
+
 write_own(Offset, Data, HowMuch, #mapping{own = Own, size = Size} = Mapping, Model) ->
     {Seen, _} = visible(Mapping#mapping{size = round_up(Size)}, Model),
     Written = with_data(Seen, Offset, Data, HowMuch),
-    Pages = lists:seq(Offset div page(), (Offset + byte_size(Data) - 1) div page()),
     Now = maps:from_list([{Page, #page{bytes = fuzz_bytes:part(Written, Page * page(), page()), sure = sure(HowMuch, Page, Own)}}
-        || Page <- Pages]),
-    Mapping#mapping{own = maps:merge(Own, Now), written = maps:merge(Mapping#mapping.written, maps:map(fun(_, _) -> [] end, Now))}.
+        || Page <- pages(Offset, byte_size(Data))]),
+    Mapping#mapping{own = maps:merge(Own, Now), written = maps:merge(Mapping#mapping.written, as_set(Now))}.
+
+as_set(Pages) ->
+    maps:map(fun(_, _) -> [] end, Pages).
+
+pages(Offset, Length) ->
+    lists:seq(Offset div page(), (Offset + Length - 1) div page()).
 
 sure(all, _, _) -> page();
 sure(some, Page, Own) when is_map_key(Page, Own) -> (maps:get(Page, Own))#page.sure;

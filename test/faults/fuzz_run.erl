@@ -720,12 +720,12 @@ brief({ok, [Binary | _] = Bytes}) when is_binary(Binary) -> {ok, brief(Bytes, 0)
 brief({ok, Binary}) when is_binary(Binary) -> {ok, brief([Binary], 0)};
 brief(Term) -> Term.
 
-%% A few bytes, from where they are wrong on.
+%% A few bytes, as hexadecimal digits, from where they are wrong on.
 brief(Bytes, {length, _}) ->
     {size, fuzz_bytes:size(Bytes)};
 brief(Bytes, At) ->
     Count = min(8, fuzz_bytes:size(Bytes) - At),
-    {at, At, 'of', fuzz_bytes:size(Bytes), [binary_to_list(One) || One <- fuzz_bytes:part(Bytes, At, Count)]}.
+    {at, At, 'of', fuzz_bytes:size(Bytes), [binary:encode_hex(One) || One <- fuzz_bytes:part(Bytes, At, Count)]}.
 
 %% Counted around, so that a number means something however many there are.
 nth(_, [], _, Otherwise) -> Otherwise;
