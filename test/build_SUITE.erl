@@ -175,20 +175,19 @@ a_virtual_machine_goes_on_while_its_library_is_replaced(Config) ->
     {0, _} = build(Config, [{"IOMMAP_PREBUILT", built_library()}]),
     Data = filename:join(Project, "data"),
     ok = file:write_file(Data, <<"before and after">>),
-    {ok, Peer, _} = peer:start_link(#{connection => standard_io,
-                                      args => ["-pa", Ebin, filename:dirname(code:which(?MODULE))]}),
-    ok = peer:call(Peer, ?MODULE, open_and_keep, [Data]),
-    Project = peer:call(Peer, code, lib_dir, [iommap]),
+    Vm = test_vm:start(#{application => Project, modules => [?MODULE]}),
+    ok = test_vm:call(Vm, ?MODULE, open_and_keep, [Data]),
+    Project = test_vm:call(Vm, code, lib_dir, [iommap]),
 
     {ok, Same} = file:read_file(built_library()),
     Changed = filename:join(Project, "changed.so"),
     ok = file:write_file(Changed, [Same, <<"another build">>]),
     {0, _} = build(Config, [{"IOMMAP_PREBUILT", Changed}]),
 
-    {ok, <<"before">>} = peer:call(Peer, ?MODULE, read_kept, [0, 6]),
-    {module, iommap} = peer:call(Peer, code, load_file, [iommap]),
-    {ok, <<"after">>} = peer:call(Peer, ?MODULE, read_kept, [11, 5]),
-    peer:stop(Peer).
+    {ok, <<"before">>} = test_vm:call(Vm, ?MODULE, read_kept, [0, 6]),
+    {module, iommap} = test_vm:call(Vm, code, load_file, [iommap]),
+    {ok, <<"after">>} = test_vm:call(Vm, ?MODULE, read_kept, [11, 5]),
+    test_vm:stop(Vm).
 
 open_and_keep(Path) ->
     {ok, Handle} = iommap:open(Path, read, []),

@@ -87,18 +87,17 @@ a_library_that_is_none_is_named(Config) ->
 an_upgrade_keeps_handles_and_views(Config) ->
     Old = application(Config, version()),
     New = application(Config, version() ++ ".1"),
-    {ok, Peer, _} = peer:start_link(#{connection => standard_io,
-                                      args => ["-pa", filename:join(Old, "ebin"), filename:dirname(code:which(?MODULE))]}),
-    {ok, _} = peer:call(Peer, application, ensure_all_started, [sasl]),
-    ok = peer:call(Peer, application, start, [iommap]),
-    ok = peer:call(Peer, ?MODULE, open_and_keep, [path(Config, "data")]),
-    {ok, _} = peer:call(Peer, release_handler, upgrade_app, [iommap, New]),
-    New = peer:call(Peer, code, lib_dir, [iommap]),
-    true = lists:prefix(New, peer:call(Peer, code, which, [iommap])),
-    {ok, <<"mapped">>, <<"mapped">>, true} = peer:call(Peer, ?MODULE, read_kept, []),
-    {ok, _} = peer:call(Peer, release_handler, downgrade_app, [iommap, version(), Old]),
-    {ok, <<"mapped">>, <<"mapped">>, true} = peer:call(Peer, ?MODULE, read_kept, []),
-    peer:stop(Peer).
+    Vm = test_vm:start(#{application => Old, modules => [?MODULE]}),
+    {ok, _} = test_vm:call(Vm, application, ensure_all_started, [sasl]),
+    ok = test_vm:call(Vm, application, start, [iommap]),
+    ok = test_vm:call(Vm, ?MODULE, open_and_keep, [path(Config, "data")]),
+    {ok, _} = test_vm:call(Vm, release_handler, upgrade_app, [iommap, New]),
+    New = test_vm:call(Vm, code, lib_dir, [iommap]),
+    true = lists:prefix(New, test_vm:call(Vm, code, which, [iommap])),
+    {ok, <<"mapped">>, <<"mapped">>, true} = test_vm:call(Vm, ?MODULE, read_kept, []),
+    {ok, _} = test_vm:call(Vm, release_handler, downgrade_app, [iommap, version(), Old]),
+    {ok, <<"mapped">>, <<"mapped">>, true} = test_vm:call(Vm, ?MODULE, read_kept, []),
+    test_vm:stop(Vm).
 
 open_and_keep(Path) ->
     {ok, Handle} = iommap:open(Path, read, []),

@@ -357,7 +357,7 @@ kernel_reader(#{reader := tcp_send, view := View} = State, Candidates) ->
     end).
 
 receive_all(Socket, Received) ->
-    case gen_tcp:recv(Socket, 0, 10_000) of
+    case gen_tcp:recv(Socket, 0, 60_000) of
         {ok, Data} -> receive_all(Socket, <<Received/binary, Data/binary>>);
         Error -> {Received, Error}
     end.

@@ -7,7 +7,7 @@
 -compile(export_all).
 
 suite() ->
-    [{timetrap, {minutes, 1}}].
+    [{timetrap, {minutes, 3}}].
 
 all() ->
     [a_read_handle_is_mapped_read_only,

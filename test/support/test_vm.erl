@@ -50,7 +50,7 @@ start(Options) ->
                  | maps:get(args, Options, [])],
         env => [{"ERL_CRASH_DUMP", "/dev/null"} | maps:get(env, Options, [])]
     }),
-    Vm = #{peer => Peer, witness => spawn(fun() -> witness(Peer) end), os_pid => peer:call(Peer, os, getpid, [])},
+    Vm = #{peer => Peer, witness => spawn(fun() -> witness(Peer) end), os_pid => peer:call(Peer, os, getpid, [], ?PATIENCE)},
     [ok = load(Vm, Module) || Module <- maps:get(modules, Options, [])],
     Vm.
 
