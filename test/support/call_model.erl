@@ -10,6 +10,7 @@
 
 -export([new/0]).
 -export([call/2]).
+-export([is_disturbed/3]).
 -export([file_size/0, words/0, far/0, page/0]).
 
 -export_type([call/0, state/0, handle/0, opener/0]).
@@ -213,6 +214,15 @@ call({another, low, Byte}, #state{words = [Word | Rest]} = State) ->
     {ok, State#state{words = [Now | Rest]}};
 call(Whatever, State) when Whatever =:= reload; Whatever =:= list ->
     {ok, State}.
+
+%% Whether the call may answer so, and leave the same, where another comes between its steps: a read of a mapping that follows its
+%% file makes it longer first, and then reads what may be gone again.
+-spec is_disturbed(call(), term(), state()) -> boolean().
+is_disturbed({get, follower, Page}, {error, Reason}, #state{words = Words} = State) ->
+    {error, out_of_bounds} =:= word(follower, Page, State) andalso Page < length(Words)
+        andalso lists:member(Reason, [sigbus, out_of_bounds, closed]);
+is_disturbed(_, _, _) ->
+    false.
 
 %% ---- Memory and a file, of any bytes ----------------------------------------------------------
 
